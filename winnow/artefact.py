@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that stages hand to each other: written whole or not at all, and known by their hash.
+
+A stage writes its outputs through `write_atomic` and ends with `Record.save`: a small JSON that
+holds the hash of its inputs, the hash of its outputs and the numbers it measured. A stage is
+current when that record matches, so a rerun does only what changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from winnow.errors import ArtefactError
+
+
+def sha256_bytes(content: bytes) -> str:
+    """Return the SHA-256 of `content` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file; raises ArtefactError if it cannot be read."""
+    try:
+        return sha256_bytes(path.read_bytes())
+    except OSError as error:
+        raise ArtefactError(f"cannot read '{path}': {error.strerror}") from error
+
+
+def sha256_value(value: object) -> str:
+    """Return the SHA-256 of a JSON-like value; key order does not matter."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, default=str).encode())
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write `path` through a temporary file beside it, so that it is never half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically."""
+    write_atomic(path, lambda file: file.write(content) and None)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 `text` to `path` atomically."""
+    write_bytes(path, text.encode())
+
+
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a .npz of plain arrays (no pickle) atomically."""
+    for name, array in arrays.items():
+        if array.dtype == object:
+            raise TypeError(f"array '{name}' holds Python objects and would need pickle")
+    write_atomic(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+
+
+def load_arrays(path: Path, made_by: str) -> dict[str, NDArray[Any]]:
+    """Read a .npz written by `save_arrays`.
+
+    `made_by` is the command that makes the file, for the message. Raises ArtefactError when the
+    file is missing or damaged.
+    """
+    if not path.is_file():
+        raise ArtefactError(f"'{path}' is missing; make it with: {made_by}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
+        raise ArtefactError(
+            f"'{path}' is damaged ({type(error).__name__}); delete it and run: {made_by}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a stage did: hashes of what it read and wrote, and the numbers it measured."""
+
+    stage: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write the record as JSON, keys sorted."""
+        write_text(path, json.dumps(asdict(self), indent=2, sort_keys=True) + "\n")
+
+    @classmethod
+    def load(cls, path: Path, made_by: str) -> Record:
+        """Read a record; raises ArtefactError when it is missing or damaged."""
+        if not path.is_file():
+            raise ArtefactError(f"'{path}' is missing; make it with: {made_by}")
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ArtefactError(f"'{path}' is damaged; delete it and run: {made_by}") from error
+
+
+def is_current(record_path: Path, inputs: Mapping[str, str]) -> bool:
+    """Tell whether the stage's record matches `inputs` and its outputs are still as recorded."""
+    if not record_path.is_file():
+        return False
+    try:
+        record = Record.load(record_path, "")
+    except ArtefactError:
+        return False
+    if record.inputs != dict(inputs):
+        return False
+    folder = record_path.parent
+    return all(
+        (folder / name).is_file() and sha256_file(folder / name) == digest
+        for name, digest in record.outputs.items()
+    )

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fields of configuration dataclasses: a default, a range, and one clear line when it is broken.
+
+`from_table` turns a parsed TOML table into a frozen dataclass. It rejects unknown keys (naming the
+nearest valid one), wrong types and values out of range.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, field, fields
+from typing import Any, TypeVar
+
+from winnow.errors import ConfigError
+
+Check = Callable[[str, Any], Any]
+T = TypeVar("T")
+
+
+def _field(default: Any, check: Check) -> Any:
+    metadata = {"check": check}
+    if isinstance(default, list | dict):
+        raise TypeError("defaults are shared: use a tuple")
+    return field(default=default, metadata=metadata)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def integer(default: int, *, low: int, high: int) -> Any:
+    """Declare an integer in low..high."""
+
+    def check(name: str, value: Any) -> int:
+        if not _is_integer(value) or not low <= value <= high:
+            raise ConfigError(f"{name} must be an integer in {low}..{high}, got {value!r}")
+        return int(value)
+
+    return _field(default, check)
+
+
+def real(default: float, *, low: float, high: float) -> Any:
+    """Declare a real number in low..high."""
+
+    def check(name: str, value: Any) -> float:
+        is_number = isinstance(value, float) or _is_integer(value)
+        if not is_number or not low <= value <= high:
+            raise ConfigError(f"{name} must be a number in {low:g}..{high:g}, got {value!r}")
+        return float(value)
+
+    return _field(default, check)
+
+
+def text(default: str) -> Any:
+    """Declare a string."""
+
+    def check(name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise ConfigError(f"{name} must be a string, got {value!r}")
+        return value
+
+    return _field(default, check)
+
+
+def flag(default: bool) -> Any:
+    """Declare a boolean."""
+
+    def check(name: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} must be true or false, got {value!r}")
+        return value
+
+    return _field(default, check)
+
+
+def choice(default: Any, choices: Sequence[Any]) -> Any:
+    """Declare one of a few values."""
+
+    def check(name: str, value: Any) -> Any:
+        if isinstance(value, bool) or value not in choices:
+            names = ", ".join(str(c) for c in choices)
+            raise ConfigError(f"{name} must be one of {names}; got {value!r}")
+        return value
+
+    return _field(default, check)
+
+
+def integers(default: tuple[int, ...], *, low: int, high: int, at_least: int = 0) -> Any:
+    """Declare a list of integers in low..high with `at_least` entries."""
+
+    def check(name: str, value: Any) -> tuple[int, ...]:
+        is_list = isinstance(value, list | tuple) and all(_is_integer(v) for v in value)
+        if not is_list or not all(low <= v <= high for v in value) or len(value) < at_least:
+            raise ConfigError(
+                f"{name} must be a list of at least {at_least} integers in {low}..{high}, "
+                f"got {value!r}"
+            )
+        return tuple(value)
+
+    return _field(default, check)
+
+
+def _unknown(name: str, key: str, known: Sequence[str]) -> ConfigError:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return ConfigError(f"unknown key '{name}{key}'; the nearest valid one is '{name}{near[0]}'")
+
+
+def from_table(kind: type[T], table: Any, name: str) -> T:
+    """Build dataclass `kind` from a TOML table; `name` is its dotted path, "" for the file."""
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{name} must be a table ([{name}]), got {table!r}")
+    prefix = f"{name}." if name else ""
+    known: dict[str, Field[Any]] = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise _unknown(prefix, key, list(known))
+        values[key] = _parse(known[key], prefix + key, value)
+    for key, known_field in known.items():
+        if key not in values and known_field.default is MISSING:
+            if known_field.default_factory is MISSING:
+                raise ConfigError(f"key '{prefix}{key}' is missing and has no default; add it")
+    return kind(**values)
+
+
+def _parse(known_field: Field[Any], name: str, value: Any) -> Any:
+    if "check" in known_field.metadata:
+        return known_field.metadata["check"](name, value)
+    return from_table(known_field.metadata["table"], value, name)
+
+
+def table(kind: type[Any]) -> Any:
+    """Declare a nested table of dataclass `kind`, all defaults when absent."""
+    return field(default_factory=kind, metadata={"table": kind})

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sub-row-balanced sparsity (SRBS): the pattern, its mask and its check.
+
+For every (output channel, tap) the row over input channels is cut into *sub-rows* of `SUB_ROW`
+consecutive channels, the last one padded with zeros. Each sub-row holds at most `keep` non-zeros.
+Balance is what lets every tap lane spend exactly `keep` steps on a sub-row. The idea is from
+BISWSRBS (ACM TRETS 2021); the axis and the length of 8 are our definition.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+SUB_ROW = 8
+
+
+def num_sub_rows(channels: int) -> int:
+    """Return the sub-rows that cover `channels` input channels."""
+    return -(-channels // SUB_ROW)
+
+
+def to_sub_rows(weight: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Cut [oc, ic, ...] into sub-rows: [oc, ceil(ic/8), 8, ...], zero-padded."""
+    oc, ic = weight.shape[:2]
+    pad = num_sub_rows(ic) * SUB_ROW - ic
+    padded = np.pad(weight, [(0, 0), (0, pad)] + [(0, 0)] * (weight.ndim - 2))
+    return padded.reshape(oc, -1, SUB_ROW, *weight.shape[2:])
+
+
+def srbs_mask(score: NDArray[np.floating], keep: int) -> NDArray[np.bool_]:
+    """Return the mask that keeps the `keep` highest scores of every sub-row.
+
+    `score` is [oc, ic, taps], any real numbers (magnitudes, saliencies); ties keep the lower
+    channel. The mask has the same shape. Raises ValueError unless 1 <= keep <= SUB_ROW.
+    """
+    if not 1 <= keep <= SUB_ROW:
+        raise ValueError(f"keep must be 1..{SUB_ROW}, got {keep}")
+    oc, ic, taps = score.shape
+    pad = num_sub_rows(ic) * SUB_ROW - ic
+    padded = np.pad(score, ((0, 0), (0, pad), (0, 0)), constant_values=-np.inf)
+    rows = padded.reshape(oc, -1, SUB_ROW, taps)
+    order = np.argsort(-rows, axis=2, kind="stable")
+    rank = np.argsort(order, axis=2, kind="stable")
+    return (rank < keep).reshape(oc, -1, taps)[:, :ic]
+
+
+def max_keep(weight: NDArray[np.generic]) -> int:
+    """Return the largest number of non-zeros in any sub-row of [oc, ic, ...], at least 1."""
+    return max(1, int((to_sub_rows(weight) != 0).sum(axis=2).max(initial=0)))
