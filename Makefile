@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+# The map of the flow. A stage is `python -m FOLDER VERB`; the last thing it writes is its record
+# build/CONFIG/VERB.json, which is its target here. A newer source or configuration only invokes a
+# stage again: it compares content hashes and does nothing when it is up to date.
+
+CONFIG ?= digits
+DEVICE ?= cpu
+HLS    ?= csim
+PYTHON ?= python3
+ARGS   ?=
+
+PY     := .venv/bin/python
+# Named after the content of pyproject.toml, so that a changed pin installs again.
+VENV   := .venv/installed-$(firstword $(shell cksum < pyproject.toml))
+TOML   := configs/$(CONFIG).toml
+OUT    := build/$(CONFIG)
+FILES   = --config $(TOML) --out $(OUT)
+QUANT  := $(addprefix $(OUT)/,train.json prune.json bits.json qat.json golden.json)
+CODEGEN := $(addprefix $(OUT)/,lower.json schedule.json emit.json vitis.json)
+HLS_SOURCES := $(shell find hls_templates -type f)
+CPP    := $(shell find hls_templates tests -name '*.[ch]pp')
+
+.PHONY: help hls report bench test lint golden setup clean check check-hls
+.DEFAULT_GOAL := help
+
+help: ## list the verbs
+	@echo "usage: make VERB [CONFIG=digits] [DEVICE=cpu|cuda] [HLS=csim|vitis] [PYTHON=python3]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+
+hls: check-hls $(OUT)/csim.json $(if $(filter vitis,$(HLS)),$(OUT)/vitis.json) ## main job: train, compress, emit HLS C++, check it bit for bit, report
+	@$(PY) -m sim report $(FILES)
+
+report: $(TOML) | $(VENV) ## print the summary of a build
+	@$(PY) -m sim report $(FILES)
+
+bench: $(TOML) | $(VENV) ## measure the engine against the baselines
+	@$(PY) -m sim bench $(FILES)
+
+test: | $(VENV) ## run the tests (ARGS="-m slow" for the long ones)
+	@$(PY) -m pytest -n auto $(ARGS)
+
+lint: | $(VENV) ## check style and types: ruff, mypy, clang-format
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(if $(CPP),$(PY) -m clang_format --dry-run --Werror $(CPP))
+
+golden: | $(VENV) ## refresh tests/golden/; review the diff like code
+	@$(PY) -m pytest --refresh-golden $(ARGS)
+
+setup: $(VENV) ## install the pinned Python packages into .venv
+
+clean: ## remove build/ and caches, keep .venv
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# Stages: each line names only what it reads first; the rest follows along the chain.
+$(OUT)/train.json: $(TOML) $(wildcard winnow/*.py quant/*.py)
+$(OUT)/prune.json: $(OUT)/train.json
+$(OUT)/bits.json: $(OUT)/prune.json
+$(OUT)/qat.json: $(OUT)/bits.json
+$(OUT)/golden.json: $(OUT)/qat.json
+$(OUT)/lower.json: $(OUT)/golden.json $(wildcard codegen/*.py)
+$(OUT)/schedule.json: $(OUT)/lower.json
+$(OUT)/emit.json: $(OUT)/schedule.json $(HLS_SOURCES)
+$(OUT)/vitis.json: $(OUT)/emit.json
+$(OUT)/csim.json: $(OUT)/emit.json $(wildcard sim/*.py)
+
+$(QUANT): $(OUT)/%.json: | $(VENV)
+	@$(PY) -m quant $* $(FILES) --device $(DEVICE) && touch -c $@
+$(CODEGEN): $(OUT)/%.json: | $(VENV)
+	@$(PY) -m codegen $* $(FILES) && touch -c $@
+$(OUT)/csim.json: | $(VENV)
+	@$(PY) -m sim csim $(FILES) && touch -c $@
+
+configs/%.toml: # runs only when the file is missing
+	@echo "error: CONFIG=$*: $@ is missing; configs/ has: $(basename $(notdir $(wildcard configs/*.toml)))" >&2; exit 1
+
+$(VENV): | check
+	@$(PYTHON) -m winnow.host venv .venv
+	@$(PY) -m winnow.host install pyproject.toml
+	@touch $@
+
+check:
+	@command -v $(PYTHON) > /dev/null || { echo "error: $(PYTHON) is missing; install it with: apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $(PYTHON) must be Python 3.10 or newer; name another one with: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -m winnow.host check
+
+check-hls: check $(TOML)
+	@$(PYTHON) -m winnow.host check --hls $(HLS)
