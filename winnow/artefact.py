@@ -41,7 +41,7 @@ def sha256_value(value: object) -> str:
     return sha256_bytes(json.dumps(value, sort_keys=True, default=str).encode())
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write `path` through a temporary file beside it, so that it is never half-written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -57,7 +57,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically."""
-    write_atomic(path, lambda file: file.write(content) and None)
+    write_atomic(path, lambda file: file.write(content))
 
 
 def write_text(path: Path, text: str) -> None:

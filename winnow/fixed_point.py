@@ -37,7 +37,8 @@ def rne_shift(x: ArrayLike, shift: ArrayLike) -> IntArray:
     remainder = x - (floor << right)
     one = np.int64(1) << right
     round_up = (2 * remainder > one) | ((2 * remainder == one) & (floor & 1 == 1))
-    return floor + (round_up & (right > 0))
+    rounded: IntArray = floor + (round_up & (right > 0))
+    return rounded
 
 
 def requantize(x: ArrayLike, shift: ArrayLike, low: int, high: int) -> IntArray:
