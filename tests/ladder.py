@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one case list that climbs every rung of the ladder: random graphs that use their ranges.
+
+Interpreter, host-compiled C++ and RTL run the same cases. A case follows from its seed alone.
+Exponents are chosen from the root mean square of each stage, so that V and outputs fill their
+ranges, saturate now and then, and meet rounding ties.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codegen.ir import INPUT, Graph, Layer, Op, TensorType
+from winnow.fixed_point import IntArray, int_range
+from winnow.srbs import SUB_ROW, num_sub_rows, srbs_mask
+from winnow.winograd import winograd
+
+SUM_LIMIT, ACCUMULATOR_LIMIT = 2**23, 2**39  # acc_bits 24 and y_bits 40, the engine's defaults
+_FULL_SUM = SUM_LIMIT // 127**2  # the most products of 8-bit operands a sum may hold
+_MAX_SPREAD = 5
+_MAX_CHANNELS = 40
+_MAX_TAP_SHIFT = {1: 5, 2: 14, 4: 10}  # per m: keeps a full F(m, 3) accumulator below its limit
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a random layer sits: its name, its source and the type it reads."""
+
+    name: str
+    source: str
+    input: TensorType
+
+
+def random_layer_graph(seed: int, engine_m: int) -> Graph:
+    """Return a graph of one random layer for an engine of F(engine_m, 3)."""
+    rng = np.random.default_rng([seed, engine_m, 1])
+    op = Op(rng.choice([Op.WINOGRAD.value] * 14 + [Op.POINTWISE.value, Op.DENSE.value] * 3))
+    raw = op is Op.DENSE and bool(rng.integers(2))
+    place = _Place("layer", INPUT, _random_input(rng, op))
+    return Graph(place.input, (_random_layer(rng, place, op, engine_m, raw=raw),))
+
+
+def random_chain_graph(seed: int, engine_m: int) -> Graph:
+    """Return a graph of 2..4 random layers: a pooled winograd first, a raw dense last."""
+    rng = np.random.default_rng([seed, engine_m, 2])
+    height, width = rng.integers(4, 13, size=2).tolist()
+    kind = _random_feature(rng, int(rng.integers(1, 17)), height, width)
+    middle = [Op.POINTWISE, Op.WINOGRAD][: int(rng.integers(3))]
+    if rng.integers(2):
+        middle.reverse()
+    ops = [Op.WINOGRAD, *middle, Op.DENSE]
+    graph = Graph(kind, ())
+    for number, op in enumerate(ops):
+        source = _random_source(rng, graph, is_last=number == len(ops) - 1)
+        place = _Place(f"{op.value}_{number}", source, graph.type_of(source))
+        layer = _random_layer(rng, place, op, engine_m, raw=op is Op.DENSE, pool=number == 0)
+        graph = Graph(kind, (*graph.layers, layer))
+    return graph
+
+
+def random_images(graph: Graph, seed: int, count: int) -> IntArray:
+    """Return [count, c, h, w] images: mostly uniform, some of extremes only, some constant."""
+    rng = np.random.default_rng([seed, 3])
+    low, high = graph.input.bounds
+    images = []
+    for _ in range(count):
+        style = rng.choice(["uniform", "extreme", "constant"], p=[0.7, 0.2, 0.1])
+        if style == "uniform":
+            images.append(rng.integers(low, high + 1, size=graph.input.shape))
+        elif style == "extreme":
+            images.append(rng.choice([low, high], size=graph.input.shape))
+        else:
+            images.append(np.full(graph.input.shape, rng.integers(low, high + 1)))
+    return np.array(images, dtype=np.int64).reshape(count, *graph.input.shape)
+
+
+def _random_source(rng: np.random.Generator, graph: Graph, *, is_last: bool) -> str:
+    """Return the newest node; half the time, within the chain, any node."""
+    names = [INPUT, *(layer.name for layer in graph.layers)]
+    return names[-1] if is_last or rng.random() < 0.5 else str(rng.choice(names))
+
+
+def _random_feature(rng: np.random.Generator, channels: int, height: int, width: int) -> TensorType:
+    bits, signed = int(rng.integers(2, 9)), bool(rng.integers(2))
+    if rng.random() < 0.5:
+        bits = 8
+    return TensorType(channels, height, width, bits, signed, int(rng.integers(-9, 3)))
+
+
+def _random_input(rng: np.random.Generator, op: Op) -> TensorType:
+    if op is Op.DENSE:
+        height, width = rng.integers(1, 7, size=2).tolist()
+    elif rng.random() < 0.15:
+        height, width = rng.integers(13, 35, size=2).tolist()
+        height = 34 if rng.random() < 0.3 else height
+    else:
+        height, width = rng.integers(1, 13, size=2).tolist()
+    channels = int(rng.integers(1, _MAX_CHANNELS + 1))
+    while num_sub_rows(channels) * height * width > _FULL_SUM and op is Op.DENSE:
+        channels -= 1
+    return _random_feature(rng, channels, height, width)
+
+
+def _random_weight(
+    rng: np.random.Generator, shape: tuple[int, int, int], bits: int, keep: int
+) -> IntArray:
+    """Return [oc, ic, taps] weights: uniform, or mostly extreme, under a random SRBS mask."""
+    low, high = int_range(bits, signed=True, narrow=True)
+    weight = rng.integers(low, high + 1, size=shape)
+    if rng.random() < 0.2:
+        weight = rng.choice([low, high], size=shape)
+    return np.where(srbs_mask(rng.random(shape), keep), weight, 0)
+
+
+def _fitting_shift(
+    rng: np.random.Generator, rms: NDArray[np.float64], top: int
+) -> NDArray[np.float64]:
+    """Return the shifts that bring about 2.5 sigma to `top`, off by up to one bit."""
+    shift: NDArray[np.float64] = np.round(np.log2(np.maximum(2.5 * rms, 1) / top))
+    return shift + rng.integers(-1, 2)
+
+
+def _random_layer(
+    rng: np.random.Generator,
+    place: _Place,
+    op: Op,
+    engine_m: int,
+    *,
+    raw: bool,
+    pool: bool | None = None,
+) -> Layer:
+    """Return a random layer; `pool` None leaves pooling to chance."""
+    kind, m = place.input, engine_m if op is Op.WINOGRAD else 1
+    pixels = kind.height * kind.width if op is Op.DENSE else 1
+    v_bits, weight_bits = (int(bits) for bits in rng.choice([8, 8, 8, *range(2, 8)], size=2))
+    most = min(SUB_ROW, _FULL_SUM // (num_sub_rows(kind.channels) * pixels))
+    keep = int(rng.integers(1, most + 1))
+    out_channels = int(rng.integers(1, (16 if kind.height * kind.width > 64 else 40) + 1))
+    taps = (m + 2) ** 2 if op is Op.WINOGRAD else 1
+    weight = _random_weight(rng, (out_channels, kind.channels, taps * pixels), weight_bits, keep)
+
+    v_shift, v_rms = _random_operand(rng, kind, m, v_bits)
+    sum_rms = v_rms * np.sqrt((weight.reshape(out_channels, -1, taps) ** 2).sum(axis=1).mean(0))
+    ev = kind.exponent + v_shift
+    eu, e = _random_grid(rng, ev, m)
+    y_rms = _accumulator_rms(sum_rms * 2.0 ** (ev + eu - e), m)
+    bias_top = int(2 * y_rms) + 1
+    output = _random_output(rng, kind, op, out_channels, pool=pool)
+    ey = e + max(0, int(_fitting_shift(rng, np.array(y_rms), output.bounds[1])))
+    has_pool = op is Op.WINOGRAD and output.shape[1:] != kind.shape[1:]
+    return Layer(
+        name=place.name,
+        op=op,
+        source=place.source,
+        m=m,
+        weight=weight if op is Op.WINOGRAD else weight.reshape(out_channels, -1),
+        bias=rng.integers(-bias_top, bias_top + 1, size=out_channels),
+        v_exponent=ev,
+        weight_exponent=eu,
+        v_bits=v_bits,
+        weight_bits=weight_bits,
+        keep=keep,
+        acc_exponent=e,
+        pool=has_pool,
+        raw=raw,
+        output=replace(output, bits=32, signed=True, exponent=e)
+        if raw
+        else replace(output, exponent=ey),
+    )
+
+
+def _random_operand(
+    rng: np.random.Generator, kind: TensorType, m: int, v_bits: int
+) -> tuple[IntArray, NDArray[np.float64]]:
+    """Return ev - ex and the root mean square of V, both per tap."""
+    low, high = kind.bounds
+    rms = np.full(1, np.sqrt((np.arange(low, high + 1) ** 2).mean()))
+    if m > 1:
+        rms = rms * np.linalg.norm(winograd(m).input_kron, axis=1)
+    vmax = int_range(v_bits, signed=True, narrow=True)[1]
+    jitter = rng.integers(0, int(rng.choice([1, 3])), size=rms.shape)
+    shift = np.clip(_fitting_shift(rng, rms, vmax) + jitter, 0, 15).astype(np.int64)
+    return shift, np.minimum(rms / 2.0**shift, vmax)
+
+
+def _random_grid(rng: np.random.Generator, ev: IntArray, m: int) -> tuple[IntArray, int]:
+    """Return weight exponents with a random spread, and the accumulator's exponent."""
+    widest = int(rng.integers(_MAX_SPREAD + 1))
+    eu = int(rng.integers(-9, 1)) + rng.integers(0, widest + 1, size=ev.shape)
+    e = int((ev + eu).min()) - int(rng.choice([0, 0, 0, 1, 2]))
+    return np.minimum(eu, e + _MAX_TAP_SHIFT[m] - ev), e
+
+
+def _accumulator_rms(sum_rms: NDArray[np.float64], m: int) -> float:
+    """Return the root mean square of Y for shifted sums of the given ones, per tap."""
+    mixing = np.abs(winograd(m).output_kron) if m > 1 else np.ones((1, 1))
+    return float(np.sqrt(((mixing * sum_rms) ** 2).sum(axis=1).mean()))
+
+
+def _random_output(
+    rng: np.random.Generator, kind: TensorType, op: Op, channels: int, *, pool: bool | None
+) -> TensorType:
+    """Return the output's type; its exponent is still to be chosen."""
+    height, width = (1, 1) if op is Op.DENSE else (kind.height, kind.width)
+    wanted = rng.random() < 0.4 if pool is None else pool
+    if op is Op.WINOGRAD and wanted and min(height, width) >= 2:
+        height, width = height // 2, width // 2
+    return _random_feature(rng, channels, height, width)
