@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line: `python -m quant VERB --config configs/NAME.toml --out build/NAME`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from quant.stages import STAGES, Build, run_stage
+from quant.training import pick_device
+from winnow.cli import guard, stage_options
+from winnow.config import load_config
+
+_EXAMPLE = "example: python -m quant train --config configs/digits.toml --out build/digits"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    whole = argparse.ArgumentParser(
+        prog="python -m quant",
+        description="Train, prune and quantize a network; each verb reads the files of the one "
+        "before, is skipped when up to date and continues when interrupted.",
+        epilog=_EXAMPLE,
+    )
+    verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for stage in STAGES.values():
+        summary = (stage.work.__doc__ or "").strip().rstrip(".")
+        outputs = ", ".join((*stage.outputs, f"{stage.name}.json"))
+        verb = verbs.add_parser(
+            stage.name,
+            help=summary,
+            description=f"{summary}. Writes {outputs}.",
+            epilog=_EXAMPLE.replace("train", stage.name),
+        )
+        stage_options(verb)
+        verb.add_argument(
+            "--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (cpu)"
+        )
+        verb.add_argument(
+            "--progress", action="store_true", help="show progress bars without a terminal too"
+        )
+    return whole
+
+
+def main() -> None:
+    """Run one stage."""
+    options = parser().parse_args()
+    config = load_config(options.config)
+    build = Build(config, options.out, pick_device(options.device), options.progress)
+    run_stage(STAGES[options.verb], build)
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main))

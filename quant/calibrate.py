@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Choose the power-of-two scales of a quantized network, once, before training continues.
+
+Every scale minimises the mean squared rounding and clipping error of what it quantizes, under the
+rules of `docs/ir.md`: operands are never finer than the layer's input, and the exponents of a
+layer's taps lie within `SPREAD` of each other so that aligning them stays a small left shift.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quant.data import INPUT_EXPONENT
+from quant.model import QuantNet
+from quant.quant_layer import QuantTapLayer
+from quant.quantizers import bits_of, set_exponents
+from winnow.fixed_point import int_range
+
+SPREAD = 4
+CANDIDATES = 5
+MAX_SAMPLES = 4096  # values per scale that the search looks at
+
+
+def quantize(x: Tensor, exponent: Tensor, bounds: tuple[int, int]) -> Tensor:
+    """Return x rounded half to even to the grid 2^exponent and clamped to integer `bounds`."""
+    scale = torch.pow(2.0, exponent.to(x.dtype))
+    return (x / scale).round().clamp(*bounds) * scale
+
+
+def best_exponents(x: Tensor, bounds: tuple[int, int]) -> Tensor:
+    """Return the int64 exponent of least mean squared error for every row of x [rows, values].
+
+    The search starts where nothing clips and goes finer.
+    """
+    step = max(1, x.shape[1] // MAX_SAMPLES)
+    reach = (x.amax(1).clamp(min=0) / max(bounds[1], 1)).clamp(min=2.0**-24)
+    if bounds[0] < 0:
+        reach = torch.maximum(reach, x.amin(1).clamp(max=0) / bounds[0])
+    coarsest = reach.log2().ceil().to(torch.int64)
+    sample = x[:, ::step]
+    tries = torch.stack([coarsest - i for i in range(CANDIDATES)])  # candidates, rows
+    errors = torch.stack(
+        [(quantize(sample, e[:, None], bounds) - sample).square().mean(1) for e in tries]
+    )
+    return tries.gather(0, errors.argmin(0, keepdim=True))[0]
+
+
+def weight_exponents(u: Tensor, bits: int) -> Tensor:
+    """Return one exponent per tap [taps] for weights U [oc, k, taps], zeros left out."""
+    rows = u.permute(2, 0, 1).flatten(1)
+    best = best_exponents(rows, int_range(bits, signed=True, narrow=True))
+    used = rows.abs().amax(1) > 0
+    top = int(best[used].max()) if bool(used.any()) else 0
+    return best.clamp(min=top - SPREAD, max=top)
+
+
+def quantize_weight(u: Tensor, bits: int) -> Tensor:
+    """Return U [oc, k, taps] as a layer of `bits` would hold it after calibration."""
+    bounds = int_range(bits, signed=True, narrow=True)
+    return quantize(u, weight_exponents(u, bits), bounds)
+
+
+@torch.no_grad()
+def calibrate_layer(layer: QuantTapLayer, x: Tensor, input_exponent: int) -> int:
+    """Set all scales of a layer from its quantized input `x`; return its output's exponent."""
+    u = layer.u
+    set_exponents(layer.weight_quant, weight_exponents(u, bits_of(layer.weight_quant)))
+    v = layer.lift(x)
+    v_bounds = int_range(bits_of(layer.input_quant), signed=True, narrow=True)
+    best = best_exponents(v.flatten(1), v_bounds).clamp(min=input_exponent)
+    set_exponents(layer.input_quant, best.clamp(min=int(best.max()) - SPREAD))
+    if layer.is_raw:
+        return 0
+    bounds = int_range(bits_of(layer.output_quant), signed=not layer.widths.relu)
+    y = layer.accumulate(layer.input_quant(v), layer.weight_quant(u), x).flatten()
+    if layer.widths.relu:
+        y = y.clamp(min=0)
+    exponent = best_exponents(y[None], bounds)
+    set_exponents(layer.output_quant, exponent)
+    return int(exponent)
+
+
+@torch.no_grad()
+def calibrate(net: QuantNet, x: Tensor) -> None:
+    """Set all scales of a network, layer by layer on quantized maps, from inputs x [n, c, h, w]."""
+    net.eval()
+    exponent = INPUT_EXPONENT
+    for name, pool in net.spec.pools.items():
+        layer = net.layers[name]
+        exponent = calibrate_layer(layer, x, exponent)
+        x = layer(x)
+        x = F.max_pool2d(x, 2) if pool else x

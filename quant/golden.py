@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Golden vectors: every layer's output of the Brevitas network as integers, from float64.
+
+float32 has 24 bits of significand and disagrees with integer arithmetic on F(4,3) sums.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from quant.data import Samples, to_input
+from quant.model import QuantNet
+from quant.quant_layer import QuantTapLayer
+from quant.quantizers import scale_of
+from winnow.errors import LoweringError
+
+BATCH = 120
+
+
+@torch.no_grad()
+def golden_arrays(net: QuantNet, samples: Samples) -> dict[str, NDArray[Any]]:
+    """Return `images` uint8 [n, c, h, w], `labels` [n] and `layer.<name>` [n, c, h, w] integers.
+
+    Maps are taken after the pool and have the smallest type that holds their width; a raw layer
+    gives its int32 accumulators. The network becomes float64. Raises LoweringError for a value
+    that is no multiple of its scale.
+    """
+    net.double().eval()
+    parts: dict[str, list[NDArray[Any]]] = {f"layer.{name}": [] for name in net.layers}
+    for start in range(0, len(samples), BATCH):
+        x = to_input(samples.images[start : start + BATCH], torch.float64)
+        for name, value in net.trace(x).items():
+            layer = net.layers[name]
+            parts[f"layer.{name}"].append(to_integers(value, layer, name))
+    arrays: dict[str, NDArray[Any]] = {n: np.concatenate(maps) for n, maps in parts.items()}
+    return {"images": samples.images.numpy(), "labels": samples.labels.numpy()} | arrays
+
+
+def to_integers(value: Tensor, layer: QuantTapLayer, name: str) -> NDArray[Any]:
+    """Return a layer's float64 output as integers of its scale, smallest type."""
+    steps = (value / output_scale(layer)).cpu().numpy()
+    if not np.array_equal(steps, np.rint(steps)):
+        raise LoweringError(f"layer '{name}': an output is not a whole multiple of its scale")
+    if layer.is_raw:
+        kind = np.dtype(np.int32)
+    else:
+        kind = np.dtype(np.uint8 if layer.widths.relu else np.int8)
+    integers = steps.astype(kind)
+    assert np.array_equal(integers, steps), name  # the quantizer has clamped to this range
+    return integers
+
+
+def output_scale(layer: QuantTapLayer) -> Tensor:
+    """Return the scale of a layer's output: of its quantizer, or of the accumulator if raw."""
+    if layer.is_raw:
+        return (
+            scale_of(layer.input_quant).flatten() * scale_of(layer.weight_quant).flatten()
+        ).min()
+    return scale_of(layer.output_quant)

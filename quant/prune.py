@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SRBS pruning in the Winograd domain, with closed-form compensation.
+
+The output of a layer is A^T M A, so changing U by dU costs dU^T H dU with
+
+    H = (KA^T KA) o E[V V^T]        KA = output_kron, o element-wise
+
+over the (channel, tap) pairs of a sub-row: the optimal-brain-surgeon quadratic form (Hassibi &
+Stork 1993) of the layer's output error. Weights are chosen by their OBS saliency u^2 / [H^-1]_uu;
+those that stay then move to the minimum of the form. Sub-rows are compensated on their own, so the
+cost is one solve of 8 * taps unknowns per (output channel, sub-row).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quant.winograd_layer import WinogradConv2d
+from winnow.srbs import SUB_ROW, num_sub_rows, srbs_mask
+
+DAMPING = 1e-4  # of H's mean diagonal: keeps the solve stable for taps that are seldom used
+
+
+def keep_schedule(keep: int, steps: int) -> list[int]:
+    """Return the `keep` of each step, from just below dense down to the target.
+
+    keep_schedule(2, 3) -> [6, 4, 2]
+    """
+    return [round(SUB_ROW + (keep - SUB_ROW) * step / steps) for step in range(1, steps + 1)]
+
+
+def step_at(epoch: int, epochs: int, steps: int) -> int | None:
+    """Return the pruning step due before `epoch`, or None: steps fill the first half evenly."""
+    first_half = max(1, epochs // 2)
+    due = [s for s in range(steps) if s * first_half // steps == epoch]
+    return due[-1] if due else None
+
+
+@torch.no_grad()
+def hessian(layer: WinogradConv2d, x: Tensor) -> Tensor:
+    """Return H of every sub-row for inputs x [n, c, h, w]: [sub_rows, 8 * taps, 8 * taps] float64.
+
+    Rows are (channel, tap) with the tap fastest; padded channels are zero but for the damping.
+    """
+    v = layer.lift(x)  # taps, c, p
+    taps, channels, tiles = v.shape
+    pad = num_sub_rows(channels) * SUB_ROW - channels
+    rows = F.pad(v, (0, 0, 0, pad)).view(taps, -1, SUB_ROW, tiles).permute(1, 2, 0, 3)
+    rows = rows.reshape(-1, SUB_ROW * taps, tiles)
+    energy = torch.bmm(rows, rows.transpose(1, 2)).double() / tiles
+    reach = (layer.output_kron.t() @ layer.output_kron).double()  # taps, taps
+    form = energy * reach.repeat(SUB_ROW, SUB_ROW)
+    damping = DAMPING * form.diagonal(dim1=1, dim2=2).mean().clamp(min=1e-12)
+    return form + damping * torch.eye(SUB_ROW * taps, dtype=form.dtype, device=form.device)
+
+
+def to_rows(u: Tensor) -> Tensor:
+    """Return U [oc, ic, taps] as float64 [sub_rows, oc, 8 * taps], zero-padded."""
+    oc, channels, taps = u.shape
+    pad = num_sub_rows(channels) * SUB_ROW - channels
+    rows = F.pad(u.double(), (0, 0, 0, pad)).view(oc, -1, SUB_ROW * taps)
+    return rows.transpose(0, 1)
+
+
+def from_rows(rows: Tensor, channels: int) -> Tensor:
+    """Undo `to_rows`."""
+    sub_rows, oc, width = rows.shape
+    u = rows.transpose(0, 1).reshape(oc, sub_rows * SUB_ROW, width // SUB_ROW)
+    return u[:, :channels]
+
+
+@torch.no_grad()
+def select(u: Tensor, form: Tensor, keep: int) -> Tensor:
+    """Return the SRBS mask [oc, ic, taps] that keeps the most salient weights of each sub-row."""
+    spread = torch.linalg.inv(form).diagonal(dim1=1, dim2=2)  # sub_rows, 8 * taps
+    saliency = from_rows(to_rows(u).square() / spread[:, None], u.shape[1])
+    mask = srbs_mask(saliency.cpu().numpy(), keep)
+    return torch.from_numpy(mask).to(u)
+
+
+@torch.no_grad()
+def compensate(u: Tensor, mask: Tensor, form: Tensor) -> Tensor:
+    """Return the masked weights nearest to U [oc, ic, taps] in output error.
+
+    Minimises (w - u)^T H (w - u) over w that vanish outside the mask: for the kept part K and the
+    dropped part D, w_K = u_K + H_KK^-1 H_KD u_D.
+    """
+    rows, kept = to_rows(u), to_rows(mask)  # sub_rows, oc, 8 * taps
+    dropped = 1 - kept
+    result = torch.empty_like(rows)
+    for i, h in enumerate(form):
+        k = kept[i]
+        system = k[:, :, None] * h * k[:, None, :] + torch.diag_embed(dropped[i])
+        right = k * ((dropped[i] * rows[i]) @ h)
+        result[i] = k * (rows[i] + torch.linalg.solve(system, right))
+    return from_rows(result, u.shape[1]).to(u.dtype)
+
+
+@torch.no_grad()
+def prune_layer(layer: WinogradConv2d, x: Tensor, keep: int) -> None:
+    """Prune a layer to `keep` of 8 and compensate, given its inputs x [n, c, h, w]."""
+    u, form = layer.u, hessian(layer, x)
+    mask = select(u, form, keep)
+    layer.mask.copy_(mask)
+    layer.set_u(compensate(u, mask, form))
+
+
+@torch.no_grad()
+def layer_input(net: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
+    """Return what `layer` reads when `net` runs on x in evaluation mode."""
+    seen: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    try:
+        net.eval()
+        net(x)
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+def pruning_steps(
+    net: nn.Module, layers: list[WinogradConv2d], x: Tensor, keeps: list[int]
+) -> Callable[[int], None]:
+    """Return a function that runs pruning step i: every layer in order, on its current input."""
+
+    def run(step: int) -> None:
+        for layer in layers:
+            prune_layer(layer, layer_input(net, layer, x), keeps[step])
+
+    return run

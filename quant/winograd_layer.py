@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers whose weights live where the engine multiplies: a Winograd convolution and a dense layer.
+
+Both are `lift` (input -> operands V per tap), one matrix product per tap, and `drop` (sums M ->
+output), so that training, pruning and quantization treat them alike. A dense layer has one tap and
+the identity for both transforms.
+
+    V [taps, k, p]    U [oc, k, taps]    M = U V [taps, oc, p]
+
+`k` are the operands summed over, `p` the tiles of all images. Lavin & Gray 2016, eq. 12.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from winnow.winograd import KERNEL, winograd
+
+
+class TapLayer(nn.Module):
+    """Base of both layers.
+
+    The trained parameter is `weight` [oc, k, taps]; the weight of the sums is
+    `U = weight * tap_gain * mask`. `tap_gain` [taps] holds powers of two that give all taps a like
+    size, which gradient steps of one size need.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter
+    tap_gain: Tensor
+    mask: Tensor
+
+    def __init__(self, out_channels: int, operands: int, tap_gain: Tensor) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+        shape = (out_channels, operands, len(tap_gain))
+        self.weight = nn.Parameter(torch.zeros(shape))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.register_buffer("tap_gain", tap_gain)
+        self.register_buffer("mask", torch.ones(shape))
+
+    @property
+    def u(self) -> Tensor:
+        """Weights of the sums, [oc, k, taps]."""
+        return self.weight * self.tap_gain * self.mask
+
+    @torch.no_grad()
+    def set_u(self, u: Tensor) -> None:
+        """Store weights [oc, k, taps]; entries outside the mask are lost."""
+        self.weight.copy_(u / self.tap_gain * self.mask)
+
+    def lift(self, x: Tensor) -> Tensor:
+        """Return the operands V [taps, k, p] of an input [n, c, h, w]."""
+        raise NotImplementedError
+
+    def drop(self, sums: Tensor, like: Tensor) -> Tensor:
+        """Return the output [n, oc, h, w] of sums M [taps, oc, p] of input `like`."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        sums = tap_sums(self.u, self.lift(x))
+        return self.drop(sums, x) + self.bias.view(-1, 1, 1)
+
+
+def tap_sums(u: Tensor, v: Tensor) -> Tensor:
+    """Return M [taps, oc, p] = sum over k of U [oc, k, taps] * V [taps, k, p]."""
+    return torch.bmm(u.permute(2, 0, 1), v)
+
+
+class WinogradConv2d(TapLayer):
+    """3x3 convolution, stride 1, zero padding 1, as F(m, 3); k = input channels."""
+
+    input_kron: Tensor
+    output_kron: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, m: int) -> None:
+        super().__init__(out_channels, in_channels, _tap_gain(m))
+        self.m = m
+        matrices = winograd(m)
+        self.register_buffer("input_kron", torch.tensor(matrices.input_kron).float())
+        self.register_buffer("output_kron", torch.tensor(matrices.output_kron).float())
+
+    @torch.no_grad()
+    def load_spatial(self, kernel: Tensor) -> None:
+        """Set U = G g G^T from a kernel g [oc, ic, 3, 3]."""
+        g = torch.tensor(winograd(self.m).g)
+        u = torch.einsum("ij,ocjk,lk->ocil", g, kernel.double(), g).flatten(2)
+        self.set_u(u.to(self.weight.dtype))
+
+    def lift(self, x: Tensor) -> Tensor:
+        m, alpha = self.m, self.m + KERNEL - 1
+        channels = x.shape[1]
+        height, width = (-(-edge // m) * m for edge in x.shape[2:])
+        extra = (1, width + 1 - x.shape[3], 1, height + 1 - x.shape[2])
+        padded = F.pad(x, extra).transpose(0, 1)  # c, n, h, w
+        taps = [
+            padded[:, :, i : i + height : m, j : j + width : m]
+            for i in range(alpha)
+            for j in range(alpha)
+        ]
+        tiles = torch.stack(taps).flatten(1)  # taps, c * n * tile_rows * tile_columns
+        return (self.input_kron @ tiles).view(alpha**2, channels, -1)
+
+    def drop(self, sums: Tensor, like: Tensor) -> Tensor:
+        m = self.m
+        n, _, height, width = like.shape
+        rows, columns = -(-height // m), -(-width // m)
+        y = (self.output_kron @ sums.flatten(1)).view(m, m, self.out_channels, n, rows, columns)
+        y = y.permute(3, 2, 4, 0, 5, 1).reshape(n, self.out_channels, rows * m, columns * m)
+        return y[:, :, :height, :width]
+
+
+class Dense(TapLayer):
+    """Fully connected layer over a map flattened in (c, h, w) order; k = c * h * w."""
+
+    def __init__(self, operands: int, out_channels: int) -> None:
+        super().__init__(out_channels, operands, torch.ones(1))
+
+    def lift(self, x: Tensor) -> Tensor:
+        return x.flatten(1).t().unsqueeze(0)
+
+    def drop(self, sums: Tensor, like: Tensor) -> Tensor:  # noqa: ARG002 (one pixel always)
+        return sums[0].t()[:, :, None, None]
+
+
+def _tap_gain(m: int) -> Tensor:
+    """Powers of two near 1 / (|column of A| |row of B|): how large a tap's weights should be."""
+    matrices = winograd(m)
+    reach = np.linalg.norm(matrices.a_t, axis=0) * np.linalg.norm(matrices.b_t, axis=1)
+    edge = reach[0] / reach * np.linalg.norm(matrices.g, axis=1)[0]
+    return torch.tensor(2.0 ** np.log2(np.outer(edge, edge)).round()).float().flatten()
