@@ -17,8 +17,8 @@ OUT    := build/$(CONFIG)
 FILES   = --config $(TOML) --out $(OUT)
 QUANT  := $(addprefix $(OUT)/,train.json prune.json bits.json qat.json golden.json)
 CODEGEN := $(addprefix $(OUT)/,lower.json schedule.json emit.json vitis.json)
-HLS_SOURCES := $(shell find hls_templates -type f)
-CPP    := $(shell find hls_templates tests -name '*.[ch]pp')
+HLS_SOURCES := $(shell find hls_templates -type f 2> /dev/null)
+CPP    := $(shell find hls_templates tests -name '*.[ch]pp' 2> /dev/null)
 
 .PHONY: help hls report bench test lint golden setup clean check check-hls
 .DEFAULT_GOAL := help
@@ -43,7 +43,7 @@ lint: | $(VENV) ## check style and types: ruff, mypy, clang-format
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(if $(CPP),$(PY) -m clang_format --dry-run --Werror $(CPP))
+	@$(if $(CPP),.venv/bin/clang-format --dry-run --Werror $(CPP))
 
 golden: | $(VENV) ## refresh tests/golden/; review the diff like code
 	@$(PY) -m pytest --refresh-golden $(ARGS)
