@@ -9,18 +9,23 @@ current when that record matches, so a rerun does only what changed.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from winnow.errors import ArtefactError
+
+# What zipfile and numpy raise on damaged archives, found by flipping bits.
+_DAMAGE = (OSError, ValueError, EOFError, KeyError, RuntimeError, BadZipFile, zlib.error)
 
 
 def sha256_bytes(content: bytes) -> str:
@@ -82,9 +87,15 @@ def load_arrays(path: Path, made_by: str) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise ArtefactError(f"'{path}' is missing; make it with: {made_by}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
+        content = io.BytesIO(path.read_bytes())  # np.load leaks its file when it fails
+        with ZipFile(content) as archive:  # checks every CRC before numpy parses anything
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise BadZipFile(f"bad checksum of {damaged}")
+        content.seek(0)
+        with np.load(content, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except _DAMAGE as error:
         raise ArtefactError(
             f"'{path}' is damaged ({type(error).__name__}); delete it and run: {made_by}"
         ) from error
