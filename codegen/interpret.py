@@ -72,7 +72,7 @@ def _run_layer(layer: Layer, d: IntArray, ex: int) -> IntArray:
     elif layer.op is Op.POINTWISE:
         y = _linear(layer, d, ex)
     else:
-        y = _linear(layer, d.reshape(len(d), -1, 1, 1), ex)
+        y = _linear(layer, d.reshape(len(d), layer.weight.shape[1], 1, 1), ex)
     if layer.raw:
         return y
     low, high = layer.output.bounds
@@ -84,7 +84,7 @@ def _linear(layer: Layer, d: IntArray, ex: int) -> IntArray:
     """Return Y [n, oc, h, w] of a 1x1 layer over `d` [n, c, h, w]."""
     n, c, height, width = d.shape
     v = _operand(layer, d, ex).reshape(n, c, height * width)
-    sums = _exact_matmul(layer.weight, v).reshape(n, -1, height, width)
+    sums = _exact_matmul(layer.weight, v).reshape(n, len(layer.weight), height, width)
     return (sums << _shift(layer)) + layer.bias[:, None, None]
 
 
@@ -102,8 +102,8 @@ def _winograd(layer: Layer, d: IntArray, ex: int) -> IntArray:
     # One matrix product per tap: [taps, oc, ic] @ [n, taps, ic, tiles] -> [n, taps, oc, tiles].
     sums = _exact_matmul(layer.weight.transpose(2, 0, 1), v.transpose(0, 3, 1, 2))
     shifted = sums.transpose(0, 2, 3, 1) << _shift(layer)
-    y = _sandwich(matrices.a_t, shifted.reshape(n, -1, rows, columns, alpha, alpha))
-    joined = y.transpose(0, 1, 2, 4, 3, 5).reshape(n, -1, rows * m, columns * m)
+    y = _sandwich(matrices.a_t, shifted.reshape(n, len(layer.weight), rows, columns, alpha, alpha))
+    joined = y.transpose(0, 1, 2, 4, 3, 5).reshape(n, len(layer.weight), rows * m, columns * m)
     return joined[:, :, :height, :width] + layer.bias[:, None, None]
 
 
