@@ -116,10 +116,10 @@ def _random_weight(
 
 
 def _fitting_shift(
-    rng: np.random.Generator, rms: NDArray[np.float64], top: int
+    rng: np.random.Generator, largest: NDArray[np.float64], top: int
 ) -> NDArray[np.float64]:
-    """Return the shifts that bring about 2.5 sigma to `top`, off by up to one bit."""
-    shift: NDArray[np.float64] = np.round(np.log2(np.maximum(2.5 * rms, 1) / top))
+    """Return the shifts that bring `largest` to `top`, off by up to one bit."""
+    shift: NDArray[np.float64] = np.round(np.log2(np.maximum(largest, 1) / top))
     return shift + rng.integers(-1, 2)
 
 
@@ -149,7 +149,7 @@ def _random_layer(
     y_rms = _accumulator_rms(sum_rms * 2.0 ** (ev + eu - e), m)
     bias_top = int(2 * y_rms) + 1
     output = _random_output(rng, kind, op, out_channels, pool=pool)
-    ey = e + max(0, int(_fitting_shift(rng, np.array(y_rms), output.bounds[1])))
+    ey = e + max(0, int(_fitting_shift(rng, np.array(2.5 * y_rms), output.bounds[1])))
     has_pool = op is Op.WINOGRAD and output.shape[1:] != kind.shape[1:]
     return Layer(
         name=place.name,
@@ -182,7 +182,9 @@ def _random_operand(
         rms = rms * np.linalg.norm(winograd(m).input_kron, axis=1)
     vmax = int_range(v_bits, signed=True, narrow=True)[1]
     jitter = rng.integers(0, int(rng.choice([1, 3])), size=rms.shape)
-    shift = np.clip(_fitting_shift(rng, rms, vmax) + jitter, 0, 15).astype(np.int64)
+    shift = np.clip(
+        _fitting_shift(rng, (2.5 if m > 1 else 1.5) * rms, vmax) + jitter, 0, 15
+    ).astype(np.int64)
     return shift, np.minimum(rms / 2.0**shift, vmax)
 
 

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ladder's case list really holds what it promises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from codegen.check import check_graph, worst_case_sums
+from codegen.graph_text import format_graph
+from codegen.interpret import interpret
+from codegen.ir import Graph, Layer, Op
+from tests.ladder import (
+    ACCUMULATOR_LIMIT,
+    SUM_LIMIT,
+    random_chain_graph,
+    random_images,
+    random_layer_graph,
+)
+from winnow.fixed_point import int_range
+from winnow.winograd import winograd
+
+SEEDS = range(300)
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def graphs(request: pytest.FixtureRequest) -> list[Graph]:
+    return [random_layer_graph(seed, request.param) for seed in SEEDS]
+
+
+@dataclass(frozen=True)
+class Case:
+    graph: Graph
+    layer: Layer
+
+
+def of(graphs: list[Graph], *ops: Op) -> list[Case]:
+    cases = [Case(graph, graph.layers[0]) for graph in graphs]
+    return [case for case in cases if case.layer.op in ops]
+
+
+def test_a_case_follows_from_its_seed() -> None:
+    for make in (random_layer_graph, random_chain_graph):
+        assert format_graph(make(7, 2)) == format_graph(make(7, 2))
+        assert len({format_graph(make(seed, m)) for seed in range(50) for m in (2, 4)}) == 100
+    graph = random_layer_graph(0, 2)
+    assert np.array_equal(random_images(graph, 1, 3), random_images(graph, 1, 3))
+    assert not np.array_equal(random_images(graph, 1, 3), random_images(graph, 2, 3))
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_every_graph_keeps_the_rules_and_limits(m: int) -> None:
+    for make in (random_layer_graph, random_chain_graph):
+        for seed in SEEDS:
+            graph = make(seed, m)
+            check_graph(graph)
+            for layer in graph.layers:
+                total, accumulator = worst_case_sums(layer)
+                assert total < SUM_LIMIT
+                assert accumulator < ACCUMULATOR_LIMIT
+
+
+def test_ops_are_mixed(graphs: list[Graph]) -> None:
+    assert len(of(graphs, Op.WINOGRAD)) > 180
+    assert {case.layer.m for case in of(graphs, Op.WINOGRAD)} <= {2, 4}
+    assert 30 <= len(of(graphs, Op.POINTWISE)) <= 60
+    dense = of(graphs, Op.DENSE)
+    assert 30 <= len(dense) <= 60
+    assert 10 <= sum(case.layer.raw for case in dense) <= 40
+    assert {case.graph.input.height for case in dense} == set(range(1, 7))
+
+
+def test_every_width_and_keep_occurs(graphs: list[Graph]) -> None:
+    layers = [graph.layers[0] for graph in graphs]
+    assert {layer.keep for layer in layers} == set(range(1, 9))
+    assert {layer.weight_bits for layer in layers} == set(range(2, 9))
+    assert {layer.v_bits for layer in layers} == set(range(2, 9))
+    kinds = {(graph.input.bits, graph.input.signed) for graph in graphs}
+    assert kinds == {(bits, signed) for bits in range(2, 9) for signed in (False, True)}
+    outputs = {(layer.output.bits, layer.output.signed) for layer in layers if not layer.raw}
+    assert outputs == kinds
+    assert {layer.pool for layer in layers} == {False, True}
+
+
+def test_shapes_vary(graphs: list[Graph]) -> None:
+    cases = of(graphs, Op.WINOGRAD)
+    sizes = {(case.graph.input.height, case.graph.input.width) for case in cases}
+    assert any(min(size) == 1 for size in sizes)
+    assert 34 in {edge for size in sizes for edge in size}
+    m = cases[0].layer.m
+    assert {edge % m for size in sizes for edge in size} == set(range(m))
+    pooled = [case.graph.input for case in cases if case.layer.pool]
+    assert any(kind.height % 2 and kind.width % 2 for kind in pooled)
+    channels = {graph.input.channels for graph in graphs}
+    assert {1, 40} <= channels
+    assert {value % 8 for value in channels} == set(range(8))
+    assert {graph.layers[0].output.channels % 8 for graph in graphs} == set(range(8))
+
+
+def test_exponents_spread_over_the_taps(graphs: list[Graph]) -> None:
+    cases = of(graphs, Op.WINOGRAD)
+    assert {int(np.ptp(case.layer.weight_exponent)) for case in cases} >= {0, 1, 2, 3, 4, 5}
+    assert {int(np.ptp(case.layer.v_exponent)) for case in cases} >= {0, 1, 2}
+    shifts = {case.layer.output.exponent - case.layer.acc_exponent for case in cases}
+    assert 0 in {graph.layers[0].output.exponent - graph.layers[0].acc_exponent for graph in graphs}
+    assert max(shifts) >= 15
+    slack = {
+        int((case.layer.v_exponent + case.layer.weight_exponent).min()) - case.layer.acc_exponent
+        for case in cases
+    }
+    assert slack >= {0, 1, 2}
+
+
+def test_bias_takes_both_signs(graphs: list[Graph]) -> None:
+    assert sum(bool((graph.layers[0].bias < 0).any()) for graph in graphs) > 200
+    assert sum(bool((graph.layers[0].bias > 0).any()) for graph in graphs) > 200
+
+
+def test_outputs_use_their_range_and_sometimes_saturate(graphs: list[Graph]) -> None:
+    num_used = num_saturated = num_free = 0
+    for seed, graph in enumerate(graphs):
+        layer = graph.layers[0]
+        if layer.raw:
+            continue
+        out = interpret(graph, random_images(graph, seed, 2))[layer.name]
+        low, high = layer.output.bounds
+        saturated = float(((out == low) | (out == high)).mean())
+        num_saturated += saturated > 0
+        num_free += saturated < 0.5
+        num_used += np.ptp(out) > (high - low) / 2
+    assert num_used > 200
+    assert num_saturated > 150
+    assert num_free > 120
+
+
+def test_operands_meet_ties_and_saturate(graphs: list[Graph]) -> None:
+    num_ties = num_saturated = 0
+    for seed, case in enumerate(of(graphs, Op.POINTWISE)):
+        shift = int(case.layer.v_exponent[0]) - case.graph.input.exponent
+        images = random_images(case.graph, seed, 1)
+        num_ties += shift > 0 and bool((images % (1 << shift) == 1 << shift >> 1).any())
+        _, vmax = int_range(case.layer.v_bits, signed=True, narrow=True)
+        num_saturated += bool((np.abs(images) >> shift > vmax).any())
+    assert num_ties > 5
+    assert num_saturated > 3
+
+
+def test_images_cover_the_input(graphs: list[Graph]) -> None:
+    graph = next(graph for graph in graphs if graph.input.shape > (4, 4, 4))
+    images = random_images(graph, 0, 60)
+    low, high = graph.input.bounds
+    assert images.shape == (60, *graph.input.shape)
+    assert (images.min(), images.max()) == (low, high)
+    assert any(image.min() == image.max() for image in images)
+    assert any(set(np.unique(image)) == {low, high} for image in images)
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_chains_mix_ops_pools_and_sources(m: int) -> None:
+    chains = [random_chain_graph(seed, m) for seed in range(100)]
+    assert {len(graph.layers) for graph in chains} == {2, 3, 4}
+    for graph in chains:
+        assert graph.layers[0].pool
+        assert graph.layers[-1].raw
+        assert all(layer.m in (1, m) for layer in graph.layers)
+    ops = [tuple(layer.op for layer in graph.layers) for graph in chains]
+    assert (Op.WINOGRAD, Op.POINTWISE, Op.WINOGRAD, Op.DENSE) in ops
+    assert (Op.WINOGRAD, Op.WINOGRAD, Op.POINTWISE, Op.DENSE) in ops
+    assert winograd(m).m == m
+    assert any(layer.source == "input" for graph in chains for layer in graph.layers[1:])
