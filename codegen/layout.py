@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Feature maps in the engine's memory: [ceil(C / 8)][height][width][8] bytes.
+
+One 64-bit word is one pixel of 8 consecutive channels, the lowest channel in the lowest byte. The
+channels that pad the last group are zero when written by the host and unspecified when written by
+the engine. A raw map (int32 accumulators of a dense layer) is stored as four byte planes:
+[ceil(C / 8)][4][8], lowest byte first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codegen.ir import TensorType
+from winnow.blocking import num_channel_groups
+from winnow.fixed_point import IntArray
+from winnow.srbs import SUB_ROW
+
+RAW_BITS = 32
+RAW_BYTES = RAW_BITS // 8
+
+
+def num_words(tensor: TensorType) -> int:
+    """Return the 64-bit words of a feature map."""
+    planes = RAW_BYTES if tensor.bits == RAW_BITS else tensor.height * tensor.width
+    return num_channel_groups(tensor.channels) * planes
+
+
+def pack_features(tensor: TensorType, maps: IntArray) -> NDArray[np.uint8]:
+    """Lay out integers [n, c, h, w] as bytes [n, words * 8]."""
+    n, c, h, w = maps.shape
+    groups = num_channel_groups(c)
+    padded = np.zeros((n, groups * SUB_ROW, h, w), dtype=np.int64)
+    padded[:, :c] = maps
+    words = padded.reshape(n, groups, SUB_ROW, h, w).transpose(0, 1, 3, 4, 2)
+    return (words & 0xFF).astype(np.uint8).reshape(n, -1)
+
+
+def unpack_features(tensor: TensorType, memory: NDArray[np.uint8]) -> IntArray:
+    """Read bytes [n, words * 8] back as integers [n, c, h, w]."""
+    groups = num_channel_groups(tensor.channels)
+    if tensor.bits == RAW_BITS:
+        planes = memory.reshape(len(memory), groups, RAW_BYTES, SUB_ROW).transpose(0, 1, 3, 2)
+        values = np.ascontiguousarray(planes).view("<i4").reshape(len(memory), -1)
+        return values[:, : tensor.channels, None, None].astype(np.int64)
+    kind = np.int8 if tensor.signed else np.uint8
+    words = memory.reshape(len(memory), groups, tensor.height, tensor.width, SUB_ROW).view(kind)
+    maps = words.transpose(0, 1, 4, 2, 3).reshape(len(memory), -1, tensor.height, tensor.width)
+    return maps[:, : tensor.channels].astype(np.int64)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packed weights: lane matrices, SRBS entries, beats of the weight port, and the way back.
+
+Before -> after, po = 1, keep = 2, one tap, one sub-row [0, 5, 0, 0, -3, 0, 0, 0]:
+entries (value, index) = (5, 1), (-3, 4) -> low pairs {index, low nibble} = 0x15, 0x4d and high
+nibbles 0x0, 0xf.
+
+A block of po output channels is its biases (32 bits each, padded to a beat), then for every step
+(sub-row, then kept weight) the words of all lanes. A low beat holds `lanes_per_beat` lane words of
+po bytes {index[3:0], low nibble}; weights of more than 4 bits put a beat with the high nibbles of
+two low beats before those. A pointwise step is a single word that all lanes share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codegen.ir import Layer, Op, TensorType
+from winnow.blocking import LayerShape, bias_beats, num_channel_groups, weight_beats
+from winnow.engine import EngineConfig
+from winnow.fixed_point import IntArray
+from winnow.srbs import SUB_ROW, max_keep, to_sub_rows
+
+Bytes = NDArray[np.uint8]
+
+
+def linear_lanes(engine: EngineConfig) -> IntArray:
+    """Return the lane that holds word i of a linear patch: patches fill column by column."""
+    word = np.arange(engine.num_lanes)
+    return (word % engine.alpha) * engine.alpha + word // engine.alpha
+
+
+def lane_weights(engine: EngineConfig, layer: Layer, source: TensorType) -> IntArray:
+    """Arrange a layer's weights as [oc padded to 8, lane channels, lanes].
+
+    Winograd: lanes are taps. Pointwise: one lane, shared. Dense: the input's 8-channel words in
+    memory order are dealt to the lanes, `num_lanes` words per sub-row.
+    """
+    out_channels = layer.weight.shape[0]
+    padding = num_channel_groups(out_channels) * SUB_ROW - out_channels
+    weight = np.pad(layer.weight, [(0, padding)] + [(0, 0)] * (layer.weight.ndim - 1))
+    if layer.op is Op.WINOGRAD:
+        return weight
+    if layer.op is Op.POINTWISE:
+        return weight[:, :, None]
+    groups = num_channel_groups(source.channels)
+    channels = groups * SUB_ROW
+    maps = np.zeros((len(weight), channels, source.height, source.width), dtype=np.int64)
+    maps[:, : source.channels] = weight.reshape(len(weight), *source.shape)
+    words = maps.reshape(len(weight), groups, SUB_ROW, -1).transpose(0, 1, 3, 2)
+    words = words.reshape(len(weight), -1, SUB_ROW)  # [oc, word, channel in word]
+    sub_rows = -(-words.shape[1] // engine.num_lanes)
+    dealt = np.zeros((len(weight), sub_rows * engine.num_lanes, SUB_ROW), dtype=np.int64)
+    dealt[:, : words.shape[1]] = words
+    dealt = dealt.reshape(len(weight), sub_rows, engine.num_lanes, SUB_ROW)
+    lanes = np.empty_like(dealt)
+    lanes[:, :, linear_lanes(engine)] = dealt
+    return lanes.transpose(0, 1, 3, 2).reshape(len(weight), sub_rows * SUB_ROW, engine.num_lanes)
+
+
+def layer_shape(engine: EngineConfig, layer: Layer, source: TensorType) -> LayerShape:
+    """Return the size of a layer; `keep` is what its weights need, at most what it declares."""
+    return LayerShape(
+        op=layer.op.value,
+        in_channels=source.channels,
+        out_channels=layer.output.channels,
+        height=source.height,
+        width=source.width,
+        keep=max_keep(lane_weights(engine, layer, source)),
+        weight_bits=layer.weight_bits,
+        pool=layer.pool,
+    )
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Kept weights: `value` int64 and `index` 0..7, both [oc, sub-row, kept, lane]."""
+
+    value: IntArray
+    index: IntArray
+
+
+def to_entries(weight: IntArray, keep: int) -> Entries:
+    """Pick the non-zeros of every sub-row in ascending order; unused places are (0, 0).
+
+    `weight` is [oc, channels, lanes] with at most `keep` non-zeros per sub-row (ValueError).
+    """
+    if max_keep(weight) > keep:
+        raise ValueError(f"a sub-row has {max_keep(weight)} non-zeros, keep is {keep}")
+    rows = to_sub_rows(weight).astype(np.int64)
+    order = np.argsort(rows == 0, axis=2, kind="stable")[:, :, :keep]
+    value = np.take_along_axis(rows, order, axis=2)
+    return Entries(value, np.where(value == 0, 0, order))
+
+
+def from_entries(entries: Entries) -> IntArray:
+    """Inverse of `to_entries`: [oc, sub-rows * 8, lanes]."""
+    oc, sub_rows, _, lanes = entries.value.shape
+    rows = np.zeros((oc, sub_rows, SUB_ROW, lanes), dtype=np.int64)
+    for kept in range(entries.value.shape[2]):
+        index = entries.index[:, :, kept : kept + 1]
+        before = np.take_along_axis(rows, index, axis=2)
+        np.put_along_axis(rows, index, before + entries.value[:, :, kept : kept + 1], axis=2)
+    return rows.reshape(oc, sub_rows * SUB_ROW, lanes)
+
+
+def _interleave(low: Bytes, nibbles: Bytes) -> Bytes:
+    """Put a beat of high nibbles before every two low beats.
+
+    `low` and `nibbles` are [blocks, low beats, bytes of a beat]; nibbles 0..15.
+    """
+    blocks, num_low, width = low.shape
+    pairs = -(-num_low // 2)
+    padded = np.zeros((blocks, pairs * 2, width), dtype=np.uint8)
+    padded[:, :num_low] = nibbles
+    padded = padded.reshape(blocks, pairs, width, 2)
+    high = padded[..., 0] | (padded[..., 1] << 4)
+    beats = [
+        beat
+        for pair in range(pairs)
+        for beat in (high[:, pair], *low[:, 2 * pair : 2 * pair + 2].swapaxes(0, 1))
+    ]
+    return np.stack(beats, axis=1)
+
+
+def pack_weights(engine: EngineConfig, layer: Layer, source: TensorType) -> Bytes:
+    """Pack a layer for one strip: bytes [blocks, beats, bytes of a beat]."""
+    shape = layer_shape(engine, layer, source)
+    entries = to_entries(lane_weights(engine, layer, source), shape.keep)
+    oc, sub_rows, keep, lanes = entries.value.shape
+    blocks, steps = oc // engine.po, sub_rows * keep
+    width = engine.axi_bits // 8
+
+    def beats_of(part: IntArray) -> Bytes:  # [oc, sub, kept, lane] -> [blocks, low beats, width]
+        words = part.reshape(blocks, engine.po, steps * lanes).transpose(0, 2, 1)
+        num_low = -(-steps * lanes // engine.lanes_per_beat)
+        flat = np.zeros((blocks, num_low * width), dtype=np.uint8)
+        flat[:, : words[0].size] = words.reshape(blocks, -1).astype(np.uint8)
+        return flat.reshape(blocks, num_low, width)
+
+    beats = beats_of((entries.index << 4) | (entries.value & 0xF))
+    if shape.wide_weights:
+        beats = _interleave(beats, beats_of((entries.value >> 4) & 0xF))
+    if beats.shape[1] != weight_beats(engine, shape, steps):
+        raise AssertionError(f"packed {beats.shape[1]} beats, the cycle model counts otherwise")
+    return np.concatenate([_pack_biases(engine, layer, blocks), beats], axis=1)
+
+
+def _pack_biases(engine: EngineConfig, layer: Layer, blocks: int) -> Bytes:
+    biases = np.zeros(blocks * engine.po, dtype="<i4")
+    biases[: len(layer.bias)] = layer.bias
+    per_block = np.zeros((blocks, bias_beats(engine) * engine.axi_bits // 32), dtype="<i4")
+    per_block[:, : engine.po] = biases.reshape(blocks, engine.po)
+    return per_block.view(np.uint8).reshape(blocks, bias_beats(engine), -1)
+
+
+def unpack_weights(
+    engine: EngineConfig, shape: LayerShape, lanes: int, packed: Bytes
+) -> tuple[IntArray, IntArray]:
+    """Inverse of `pack_weights`: lane weights [oc padded, channels, lanes] and biases."""
+    blocks = packed.shape[0]
+    biases = packed[:, : bias_beats(engine)].reshape(blocks, -1).view("<i4")[:, : engine.po]
+    low = packed[:, bias_beats(engine) :]
+    nibbles = np.zeros_like(low)
+    if shape.wide_weights:
+        is_high = np.arange(low.shape[1]) % 3 == 0
+        high, low = low[:, is_high], low[:, ~is_high]
+        both = np.stack([high & 0xF, high >> 4], axis=-1).reshape(blocks, -1, high.shape[2])
+        nibbles = both[:, : low.shape[1]]
+    pairs = low.reshape(blocks, -1).astype(np.int64)
+    upper = nibbles.reshape(blocks, -1).astype(np.int64)
+    value = (pairs & 0xF) | (upper << 4)
+    sign = 0x80 if shape.wide_weights else 0x8
+    value = (value ^ sign) - sign
+
+    num_steps = pairs.shape[1] // engine.po // lanes
+    sub_rows = num_steps // shape.keep
+
+    def entries_of(part: IntArray) -> IntArray:
+        words = part[:, : sub_rows * shape.keep * lanes * engine.po]
+        words = words.reshape(blocks, sub_rows, shape.keep, lanes, engine.po)
+        return words.transpose(0, 4, 1, 2, 3).reshape(-1, sub_rows, shape.keep, lanes)
+
+    entries = Entries(entries_of(value), entries_of(pairs >> 4))
+    return from_entries(entries), biases.reshape(-1).astype(np.int64)

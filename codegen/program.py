@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program: header and layer descriptors as 64-bit words, and the way back."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codegen.abi import (
+    HEADER_WORDS,
+    LAYER_WORDS,
+    MAGIC,
+    VERSION,
+    Field,
+    checksum,
+    engine_signature,
+    layer_fields,
+)
+from codegen.schedule import Schedule, Values
+from winnow.engine import EngineConfig
+
+Words = NDArray[np.uint64]
+
+
+def header_words(schedule: Schedule) -> list[int]:
+    """Return the header: identity, engine, size of the memories, checksum.
+
+    Words 2..5 are for the host, not the engine: input base and words, feature words, weight beats.
+    """
+    words = [0] * HEADER_WORDS
+    words[0] = MAGIC | VERSION << 32 | len(schedule.layers) << 48
+    words[1] = engine_signature(schedule.engine)
+    words[2] = schedule.input.base
+    words[3] = schedule.input.words
+    words[4] = schedule.feature_words
+    words[5] = schedule.weight_beats
+    words[-1] = checksum(words[:-1])
+    return words
+
+
+def _put(words: list[int], field: Field, value: int, position: int = 0) -> None:
+    low, high = (-(1 << (field.bits - 1)), (1 << (field.bits - 1)) - 1) if field.signed else (
+        0,
+        (1 << field.bits) - 1,
+    )
+    if not low <= value <= high:
+        raise AssertionError(f"descriptor field {field.name} = {value} exceeds {field.bits} bits")
+    word = field.word + position * field.bits // 64
+    shift = field.low + position * field.bits % 64
+    words[word] |= (value & ((1 << field.bits) - 1)) << shift
+
+
+def layer_words(engine: EngineConfig, values: Values) -> list[int]:
+    """Return a descriptor: every field of `abi.layer_fields`, and the checksum."""
+    words = [0] * LAYER_WORDS
+    for field in layer_fields(engine):
+        value = values[field.name]
+        for position, item in enumerate(value if isinstance(value, tuple) else (value,)):
+            _put(words, field, item, position)
+    words[-1] = checksum(words[:-1])
+    return words
+
+
+def program_words(schedule: Schedule) -> Words:
+    """Return the whole program, uint64."""
+    words = header_words(schedule)
+    for plan in schedule.layers:
+        words += layer_words(schedule.engine, plan.values)
+    return np.array(words, dtype="<u8")
+
+
+def parse_layer(engine: EngineConfig, words: Words) -> Values:
+    """Inverse of `layer_words`, without its checksum."""
+    values: Values = {}
+    for field in layer_fields(engine):
+        items = []
+        for position in range(field.count):
+            word = int(words[field.word + position * field.bits // 64])
+            item = (word >> (field.low + position * field.bits % 64)) & ((1 << field.bits) - 1)
+            if field.signed and item >> (field.bits - 1):
+                item -= 1 << field.bits
+            items.append(item)
+        values[field.name] = tuple(items) if field.is_array else items[0]
+    return values

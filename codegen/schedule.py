@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit a graph to an engine: memory map, strips, descriptors, and the proof of its word lengths.
+
+Graph + EngineConfig -> Schedule. Addresses are in words of the port that uses them: 8 bytes for
+features, one beat for weights. Every layer has memory of its own, so that after a run the maps of
+all layers can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from codegen.abi import MAX_SUM_SHIFT, MAX_V_SHIFT, MAX_Y_SHIFT, OpCode
+from codegen.ir import INPUT, Graph, Layer, Op, TensorType
+from codegen.layout import RAW_BYTES, num_words
+from codegen.pack import Bytes, lane_weights, layer_shape, pack_weights
+from winnow.blocking import (
+    Blocking,
+    LayerShape,
+    num_channel_groups,
+    tiles_per_group,
+)
+from winnow.cycles import LayerCycles, best_blocking, blocking_cycles
+from winnow.engine import EngineConfig
+from winnow.errors import ScheduleError
+from winnow.fixed_point import int_range
+from winnow.srbs import SUB_ROW
+from winnow.winograd import winograd
+
+Values = dict[str, int | tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A feature map in memory: first word and its type."""
+
+    base: int
+    tensor: TensorType
+
+    @property
+    def words(self) -> int:
+        return num_words(self.tensor)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPlan:
+    """One scheduled layer.
+
+    Members: `values` are the descriptor's fields by name; `weight_base` and `packed` (bytes
+    [blocks, beats, bytes of a beat]) its weights.
+    """
+
+    name: str
+    shape: LayerShape
+    blocking: Blocking
+    cycles: LayerCycles
+    source: Region
+    result: Region
+    weight_base: int
+    packed: Bytes
+    values: Values
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """A whole network on an engine."""
+
+    engine: EngineConfig
+    input: Region
+    layers: tuple[LayerPlan, ...]
+
+    @property
+    def feature_words(self) -> int:
+        """Words of feature memory: the input's and all layers' maps."""
+        last = self.layers[-1].result
+        return last.base + last.words
+
+    @property
+    def weight_beats(self) -> int:
+        return sum(plan.packed.shape[0] * plan.packed.shape[1] for plan in self.layers)
+
+    @property
+    def total_cycles(self) -> int:
+        """Modelled cycles of the network."""
+        return sum(plan.cycles.total for plan in self.layers)
+
+
+def schedule(graph: Graph, engine: EngineConfig) -> Schedule:
+    """Schedule a checked graph; raises ScheduleError naming the layer that does not fit."""
+    regions = {INPUT: Region(0, graph.input)}
+    feature_words, weight_base = num_words(graph.input), 0
+    plans = []
+    for layer in graph.layers:
+        result = Region(feature_words, layer.output)
+        plan = _plan_layer(engine, layer, regions[layer.source], result, weight_base)
+        regions[layer.name] = result
+        feature_words += result.words
+        weight_base += plan.packed.shape[0] * plan.packed.shape[1]
+        plans.append(plan)
+    return Schedule(engine, regions[INPUT], tuple(plans))
+
+
+def _plan_layer(
+    engine: EngineConfig, layer: Layer, source: Region, result: Region, weight_base: int
+) -> LayerPlan:
+    if layer.op is Op.WINOGRAD and layer.m != engine.m:
+        raise ScheduleError(
+            f"layer '{layer.name}' uses F({layer.m},3), the engine is F({engine.m},3); set "
+            f"engine.m = {layer.m} or quantize again"
+        )
+    shape = layer_shape(engine, layer, source.tensor)
+    blocking = best_blocking(engine, shape, layer.name)
+    _check_word_lengths(engine, layer, source.tensor)
+    packed = pack_weights(engine, layer, source.tensor)
+    values = {
+        **_loop_values(engine, layer, shape, blocking),
+        **_feature_values(engine, shape, blocking, source),
+        **_result_values(engine, layer, shape, blocking, result),
+        **_number_values(engine, layer, source.tensor),
+        "weight_base": weight_base,
+        "strip_beats": packed.shape[0] * packed.shape[1],
+    }
+    cycles = blocking_cycles(engine, shape, blocking)
+    return LayerPlan(
+        layer.name, shape, blocking, cycles, source, result, weight_base, packed, values
+    )
+
+
+def _loop_values(
+    engine: EngineConfig, layer: Layer, shape: LayerShape, blocking: Blocking
+) -> Values:
+    strips = list(blocking.strips())
+    columns = -(-blocking.groups // blocking.strip_groups)
+    full = strips[0].num_groups
+    return {
+        "op": OpCode[layer.op.name].value,
+        "wide_weights": int(shape.wide_weights),
+        "keep": blocking.keep,
+        "sub_rows": blocking.sub_rows,
+        "steps": blocking.steps,
+        "blocks": blocking.blocks,
+        "rows": blocking.rows,
+        "groups": blocking.groups,
+        "strip_rows": blocking.strip_rows,
+        "strip_groups": blocking.strip_groups,
+        "groups_full": full,
+        "groups_last_column": strips[columns - 1].num_groups,
+        "groups_last_row": strips[-columns].num_groups,
+        "groups_last_both": strips[-1].num_groups,
+        "v_words": full * blocking.sub_rows,
+        "out_tiles": full * tiles_per_group(engine, shape),
+        "num_strips": len(strips),
+        "num_banks": len(strips) * num_channel_groups(shape.out_channels),
+    }
+
+
+def _feature_values(
+    engine: EngineConfig, shape: LayerShape, blocking: Blocking, source: Region
+) -> Values:
+    pixels = shape.height * shape.width
+    values: Values = {
+        "in_signed": int(source.tensor.signed),
+        "height": shape.height,
+        "width": shape.width,
+        "feature_base": source.base,
+        "plane_words": pixels,
+        "strip_words": blocking.strip_rows * engine.m * shape.width,
+        "full_words": 0,
+        "tail_words": 0,
+    }
+    if shape.op == Op.POINTWISE.value:
+        full, tail = _linear_strips(engine, blocking, pixels)
+        values |= {"strip_words": full, "full_words": full, "tail_words": tail}
+    elif shape.op == Op.DENSE.value:
+        lanes = engine.num_lanes
+        tail = source.words - (blocking.sub_rows - 1) * lanes
+        values |= {"plane_words": lanes, "full_words": lanes, "tail_words": tail}
+    return values
+
+
+def _linear_strips(engine: EngineConfig, blocking: Blocking, pixels: int) -> tuple[int, int]:
+    """Return the pixels of a full strip and of the last strip of a pointwise layer."""
+    full = blocking.strip_groups * engine.pt * engine.linear_pixels
+    return full, pixels - (len(list(blocking.strips())) - 1) * full
+
+
+def _result_values(
+    engine: EngineConfig, layer: Layer, shape: LayerShape, blocking: Blocking, result: Region
+) -> Values:
+    tensor = result.tensor
+    edge = engine.m // 2 if layer.pool else engine.m
+    values: Values = {
+        "pool": int(layer.pool),
+        "raw": int(layer.raw),
+        "result_base": result.base,
+        "out_plane_words": tensor.height * tensor.width,
+        "out_strip_words": blocking.strip_rows * edge * tensor.width,
+        "out_full_words": 0,
+        "out_tail_words": 0,
+        "out_height": tensor.height,
+        "out_width": tensor.width,
+    }
+    if shape.op == Op.POINTWISE.value:
+        full, tail = _linear_strips(engine, blocking, shape.height * shape.width)
+        values |= {"out_strip_words": full, "out_full_words": full, "out_tail_words": tail}
+    elif shape.op == Op.DENSE.value:
+        words = RAW_BYTES if layer.raw else 1
+        values |= {"out_plane_words": words, "out_full_words": words, "out_tail_words": words}
+    return values
+
+
+def _number_values(engine: EngineConfig, layer: Layer, source: TensorType) -> Values:
+    """Shifts and bounds; raises ScheduleError when a shift is beyond the engine's range."""
+    v_shift = np.broadcast_to(layer.v_exponent - source.exponent, engine.num_lanes)
+    sums = layer.v_exponent + layer.weight_exponent - layer.acc_exponent
+    sum_shift = np.broadcast_to(sums, engine.num_lanes)
+    y_shift = 0 if layer.raw else layer.output.exponent - layer.acc_exponent
+    limits = (
+        ("V shift", int(v_shift.max()), MAX_V_SHIFT),
+        ("sum shift", int(sum_shift.max()), MAX_SUM_SHIFT),
+        ("output shift", y_shift, MAX_Y_SHIFT),
+    )
+    for what, value, limit in limits:
+        if value > limit:
+            raise ScheduleError(
+                f"layer '{layer.name}': {what} must be at most {limit}, got {value}; its exponents "
+                f"are too far apart, calibrate the layer again"
+            )
+    low, high = (0, 0) if layer.raw else layer.output.bounds
+    return {
+        "v_limit": int_range(layer.v_bits, signed=True, narrow=True)[1],
+        "y_shift": y_shift,
+        "low": low,
+        "high": high,
+        "v_shift": tuple(int(s) for s in v_shift),
+        "sum_shift": tuple(int(s) for s in sum_shift),
+    }
+
+
+def _check_word_lengths(engine: EngineConfig, layer: Layer, source: TensorType) -> None:
+    """Prove that no sum can leave `acc_bits` and no accumulator `y_bits`."""
+    v_limit = int_range(layer.v_bits, signed=True, narrow=True)[1]
+    weights = np.abs(lane_weights(engine, layer, source)[: len(layer.bias)])
+    sums = weights.sum(axis=1) * v_limit  # [oc, lanes]
+    shift = layer.v_exponent + layer.weight_exponent - layer.acc_exponent
+    aligned = sums << shift
+    if layer.op is Op.WINOGRAD:
+        worst = aligned @ np.abs(winograd(layer.m).output_kron).T
+    else:
+        worst = aligned.sum(axis=1, keepdims=True)
+    results = worst + np.abs(layer.bias)[:, None]
+    checks: Mapping[str, tuple[int, int]] = {
+        "acc_bits": (int(sums.max()), engine.acc_bits),
+        "y_bits": (int(results.max()), engine.y_bits),
+    }
+    for key, (bound, bits) in checks.items():
+        needed = bound.bit_length() + 1
+        if needed > bits:
+            raise ScheduleError(
+                f"layer '{layer.name}': its largest sum needs {needed} bits, engine.{key} is "
+                f"{bits}; raise engine.{key}, or use fewer channels, kept weights or bits"
+            )
+
+
+def channel_padding(tensor: TensorType) -> int:
+    """Return the channels that pad a map to groups of 8."""
+    return num_channel_groups(tensor.channels) * SUB_ROW - tensor.channels

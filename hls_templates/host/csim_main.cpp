@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// Host test bench: runs the engine on a batch of images and writes the feature memory after each.
+//
+//   csim PROGRAM WEIGHTS IMAGES OUTPUT FEATURE_WORDS INPUT_BASE INPUT_WORDS
+//
+// IMAGES holds INPUT_WORDS 8-byte words per image. Prints one line "status CODE LAYERS" per image.
+// Exit code 0 when all ran, 2 when the engine reported an error, 3 on an illegal access.
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "winnow/engine.hpp"
+
+extern "C" void winnow_engine(hls::burst_maxi<winnow::Word> program,
+                              hls::burst_maxi<winnow::Beat> weights,
+                              hls::burst_maxi<winnow::Word> features,
+                              hls::burst_maxi<winnow::Word> results, ap_uint<32>* status);
+
+namespace {
+
+std::vector<std::uint64_t> read_words(const char* path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    std::fprintf(stderr, "error: cannot read %s\n", path);
+    std::exit(1);
+  }
+  std::vector<char> bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  std::vector<std::uint64_t> words((bytes.size() + 7) / 8);
+  for (std::size_t i = 0; i < bytes.size(); i++) {
+    words[i / 8] |= static_cast<std::uint64_t>(static_cast<unsigned char>(bytes[i])) << (8 * (i % 8));
+  }
+  return words;
+}
+
+template <class T>
+std::vector<T> to_beats(const std::vector<std::uint64_t>& words, int words_per_beat) {
+  std::vector<T> beats(words.size() / words_per_beat, T(0));
+  for (std::size_t i = 0; i < beats.size() * words_per_beat; i++) {
+    beats[i / words_per_beat] |= T(words[i]) << (64 * (i % words_per_beat));
+  }
+  return beats;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using winnow::Beat;
+  using winnow::Word;
+  if (argc != 8) {
+    std::fprintf(stderr, "usage: csim PROGRAM WEIGHTS IMAGES OUTPUT FEATURE_WORDS INPUT_BASE INPUT_WORDS\n");
+    return 1;
+  }
+  std::vector<Word> program = to_beats<Word>(read_words(argv[1]), 1);
+  std::vector<Beat> weights = to_beats<Beat>(read_words(argv[2]), winnow::kAxiBits / 64);
+  const std::vector<std::uint64_t> images = read_words(argv[3]);
+  std::ofstream output(argv[4], std::ios::binary);
+  const std::size_t feature_words = std::stoull(argv[5]);
+  const std::size_t input_base = std::stoull(argv[6]), input_words = std::stoull(argv[7]);
+
+  int failures = 0;
+  for (std::size_t image = 0; image < images.size() / input_words; image++) {
+    // What no one wrote must not matter: memory starts with a pattern, not with zeros.
+    std::vector<Word> memory(feature_words, Word(0xA5C3965A3CF00F69ull));
+    for (std::size_t i = 0; i < input_words; i++) {
+      memory[input_base + i] = images[image * input_words + i];
+    }
+    ap_uint<32> status = 0xFFFFFFFF;
+    hls::burst_maxi<Word> program_port("program", program.data(), program.size());
+    hls::burst_maxi<Beat> weight_port("weights", weights.data(), weights.size());
+    hls::burst_maxi<Word> feature_port("features", memory.data(), memory.size());
+    hls::burst_maxi<Word> result_port("results", memory.data(), memory.size());
+    winnow_engine(program_port, weight_port, feature_port, result_port, &status);
+    const unsigned word = status.to_uint();
+    std::printf("status %u %u\n", word & 0xFF, word >> 8);
+    if ((word & 0xFF) != 0) failures++;
+    if (!program_port.idle() || !weight_port.idle() || !feature_port.idle() || !result_port.idle()) {
+      std::fprintf(stderr, "error: a port has an unfinished burst\n");
+      return 3;
+    }
+    for (const Word& w : memory) {
+      const std::uint64_t value = w.to_uint64();
+      output.write(reinterpret_cast<const char*>(&value), 8);
+    }
+  }
+  output.flush();
+  if (!output) {
+    std::fprintf(stderr, "error: cannot write %s\n", argv[4]);
+    return 1;
+  }
+  return failures ? 2 : 0;
+}

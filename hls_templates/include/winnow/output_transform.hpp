@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// transform_output: Y = A^T (M << sum_shift) A for one output channel and tile per cycle.
+// Pointwise layers hand the lanes' sums on as pixels, kTilePixels per cycle; dense layers add all
+// lanes. The shifts put all taps on the accumulator's grid; arithmetic is modulo 2^kYBits, which is
+// exact because the scheduler has bounded the result.
+#pragma once
+
+#include "winnow/configure.hpp"
+#include "winnow/tokens.hpp"
+#include "winnow/transform.hpp"
+
+namespace winnow {
+
+// Sum of N values by a balanced tree.
+template <int N>
+struct AddTree {
+  static Accumulator of(const Accumulator* values) {
+#pragma HLS inline
+    return Accumulator(AddTree<N / 2>::of(values) + AddTree<N - N / 2>::of(values + N / 2));
+  }
+};
+template <>
+struct AddTree<1> {
+  static Accumulator of(const Accumulator* values) {
+#pragma HLS inline
+    return values[0];
+  }
+};
+
+// The lane that holds pixel i of a pointwise patch; form_tiles fills patches column by column.
+constexpr int linear_lane(int i) { return (i % kAlpha) * kAlpha + i / kAlpha; }
+
+inline void transform_output(Stream<OutputConfig>& config, Stream<LaneSum> (&lane_sums)[kLanes],
+                             Stream<AccTile>& tiles) {
+  const OutputConfig c = config.read();
+  Accumulator m[kLanes];
+#pragma HLS array_partition variable = m type = complete
+  LaneSum token;
+  ap_uint<3> part = 0;  // tile of a pointwise patch
+  bool ends_layer;
+each_tile:
+  do {
+#pragma HLS pipeline II = 1
+    if (part == 0) {
+    each_lane:
+      for (int t = 0; t < kLanes; t++) {
+#pragma HLS unroll
+        token = lane_sums[t].read();
+        m[t] = Accumulator(Accumulator(token.m) << c.sum_shift[t]);
+      }
+    }
+    Accumulator y[kTilePixels];
+    transform_tile<kAlpha, kM>(m, y, OutputTransform<kM>());
+    Accumulator sum = AddTree<kLanes>::of(m);
+    AccTile tile;
+  each_pixel:
+    for (int i = 0; i < kTilePixels; i++) {
+#pragma HLS unroll
+      Accumulator linear[kLinearTiles];
+      for (int u = 0; u < kLinearTiles; u++) linear[u] = m[linear_lane(u * kTilePixels + i)];
+      Accumulator pixel = Select<kLinearTiles, Accumulator>::of(linear, unsigned(part));
+      tile.y[i] = c.op == kOpWinograd ? y[i] : c.op == kOpPointwise ? pixel : sum;
+    }
+    bool last_part = c.op != kOpPointwise || part == kLinearTiles - 1;
+    tile.last_group = token.last_group;
+    tile.ends_layer = last_part && token.ends_layer != 0;
+    tiles.write(tile);
+    ends_layer = last_part && token.ends_layer != 0;
+    part = last_part ? ap_uint<3>(0) : ap_uint<3>(part + 1);
+  } while (!ends_layer);
+}
+
+}  // namespace winnow

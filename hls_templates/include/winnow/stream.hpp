@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Channels between processes, by the names of the vendor's library:
+//   Stream<T>    FIFO with blocking read and write
+//   Bank<T, N>   ping-pong block of N words: the writer fills one half while the reader uses the
+//                other; whole halves change hands
+//   Port<T>      AXI4 master with explicit burst requests
+// Each back end (Vitis HLS, host simulation, openhls) supplies these four headers on its include
+// path, so that no file of the engine knows which one compiles it.
+#pragma once
+
+#include <hls_burst_maxi.h>
+#include <hls_stream.h>
+#include <hls_streamofblocks.h>
+
+#include "winnow/types.hpp"
+
+namespace winnow {
+
+template <class T>
+using Stream = hls::stream<T>;
+template <class T>
+using Port = hls::burst_maxi<T>;
+template <class Block>
+using Bank = hls::stream_of_blocks<Block>;
+template <class Block>
+using ReadLock = hls::read_lock<Block>;
+template <class Block>
+using WriteLock = hls::write_lock<Block>;
+
+}  // namespace winnow

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// What travels between the processes. Control bits ride in the tokens, so that the processes in
+// the middle of the engine need no configuration and no counters of their own:
+//   ends_strip / ends_block   last token of a V bank half / of a block of po output channels
+//   last_group                the last tile group of a block, for all its channels and tiles
+//   ends_bank                 last tile of a channel in a strip
+//   ends_layer                last token of all; the process returns after it
+#pragma once
+
+#include "winnow/types.hpp"
+
+namespace winnow {
+
+// An alpha x alpha input tile of 8 channels; word[row * alpha + column].
+struct Patch {
+  Word word[kLanes];
+  ap_uint<1> ends_strip;
+  ap_uint<1> ends_layer;
+};
+
+// V of kTransformChannels channels of one tile at one tap.
+struct VSlice {
+  ap_int<8> v[kTransformChannels];
+  ap_uint<1> ends_strip;
+  ap_uint<1> ends_layer;
+};
+
+// V of 8 channels x kPt tiles at one tap. With two tiles a channel is {v1 - (v0 < 0), v0}: the
+// borrow of the packed product is paid here, once.
+struct VWord {
+  ap_uint<8 * kPt> channel[kSubRow];
+};
+typedef VWord VBlock[kVWords];
+
+// A non-zero weight and its position in the sub-row.
+struct Entry {
+  ap_int<8> value;
+  ap_uint<kIndexBits> index;
+};
+struct WWord {
+  Entry entry[kPo];
+};
+typedef WWord WBlock[kWWords];
+
+struct WToken {
+  WWord word;
+  ap_uint<1> ends_block;
+  ap_uint<1> ends_layer;
+};
+
+// The biases of one block of output channels, on the accumulator's grid.
+struct Biases {
+  ap_int<32> value[kPo];
+};
+
+// One step of every lane: which operands to multiply.
+struct Step {
+  VAddress v_address;
+  WAddress w_address;
+  ap_uint<1> first;  // of a sum
+  ap_uint<1> last;   // of a sum
+  ap_uint<1> ends_block;
+  ap_uint<1> ends_strip;
+  ap_uint<1> ends_layer;
+};
+
+// The finished sums of a lane for one tile group: kPt fields of kAccBits, the upper one still short
+// of its borrow.
+struct Sums {
+  ap_uint<kSumBits> sum[kPo];
+  ap_uint<1> last_group;
+  ap_uint<1> ends_layer;
+};
+
+// One lane's sum M for one output channel and tile.
+struct LaneSum {
+  ap_int<kAccBits> m;
+  ap_uint<1> last_group;
+  ap_uint<1> ends_layer;
+};
+
+// Accumulators Y of one output tile of one channel, row-major.
+struct AccTile {
+  Accumulator y[kTilePixels];
+  ap_uint<1> last_group;
+  ap_uint<1> ends_layer;
+};
+
+// A finished output tile of one channel: bytes, row-major; after pooling the first quarter of them.
+struct ByteTile {
+  ap_uint<8> pixel[kTilePixels];
+};
+typedef ByteTile TileBlock[kOutTiles];
+
+struct TileToken {
+  ByteTile tile;
+  ap_uint<1> ends_bank;
+  ap_uint<1> ends_layer;
+};
+
+}  // namespace winnow

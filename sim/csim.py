@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Host simulation: compile the generated C++ with g++ and run networks on it.
+
+AMD's own `ap_int.h` and `hls_stream.h` (from the hls4ml wheel) define the number types; the two
+headers that wheel lacks are stood in for by `hls_templates/host`. Compiled engines are cached by
+the content of their sources.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from codegen.abi import STATUS_TEXT, Status
+from codegen.emit import emit_data
+from codegen.ir import LayerMaps
+from codegen.layout import pack_features, unpack_features
+from codegen.schedule import Schedule
+from winnow.artefact import sha256_bytes
+from winnow.errors import MismatchError, ToolError
+from winnow.fixed_point import IntArray
+
+FLAGS = ("-std=c++14", "-O2", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-label", "-Wno-maybe-uninitialized", "-Wno-uninitialized")
+LEFTOVER = "leftover data"  # what hls_stream.h prints when a stream is destroyed with tokens in it
+
+
+def ap_types() -> Path:
+    """Return the folder of AMD's arbitrary-precision headers; ToolError when it is missing."""
+    spec = importlib.util.find_spec("hls4ml")
+    folders = [] if spec is None else list(spec.submodule_search_locations or [])
+    for folder in folders:
+        headers = Path(folder) / "templates" / "vivado" / "ap_types"
+        if (headers / "ap_int.h").is_file():
+            return headers
+    raise ToolError("AMD's ap_int.h is missing (it comes with the hls4ml wheel); run: make setup")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A compiled engine."""
+
+    binary: Path
+
+
+def _source_hash(project: Path) -> str:
+    files = sorted(
+        path
+        for part in ("include", "host", "src")
+        for path in (project / part).rglob("*")
+        if path.is_file()
+    )
+    return sha256_bytes(
+        b"\0".join(
+            [" ".join(FLAGS).encode()]
+            + [str(f.relative_to(project)).encode() + b"\0" + f.read_bytes() for f in files]
+        )
+    )
+
+
+def build(project: Path, cache: Path) -> Engine:
+    """Compile the project in `project`, or take the binary of the same sources from `cache`."""
+    binary = cache / _source_hash(project)[:24] / "csim"
+    if binary.is_file():
+        return Engine(binary)
+    if shutil.which("g++") is None:
+        raise ToolError("g++ is missing; install it with: apt-get install g++")
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    log = binary.parent / "compile.log"
+    with tempfile.TemporaryDirectory(dir=binary.parent) as folder:
+        partial = Path(folder) / "csim"
+        command = ["g++", *FLAGS, "-I", str(project / "include"), "-I", str(project / "host")]
+        command += ["-isystem", str(ap_types()), str(project / "src" / "top.cpp")]
+        command += [str(project / "host" / "csim_main.cpp"), "-o", str(partial)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        log.write_text(" ".join(command) + "\n" + result.stdout + result.stderr)
+        if result.returncode != 0:
+            raise ToolError(
+                f"g++ failed on '{project}' with exit code {result.returncode}; see '{log}'",
+                " ".join(command),
+                result.returncode,
+                log,
+            )
+        partial.replace(binary)
+    return Engine(binary)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What the engine reported, and the feature memory [images, bytes] after each image."""
+
+    status: Status
+    layers_run: int
+    memory: IntArray
+
+
+def execute(engine: Engine, folder: Path, images: bytes, sizes: tuple[int, int, int]) -> Outcome:
+    """Run the program in `folder` (program.bin, weights.bin) on raw image words.
+
+    `sizes` are the feature words, the input's first word and its words. Raises MismatchError when
+    a process left tokens behind or accessed memory it does not own.
+    """
+    with tempfile.TemporaryDirectory() as work:
+        image_file, output = Path(work) / "images.bin", Path(work) / "output.bin"
+        image_file.write_bytes(images)
+        files = [str(folder / "program.bin"), str(folder / "weights.bin")]
+        command = [str(engine.binary), *files, str(image_file), str(output)]
+        command += [str(size) for size in sizes]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode not in (0, 2):
+            lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
+            raise MismatchError(f"csim stopped with code {result.returncode}: {lines[-1]}")
+        if LEFTOVER in result.stdout + result.stderr:
+            line = next(x for x in (result.stdout + result.stderr).splitlines() if LEFTOVER in x)
+            raise MismatchError(f"csim left tokens in a stream: {line.strip()}")
+        memory = np.frombuffer(output.read_bytes(), dtype=np.uint8)
+    reports = [line.split()[1:] for line in result.stdout.splitlines() if line.startswith("status")]
+    worst = max(reports, key=lambda report: int(report[0]))
+    return Outcome(Status(int(worst[0])), int(worst[1]), memory.reshape(-1, sizes[0] * 8))
+
+
+def run(engine: Engine, schedule: Schedule, images: IntArray) -> LayerMaps:
+    """Run a scheduled network on integer images [n, c, h, w]; return every layer's map.
+
+    Raises MismatchError when the engine reports an error.
+    """
+    words = pack_features(schedule.input.tensor, images)
+    sizes = (schedule.feature_words, schedule.input.base, schedule.input.words)
+    with tempfile.TemporaryDirectory() as folder:
+        emit_data(Path(folder), schedule)
+        outcome = execute(engine, Path(folder), words.tobytes(), sizes)
+    if outcome.status is not Status.OK:
+        name = schedule.layers[min(outcome.layers_run, len(schedule.layers) - 1)].name
+        raise MismatchError(
+            f"the engine stopped at layer '{name}' with status {outcome.status.value}: "
+            f"{STATUS_TEXT[outcome.status]}"
+        )
+    return layer_maps(schedule, outcome.memory)
+
+
+def layer_maps(schedule: Schedule, memory: IntArray) -> LayerMaps:
+    """Cut feature memory [n, bytes] into the maps of all layers."""
+    maps = {}
+    for plan in schedule.layers:
+        first = plan.result.base * 8
+        region = memory[:, first : first + plan.result.words * 8]
+        maps[plan.name] = unpack_features(plan.result.tensor, region)
+    return maps
