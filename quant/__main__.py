@@ -46,7 +46,9 @@ def main() -> None:
     """Run one stage."""
     options = parser().parse_args()
     config = load_config(options.config)
-    build = Build(config, options.out, pick_device(options.device), options.progress)
+    build = Build(
+        config, options.out, pick_device(options.device), options.progress, str(options.config)
+    )
     run_stage(STAGES[options.verb], build)
 
 

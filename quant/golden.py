@@ -46,11 +46,8 @@ def to_integers(value: Tensor, layer: QuantTapLayer, name: str) -> NDArray[Any]:
     steps = (value / output_scale(layer)).cpu().numpy()
     if not np.array_equal(steps, np.rint(steps)):
         raise LoweringError(f"layer '{name}': an output is not a whole multiple of its scale")
-    if layer.is_raw:
-        kind = np.dtype(np.int32)
-    else:
-        kind = np.dtype(np.uint8 if layer.widths.relu else np.int8)
-    integers = steps.astype(kind)
+    small = np.uint8 if layer.widths.relu else np.int8
+    integers: NDArray[Any] = steps.astype(np.int32 if layer.is_raw else small)
     assert np.array_equal(integers, steps), name  # the quantizer has clamped to this range
     return integers
 

@@ -96,7 +96,8 @@ class SpatialNet(nn.Module):
     """fp32 network with the shallow exits of Be Your Own Teacher (Zhang et al., ICCV 2019).
 
     An exit is a bottleneck that brings an early map to the shape of the last one, and a
-    classifier. Exits exist for training only.
+    classifier. Exits exist for training only; one after the last convolution would be the network
+    itself and is left out.
     """
 
     def __init__(self, spec: NetSpec, exit_after: tuple[int, ...]) -> None:

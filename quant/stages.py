@@ -40,16 +40,20 @@ Numbers = dict[str, Any]
 
 @dataclass(frozen=True)
 class Build:
-    """One run of a stage: configuration, folder of the build, and where to compute."""
+    """One run of a stage: configuration, folder of the build, and where to compute.
+
+    `config_path` is only for messages that print a command.
+    """
 
     config: Config
     out: Path
     device: torch.device
     progress: bool = False
+    config_path: str = "CONFIG"
 
     def command(self, verb: str) -> str:
         """Return the command that runs a stage of this build."""
-        return f"python -m quant {verb} --config CONFIG --out {self.out}"
+        return f"python -m quant {verb} --config {self.config_path} --out {self.out}"
 
     def plan(self, name: str, epochs: int, learning_rate: float) -> Plan:
         """Return how a stage trains; every stage draws from its own seed."""
@@ -94,11 +98,23 @@ class Stage:
         }
         for name in self.files:
             path = build.out / name
-            verb = path.stem
+            made_by = build.command(path.stem)
             if not path.is_file():
-                raise ArtefactError(f"'{path}' is missing; make it with: {build.command(verb)}")
-            hashes[name] = _content_hash(path, build.command(verb))
+                raise ArtefactError(f"'{path}' is missing; make it with: {made_by}")
+            hashes[name] = _content_hash(path, made_by)
         return hashes
+
+
+def _require_current(stage: Stage, build: Build) -> None:
+    """Raise ArtefactError if a file the stage reads was made from something else."""
+    for name in stage.files:
+        maker = STAGES[Path(name).stem]
+        _require_current(maker, build)
+        if not is_current(build.out / f"{maker.name}.json", maker.inputs(build)):
+            raise ArtefactError(
+                f"'{build.out / name}' is damaged, unfinished or of another configuration; "
+                f"run: {build.command(maker.name)}"
+            )
 
 
 def _content_hash(path: Path, made_by: str) -> str:
@@ -111,6 +127,7 @@ def _content_hash(path: Path, made_by: str) -> str:
 def run_stage(stage: Stage, build: Build) -> None:
     """Run a stage unless it is up to date; print one line of what it measured."""
     inputs = stage.inputs(build)
+    _require_current(stage, build)
     record_path = build.out / f"{stage.name}.json"
     if is_current(record_path, inputs):
         print(f"{stage.name}: up to date")
@@ -140,9 +157,8 @@ def train(build: Build, stage: Stage) -> Numbers:
 def prune(build: Build, stage: Stage) -> Numbers:
     """Prune in the Winograd domain step by step, fine-tune under the teacher, fold BatchNorm."""
     config, split, teacher = build.config, load_split(build.config.data), load_teacher(build)
-    net = WinogradNet(net_spec(config), config.engine.m)
+    net = WinogradNet(net_spec(config), config.engine.m).to(build.device)
     net.load_spatial(teacher)
-    net.to(build.device)
     sparse = [net.layers[c.name] for c in net.spec.convs[config.prune.skip :]]
     x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
     keeps = keep_schedule(config.prune.keep, config.prune.steps)
@@ -183,9 +199,8 @@ def choose_bits(build: Build, stage: Stage) -> Numbers:  # noqa: ARG001 (stages 
 def qat(build: Build, stage: Stage) -> Numbers:
     """Calibrate and fine-tune the Brevitas network under the fp32 teacher."""
     config, split, teacher = build.config, load_split(build.config.data), load_teacher(build)
-    net = quantized_net(config, load_bits(build))
+    net = quantized_net(config, load_bits(build)).to(build.device)
     net.load_folded(load_pruned(build))
-    net.to(build.device)
     x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
     calibrate(net, x)
     plan = build.plan("qat", config.quantize.epochs, config.quantize.learning_rate)
@@ -233,9 +248,10 @@ def load_bits(build: Build) -> dict[str, int]:
     path, made_by = build.out / "bits.json", build.command("bits")
     bits = Record.load(path, made_by).numbers.get("bits")
     names = list(net_spec(build.config).pools)
-    if not isinstance(bits, dict) or sorted(bits) != sorted(names):
-        raise ArtefactError(f"'{path}' belongs to another model; run: {made_by}")
-    return bits
+    if isinstance(bits, dict) and sorted(bits) == sorted(names):
+        if all(width in range(2, 9) for width in bits.values()):
+            return bits
+    raise ArtefactError(f"'{path}' belongs to another model; run: {made_by}")
 
 
 def quantized_net(config: Config, bits: dict[str, int]) -> QuantNet:

@@ -8,7 +8,6 @@ what an uninterrupted one would have done on the same machine.
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -25,8 +24,6 @@ from quant.data import Samples, augment, to_input
 from quant.distill import Loss
 from winnow.artefact import load_arrays, save_arrays
 from winnow.errors import ConfigError
-
-log = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 20
 GRADIENT_NORM = 5.0
@@ -141,6 +138,11 @@ def fit(
             for i, (x, labels) in enumerate(epoch_batches):
                 _set_rate(optimizer, plan, epoch * steps + i, plan.epochs * steps)
                 mean += _step(optimizer, loss, x.to(plan.device), labels.to(plan.device)) / steps
+            if not math.isfinite(mean):
+                raise ConfigError(
+                    f"{plan.name}: the loss became {mean} in epoch {epoch + 1}; lower the stage's "
+                    f"learning_rate, now {plan.learning_rate:g}"
+                )
             resume.save(model, optimizer, epoch + 1)
             bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
             bar.update()

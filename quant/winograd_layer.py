@@ -86,7 +86,7 @@ class WinogradConv2d(TapLayer):
     @torch.no_grad()
     def load_spatial(self, kernel: Tensor) -> None:
         """Set U = G g G^T from a kernel g [oc, ic, 3, 3]."""
-        g = torch.tensor(winograd(self.m).g)
+        g = torch.tensor(winograd(self.m).g, device=kernel.device)
         u = torch.einsum("ij,ocjk,lk->ocil", g, kernel.double(), g).flatten(2)
         self.set_u(u.to(self.weight.dtype))
 

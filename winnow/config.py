@@ -58,7 +58,7 @@ class TrainConfig:
     """fp32 training with Be-Your-Own-Teacher self-distillation."""
 
     epochs: int = integer(30, low=1, high=10000)
-    batch: int = integer(64, low=1, high=65536)
+    batch: int = integer(64, low=2, high=65536)
     learning_rate: float = real(3e-3, low=1e-7, high=10.0)
     weight_decay: float = real(1e-4, low=0.0, high=1.0)
 

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The width search: sensitivities, the integer program against brute force, impossible budgets."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from quant.bits import TIE, choose, cycle_table, search, sensitivities
+from quant.calibrate import quantize_weight
+from quant.model import folded_net, net_spec
+from winnow.config import Config, ModelConfig, QuantizeConfig
+from winnow.errors import ConfigError
+
+SMALL = Config(model=ModelConfig(channels=(4, 8), pool_after=(1,), exit_after=(1,)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_choice_is_the_best_of_all(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    divergence = np.sort(rng.random((4, 3)), axis=1)[:, ::-1]
+    cycles = np.sort(rng.integers(1, 1000, size=(4, 3)), axis=1)
+    budget = 0.5 * (1 + cycles[:, 0].sum() / cycles[:, -1].sum())
+    allowed = int(budget * cycles[:, -1].sum())
+    chosen = choose(divergence, cycles, budget)
+    rows = range(4)
+    feasible = [
+        columns
+        for columns in itertools.product(range(3), repeat=4)
+        if sum(cycles[row, columns[row]] for row in rows) <= allowed
+    ]
+    costs = [sum(divergence[row, c[row]] + TIE * (2 - c[row]) for row in rows) for c in feasible]
+    assert tuple(chosen) == feasible[int(np.argmin(costs))]
+
+
+def test_budget_below_the_minimum_is_a_config_error() -> None:
+    cycles = np.array([[500, 1000], [300, 1000]])
+    match = (
+        r"^quantize.cycle_budget must be at least 0\.400, the smallest share that "
+        r"quantize.weight_bits can reach, got 0\.3$"
+    )
+    with pytest.raises(ConfigError, match=match):
+        choose(np.zeros((2, 2)), cycles, 0.3)
+    assert choose(np.zeros((2, 2)), cycles, 0.4) == [0, 0]
+
+
+def test_full_budget_keeps_the_widest() -> None:
+    bits, share = search(Config(quantize=QuantizeConfig(cycle_budget=1.0)), np.zeros((5, 2)))
+    assert set(bits.values()) == {8}
+    assert list(bits) == ["conv1", "conv2", "conv3", "conv4", "fc"]
+    assert share == 1.0
+
+
+def test_digits_budget_forces_two_widths() -> None:
+    divergence = np.tile([1e-3, 1e-6], (5, 1))
+    bits, share = search(Config(), divergence)
+    assert set(bits.values()) == {4, 8}
+    assert share <= Config().quantize.cycle_budget
+
+
+def test_cycle_table_has_a_row_per_layer_and_grows_with_width() -> None:
+    table = cycle_table(Config())
+    assert table.shape == (5, 2)
+    assert (table[:, 0] <= table[:, 1]).all()
+    assert (table[:, 0] < table[:, 1]).any()
+
+
+def test_sensitivity_falls_with_width_and_leaves_the_net_alone() -> None:
+    net = folded_net(net_spec(SMALL), 2)
+    generator = torch.Generator().manual_seed(0)
+    for layer in net.layers.values():
+        torch.nn.init.normal_(layer.weight, std=0.3, generator=generator)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    x = torch.rand(16, 1, 16, 16, generator=generator)
+    table = sensitivities(net, x, (2, 4, 8))
+    assert table.shape == (3, 3)
+    assert (np.diff(table, axis=1) < 0).all()
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def test_quantized_weights_have_few_levels_and_keep_their_zeros() -> None:
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(6, 8, 16, generator=generator)
+    u[:, 2:] = 0
+    coarse = quantize_weight(u, 3)
+    assert all(len(coarse[:, :, tap].unique()) <= 7 for tap in range(16))
+    assert bool((coarse[:, 2:] == 0).all())

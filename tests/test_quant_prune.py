@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SRBS pruning: the pattern is exact, compensation helps, the schedule ends at the target."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quant.prune import compensate, hessian, keep_schedule, prune_layer, select, step_at
+from quant.winograd_layer import WinogradConv2d
+from winnow.srbs import max_keep, srbs_mask, to_sub_rows
+
+
+def smooth_input(channels: int, seed: int) -> Tensor:
+    """Correlated, non-negative maps [8, c, 12, 12], as ReLU layers give."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(8, channels, 14, 14, generator=generator)
+    mixed = torch.einsum(
+        "nchw,dc->ndhw", noise, torch.randn(channels, channels, generator=generator)
+    )
+    return F.relu(F.avg_pool2d(mixed, 3, stride=1))
+
+
+def layer_of(channels: int, m: int, seed: int) -> WinogradConv2d:
+    generator = torch.Generator().manual_seed(seed)
+    layer = WinogradConv2d(channels, 6, m)
+    layer.load_spatial(torch.randn(6, channels, 3, 3, generator=generator))
+    return layer
+
+
+@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize("channels", [8, 16, 13])
+def test_compensation_beats_plain_magnitude(m: int, channels: int) -> None:
+    for keep in (2, 4, 6):
+        layer, x = layer_of(channels, m, keep), smooth_input(channels, keep)
+        want, u = layer(x), layer.u.detach()
+        prune_layer(layer, x, keep)
+        ours = float((layer(x) - want).detach().square().mean())
+        mask = torch.from_numpy(srbs_mask(u.abs().numpy(), keep))
+        layer.mask.copy_(mask)
+        layer.set_u(u)
+        plain = float((layer(x) - want).detach().square().mean())
+        assert ours < 0.8 * plain, (keep, ours, plain)
+
+
+@pytest.mark.parametrize("channels", [8, 13, 24])
+@pytest.mark.parametrize("keep", [1, 2, 5, 8])
+def test_every_sub_row_keeps_exactly_its_number(channels: int, keep: int) -> None:
+    layer, x = layer_of(channels, 2, keep), smooth_input(channels, keep)
+    prune_layer(layer, x, keep)
+    u = layer.u.detach().numpy()
+    held = (to_sub_rows(u) != 0).sum(axis=2)  # oc, sub_rows, taps
+    last = channels % 8 or 8
+    assert (held[:, :-1] == keep).all()
+    assert (held[:, -1] == min(keep, last)).all()
+    assert max_keep(u) == keep or channels < keep
+
+
+def test_quadratic_form_is_the_output_error_of_a_sub_row() -> None:
+    layer, x = layer_of(8, 2, 0), smooth_input(8, 0)
+    (form,) = hessian(layer, x)
+    generator = torch.Generator().manual_seed(1)
+    change = torch.randn(6, 8, 16, generator=generator)
+    layer.bias.data.zero_()
+    layer.set_u(change)
+    error = float(layer(x).detach().double().square().sum())
+    rows = change.double().flatten(1)
+    tiles = 8 * 6 * 6
+    predicted = float(torch.einsum("oi,ij,oj->", rows, form, rows)) * tiles
+    assert predicted == pytest.approx(error, rel=1e-2)  # the damping is the difference
+
+
+def test_compensation_is_the_minimum_of_the_form() -> None:
+    layer, x = layer_of(8, 2, 3), smooth_input(8, 3)
+    u, form = layer.u.detach().double(), hessian(layer, x)
+    mask = select(u, form, 3)
+    best = compensate(u, mask, form)
+    slope = ((best - u).flatten(1) @ form[0]) * mask.flatten(1)
+    assert float(slope.abs().max()) < 1e-8
+    assert float((best * (1 - mask)).abs().max()) == 0
+
+
+def test_schedule_goes_down_to_the_target() -> None:
+    assert keep_schedule(2, 6) == [7, 6, 5, 4, 3, 2]
+    assert keep_schedule(2, 3) == [6, 4, 2]
+    assert keep_schedule(1, 1) == [1]
+    assert keep_schedule(8, 2) == [8, 8]
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(18, 6), (5, 2), (2, 1), (1, 1), (12, 6)])
+def test_all_steps_happen_in_the_first_half(epochs: int, steps: int) -> None:
+    due = [step for epoch in range(epochs) if (step := step_at(epoch, epochs, steps)) is not None]
+    assert due == sorted(due)
+    assert due[-1] == steps - 1
+    assert len(due) == steps
+    assert all(step_at(epoch, epochs, steps) is None for epoch in range(-(-epochs // 2), epochs))
+
+
+def test_too_few_epochs_skip_steps_but_reach_the_last() -> None:
+    due = [step_at(epoch, 4, 6) for epoch in range(4)]
+    assert due == [2, 5, None, None]
+    assert np.isfinite(keep_schedule(2, 6)[5])

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""First rung of the ladder: Brevitas layers in float64 equal the integer interpreter, exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from codegen.interpret import interpret
+from codegen.ir import INPUT, Graph, Layer, TensorType
+from codegen.lower import Place, lower_dense, lower_winograd
+from quant.calibrate import calibrate_layer
+from quant.golden import to_integers
+from quant.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d, Widths
+from quant.quantizers import exponents, scale_of, set_exponents
+from winnow.fixed_point import IntArray
+from winnow.srbs import srbs_mask
+
+NUM_CASES = 30
+CASES_PER_SEED = 8
+
+
+class Case:
+    """A random layer with random, per-tap scales around calibrated ones, and random images."""
+
+    def __init__(self, seed: int, dense: bool) -> None:
+        self.rng = np.random.default_rng([seed, int(dense)])
+        self.generator = torch.Generator().manual_seed(seed)
+        pick = self.rng.integers
+        channels = int(pick(1, 20))
+        height, width = (int(pick(1, 5)) if dense else int(pick(1, 12)) for _ in range(2))
+        signed = bool(pick(2))
+        kind = TensorType(channels, height, width, self._bits(), signed, int(pick(-9, 2)))
+        low, high = kind.bounds
+        self.images: IntArray = pick(low, high + 1, size=(3, *kind.shape))
+        self.pool = not dense and min(height, width) >= 2 and bool(pick(2))
+        self.place = Place("layer", INPUT, kind, self.pool)
+        self.dense = dense
+        self.layer = self._layer(kind)
+        self.x = torch.tensor(self.images, dtype=torch.float64) * 2.0**kind.exponent
+        self._calibrate(kind.exponent)
+
+    def _bits(self) -> int:
+        """2..8, and 8 half of the time: narrow numbers hide errors."""
+        return int(self.rng.choice([2, 3, 4, 5, 6, 7, 8, 8, 8, 8, 8, 8]))
+
+    def _layer(self, kind: TensorType) -> QuantTapLayer:
+        pick = self.rng.integers
+        raw = self.dense and bool(pick(2))
+        output = None if raw else self._bits()
+        widths = Widths(self._bits(), self._bits(), output, relu=bool(pick(2)))
+        oc = int(pick(1, 12))
+        layer: QuantTapLayer
+        if self.dense:
+            layer = QuantDense(int(np.prod(kind.shape)), oc, widths)
+        else:
+            layer = QuantWinogradConv2d(kind.channels, oc, int(self.rng.choice([2, 4])), widths)
+        torch.nn.init.normal_(layer.weight, std=0.3, generator=self.generator)
+        torch.nn.init.normal_(layer.bias, std=0.3, generator=self.generator)
+        if not self.dense:
+            score = layer.weight.detach().abs().numpy()
+            layer.mask.copy_(torch.from_numpy(srbs_mask(score, int(pick(1, 9)))))
+        return layer.eval()
+
+    def _calibrate(self, ex: int) -> None:
+        """Calibrate, then move every exponent a little, so that values saturate and tie."""
+        layer = self.layer.double()
+        calibrate_layer(layer, self.x, ex)
+        for proxy, low, high in ((layer.weight_quant, -1, 2), (layer.input_quant, -2, 2)):
+            moved = exponents(scale_of(proxy)).flatten()
+            moved = moved + torch.tensor(self.rng.integers(low, high, size=len(moved)))
+            floor = ex if proxy is layer.input_quant else -1000
+            set_exponents(proxy, moved.clamp(min=floor))
+        if not layer.is_raw:
+            moved = exponents(scale_of(layer.output_quant)) + int(self.rng.integers(-2, 3))
+            set_exponents(layer.output_quant, moved)
+
+    def lower(self) -> Graph:
+        lowered: Layer
+        if isinstance(self.layer, QuantDense):
+            lowered = lower_dense(self.layer, self.place)
+        else:
+            assert isinstance(self.layer, QuantWinogradConv2d)
+            lowered = lower_winograd(self.layer, self.place)
+        return Graph(self.place.input, (lowered,))
+
+    @torch.no_grad()
+    def brevitas_integers(self) -> IntArray:
+        y = self.layer(self.x)
+        y = F.max_pool2d(y, 2) if self.pool else y
+        return to_integers(y, self.layer, "layer").astype(np.int64)
+
+
+@pytest.mark.parametrize("dense", [False, True], ids=["winograd", "dense"])
+@pytest.mark.parametrize("seed", range(NUM_CASES))
+def test_brevitas_in_float64_equals_interpreter(seed: int, dense: bool) -> None:
+    for number in range(CASES_PER_SEED):
+        case = Case(seed * 1000 + number, dense)
+        want = interpret(case.lower(), case.images)["layer"]
+        np.testing.assert_array_equal(case.brevitas_integers(), want)
+
+
+def test_cases_use_the_whole_space() -> None:
+    graphs = [Case(seed, False).lower() for seed in range(150)]
+    layers = [graph.layers[0] for graph in graphs]
+    assert {layer.m for layer in layers} == {2, 4}
+    for key in ("weight_bits", "v_bits"):
+        assert {getattr(layer, key) for layer in layers} == set(range(2, 9))
+    assert {layer.keep for layer in layers} >= set(range(1, 8))
+    assert {layer.output.signed for layer in layers} == {False, True}
+    assert {layer.pool for layer in layers} == {False, True}
+    assert any(len(set(layer.v_exponent.tolist())) > 2 for layer in layers)
+    assert any(graph.input.height % 2 for graph in graphs)
+
+
+def test_a_corrupted_weight_is_seen() -> None:
+    tried = 0
+    for seed in range(60):
+        case = Case(seed, False)
+        graph = case.lower()
+        layer, kind = graph.layers[0], graph.input
+        widths = (kind.bits, layer.v_bits, layer.weight_bits, layer.output.bits)
+        right = case.brevitas_integers()
+        if min(widths) < 5 or min(kind.height, kind.width) < 4 or len(np.unique(right)) < 10:
+            continue  # too coarse, too small or too saturated to show every weight
+        weight = layer.weight.copy()
+        largest = np.unravel_index(np.abs(weight).argmax(), weight.shape)
+        weight[largest] = -weight[largest]
+        broken = Graph(kind, (replace(layer, weight=weight),))
+        found = interpret(broken, case.images)["layer"]
+        assert not np.array_equal(found, right), seed
+        tried += 1
+    assert tried >= 10
+
+
+def test_gradients_reach_weights_and_bias_but_no_scale() -> None:
+    layer = QuantWinogradConv2d(3, 4, 2, Widths(4, 8, 8))
+    torch.nn.init.normal_(layer.weight, std=0.3, generator=torch.Generator().manual_seed(0))
+    x = torch.arange(2 * 3 * 6 * 6).view(2, 3, 6, 6) % 256 / 256.0
+    calibrate_layer(layer, x, -8)
+    layer.train()(x).sum().backward()
+    trained = {name for name, p in layer.named_parameters() if p.grad is not None}
+    assert trained == {"weight", "bias"}
+    assert float(layer.weight.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_exponents_survive_a_round_trip(bits: int) -> None:
+    layer = QuantWinogradConv2d(2, 2, 4, Widths(bits, bits, bits))
+    want = torch.arange(36) - 30
+    for kind in (torch.float32, torch.float64):
+        layer.to(kind)
+        set_exponents(layer.weight_quant, want)
+        assert torch.equal(exponents(scale_of(layer.weight_quant)).flatten(), want)
+
+
+def test_a_scale_that_is_no_power_of_two_is_rejected() -> None:
+    with pytest.raises(ValueError, match=r"scale 0\.3 is not a power of two"):
+        exponents(torch.tensor([0.5, 0.3]))

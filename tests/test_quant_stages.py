@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages on a tiny network: records, resuming bit for bit, and every message a user meets."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import quant.training as training
+from codegen.interpret import interpret
+from codegen.lower import lower_checkpoint
+from quant.__main__ import main
+from quant.stages import STAGES, Build, run_stage
+from winnow.artefact import Record, load_arrays, save_arrays
+from winnow.cli import guard
+from winnow.config import Config, ModelConfig, PruneConfig, QuantizeConfig, TrainConfig
+from winnow.errors import ArtefactError, ConfigError
+
+TINY = Config(
+    model=ModelConfig(channels=(4, 8), pool_after=(1, 2), exit_after=(1,)),
+    train=TrainConfig(epochs=6, batch=128),
+    prune=PruneConfig(keep=2, steps=2, epochs=4),
+    quantize=QuantizeConfig(weight_bits=(4, 8), cycle_budget=1.0, epochs=2),
+)
+ORDER = ("train", "prune", "bits", "qat", "golden")
+
+
+def build_at(out: Path, config: Config = TINY) -> Build:
+    return Build(config, out, torch.device("cpu"), config_path="configs/tiny.toml")
+
+
+def run_all(build: Build, verbs: tuple[str, ...] = ORDER) -> None:
+    for verb in verbs:
+        run_stage(STAGES[verb], build)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """An uninterrupted build of the tiny network; tests must not change it."""
+    build = build_at(tmp_path_factory.mktemp("done"))
+    run_all(build)
+    return build
+
+
+@pytest.fixture
+def copy(done: Build, tmp_path: Path) -> Build:
+    """A copy of that build which a test may spoil."""
+    for path in done.out.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return replace(done, out=tmp_path)
+
+
+def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make training stop as Ctrl-C would, in the middle of an epoch."""
+    step = training._step
+    count = iter(range(10**9))
+
+    def stopping(*args: object) -> float:
+        if next(count) == steps:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    monkeypatch.setattr(training, "_step", stopping)
+
+
+@pytest.mark.parametrize(
+    ("verb", "steps"), [("train", 20), ("prune", 9), ("prune", 20), ("qat", 12)]
+)
+def test_resumed_run_ends_with_the_same_bits(
+    done: Build, copy: Build, verb: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (f"{verb}.json", f"{verb}.npz"):
+        (copy.out / name).unlink()
+    with monkeypatch.context() as patch:
+        interrupt_after(steps, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(STAGES[verb], copy)
+    resume = copy.out / f"{verb}.resume.npz"
+    assert int(load_arrays(resume, "")["epoch"]) >= 1
+    assert not (copy.out / f"{verb}.npz").exists()
+    run_stage(STAGES[verb], copy)
+    want, got = (load_arrays(b.out / f"{verb}.npz", "") for b in (done, copy))
+    assert want.keys() == got.keys()
+    assert all(want[name].tobytes() == got[name].tobytes() for name in want)
+    assert not resume.exists()
+
+
+def test_second_run_does_nothing(done: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in done.out.iterdir()}
+    run_all(done)
+    assert capsys.readouterr().out == "".join(f"{verb}: up to date\n" for verb in ORDER)
+    assert {path: path.stat().st_mtime_ns for path in done.out.iterdir()} == before
+
+
+def test_records_hold_accuracies_and_seconds(done: Build) -> None:
+    for verb, number in (("train", "fp32"), ("prune", "pruned"), ("qat", "quantized")):
+        record = Record.load(done.out / f"{verb}.json", "")
+        assert 50 < record.numbers[f"{number}_accuracy"] <= 100
+        assert record.numbers["seconds"] >= 0
+
+
+def test_golden_is_exact_and_equals_the_interpreter(done: Build) -> None:
+    golden = load_arrays(done.out / "golden.npz", "")
+    assert golden["images"].shape == (360, 1, 16, 16)
+    assert golden["images"].dtype == np.uint8
+    assert golden["layer.fc"].dtype == np.int32
+    assert golden["layer.fc"].shape == (360, 10, 1, 1)
+    assert golden["layer.conv2"].dtype == np.uint8
+    maps = interpret(lower_checkpoint(TINY, done.out), golden["images"])
+    assert list(maps) == ["conv1", "conv2", "fc"]
+    for name, integers in maps.items():
+        np.testing.assert_array_equal(golden[f"layer.{name}"], integers)
+    guess = golden["layer.fc"][:, :, 0, 0].argmax(1)
+    accuracy = 100 * (guess == golden["labels"]).mean()
+    quantized = Record.load(done.out / "qat.json", "").numbers["quantized_accuracy"]
+    assert accuracy == pytest.approx(quantized)
+
+
+def test_pruned_layers_keep_the_pattern(done: Build) -> None:
+    keep = Record.load(done.out / "prune.json", "").numbers["keep"]
+    assert keep["conv1"] == 1
+    assert keep["conv2"] == 2
+    graph = lower_checkpoint(TINY, done.out)
+    assert graph.layers[1].keep <= 2
+
+
+def test_missing_checkpoint_names_the_command(tmp_path: Path) -> None:
+    match = r"train\.npz' is missing; make it with: python -m quant train --config configs/tiny"
+    with pytest.raises(ArtefactError, match=match):
+        run_stage(STAGES["prune"], build_at(tmp_path))
+
+
+def test_damaged_checkpoint_names_the_command(copy: Build) -> None:
+    path = copy.out / "train.npz"
+    path.write_bytes(path.read_bytes()[:-100])
+    match = r"train\.npz' is damaged, unfinished or of another configuration; run: python -m quant"
+    with pytest.raises(ArtefactError, match=match):
+        run_stage(STAGES["prune"], copy)
+
+
+def test_damaged_checkpoint_is_seen_by_lowering(copy: Build) -> None:
+    path = copy.out / "qat.npz"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ArtefactError, match=r"qat\.npz' is damaged .*; delete it and run: python"):
+        lower_checkpoint(TINY, copy.out)
+
+
+def test_checkpoint_of_another_model_is_rejected(copy: Build) -> None:
+    other = replace(TINY, model=replace(TINY.model, channels=(4, 16)))
+    match = (
+        r"qat\.npz' belongs to another model \('layers\.\S+' must be float32\[.*\], "
+        r"is float32\[.*\]\); run: python -m quant qat"
+    )
+    with pytest.raises(ArtefactError, match=match):
+        lower_checkpoint(other, copy.out)
+    deeper = replace(TINY, model=replace(TINY.model, channels=(4, 8, 8)))
+    with pytest.raises(ArtefactError, match=r"bits\.json' belongs to another model; run: python"):
+        lower_checkpoint(deeper, copy.out)
+
+
+def test_checkpoint_with_other_names_is_rejected(copy: Build) -> None:
+    path = copy.out / "qat.npz"
+    arrays = load_arrays(path, "")
+    save_arrays(path, arrays | {"extra": np.zeros(1)})
+    with pytest.raises(ArtefactError, match=r"another model \(it has an unknown 'extra'\)"):
+        lower_checkpoint(TINY, copy.out)
+    arrays.pop("layers.fc.bias")
+    save_arrays(path, arrays)
+    with pytest.raises(ArtefactError, match=r"another model \(it lacks 'layers\.fc\.bias'\)"):
+        lower_checkpoint(TINY, copy.out)
+
+
+def test_damaged_resume_file_names_the_command(copy: Build) -> None:
+    (copy.out / "train.json").unlink()
+    (copy.out / "train.resume.npz").write_bytes(b"not a zip")
+    with pytest.raises(ArtefactError, match=r"train\.resume\.npz' is damaged .* delete it and run"):
+        run_stage(STAGES["train"], copy)
+
+
+def test_stale_resume_file_is_ignored(done: Build, copy: Build) -> None:
+    (copy.out / "train.json").unlink()
+    save_arrays(copy.out / "train.resume.npz", {"key": np.array("other"), "epoch": np.array(3)})
+    run_stage(STAGES["train"], copy)
+    assert (copy.out / "train.npz").read_bytes() == (done.out / "train.npz").read_bytes()
+
+
+def test_diverging_training_is_a_config_error(tmp_path: Path) -> None:
+    wild = replace(TINY, train=replace(TINY.train, learning_rate=10.0, weight_decay=1.0))
+    build = build_at(tmp_path, wild)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_step", lambda *_: float("nan"))
+        with pytest.raises(
+            ConfigError, match=r"train: the loss became nan in epoch 1; lower .*10$"
+        ):
+            run_stage(STAGES["train"], build)
+
+
+@pytest.fixture
+def argv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """The command line of the CLI under test, with a valid configuration."""
+    config = tmp_path / "tiny.toml"
+    config.write_text("[train]\nepochs = 1\n")
+    arguments = ["quant", "train", "--config", str(config), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    return arguments
+
+
+def test_cuda_without_a_device_is_one_line(
+    argv: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    argv.extend(["--device", "cuda"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert guard(main) == 1
+    error = capsys.readouterr().err
+    assert error == "error: --device cuda: this machine has no CUDA device; use --device cpu\n"
+
+
+def test_missing_input_is_one_line_and_exit_code_1(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv[1] = "golden"
+    assert guard(main) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: '")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", [None, *ORDER])
+def test_help_is_complete(
+    verb: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["quant", *([verb] if verb else []), "--help"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    expected = ORDER if verb is None else ("--config", "--out", "--device", "--progress", "Writes")
+    assert all(word in text for word in expected)
