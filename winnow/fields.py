@@ -78,7 +78,8 @@ def choice(default: Any, choices: Sequence[Any]) -> Any:
     """Declare one of a few values."""
 
     def check(name: str, value: Any) -> Any:
-        if isinstance(value, bool) or value not in choices:
+        # 2.0 and True equal an integer choice but are not one.
+        if not any(type(value) is type(c) and value == c for c in choices):
             names = ", ".join(str(c) for c in choices)
             raise ConfigError(f"{name} must be one of {names}; got {value!r}")
         return value
