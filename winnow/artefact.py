@@ -120,9 +120,14 @@ class Record:
         if not path.is_file():
             raise ArtefactError(f"'{path}' is missing; make it with: {made_by}")
         try:
-            return cls(**json.loads(path.read_text()))
+            record = cls(**json.loads(path.read_text()))
+            if not all(
+                isinstance(part, dict) for part in (record.inputs, record.outputs, record.numbers)
+            ):
+                raise TypeError("inputs, outputs and numbers must be tables")
         except (ValueError, TypeError) as error:
             raise ArtefactError(f"'{path}' is damaged; delete it and run: {made_by}") from error
+        return record
 
 
 def is_current(record_path: Path, inputs: Mapping[str, str]) -> bool:
