@@ -39,9 +39,13 @@ def header_words(schedule: Schedule) -> list[int]:
 
 
 def _put(words: list[int], field: Field, value: int, position: int = 0) -> None:
-    low, high = (-(1 << (field.bits - 1)), (1 << (field.bits - 1)) - 1) if field.signed else (
-        0,
-        (1 << field.bits) - 1,
+    low, high = (
+        (-(1 << (field.bits - 1)), (1 << (field.bits - 1)) - 1)
+        if field.signed
+        else (
+            0,
+            (1 << field.bits) - 1,
+        )
     )
     if not low <= value <= high:
         raise AssertionError(f"descriptor field {field.name} = {value} exceeds {field.bits} bits")

@@ -26,7 +26,16 @@ from winnow.artefact import sha256_bytes
 from winnow.errors import MismatchError, ToolError
 from winnow.fixed_point import IntArray
 
-FLAGS = ("-std=c++14", "-O2", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-label", "-Wno-maybe-uninitialized", "-Wno-uninitialized")
+FLAGS = (
+    "-std=c++14",
+    "-O2",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unknown-pragmas",
+    "-Wno-unused-label",
+    "-Wno-maybe-uninitialized",
+    "-Wno-uninitialized",
+)
 LEFTOVER = "leftover data"  # what hls_stream.h prints when a stream is destroyed with tokens in it
 
 

@@ -14,8 +14,8 @@ from scipy.signal import correlate
 
 from codegen.interpret import interpret
 from codegen.ir import Graph, Layer, Op, TensorType
-from sim.compare import require_equal
 from tests.ladder import random_chain_graph, random_images, random_layer_graph
+from winnow.compare import require_equal
 from winnow.errors import GraphError, MismatchError
 from winnow.fixed_point import IntArray
 from winnow.winograd import winograd

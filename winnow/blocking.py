@@ -142,9 +142,7 @@ def max_strip(engine: EngineConfig, shape: LayerShape, name: str) -> tuple[int, 
             f"is {engine.v_words}; raise engine.v_words or reduce the {shape.in_channels} input "
             f"channels"
         )
-    per_strip = min(
-        engine.v_words // sub_rows, engine.out_tiles // tiles_per_group(engine, shape)
-    )
+    per_strip = min(engine.v_words // sub_rows, engine.out_tiles // tiles_per_group(engine, shape))
     per_row = per_strip
     if shape.op == WINOGRAD:
         per_row = min(per_row, (engine.line_pixels - 2) // (engine.m * engine.pt))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.compare import first_mismatch, require_equal
+from winnow.compare import first_mismatch, require_equal
 from winnow.errors import MismatchError
 
 MAP = np.arange(24, dtype=np.int64).reshape(1, 2, 3, 4) - 12

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a build achieved, from the records of its stages. Only formats; measures nothing.
+
+Every number says where it comes from: *measured* (by the stage that names it) or *modelled*
+(winnow/cycles.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from codegen.schedule import LayerPlan, Schedule
+from codegen.stages import Build
+from winnow.artefact import Record
+from winnow.blocking import WINOGRAD
+from winnow.winograd import KERNEL
+
+MAKERS = {
+    "train": "quant",
+    "prune": "quant",
+    "bits": "quant",
+    "qat": "quant",
+    "golden": "quant",
+    "lower": "codegen",
+    "schedule": "codegen",
+    "emit": "codegen",
+    "csim": "sim",
+}
+ACCURACIES = (
+    ("fp32", "train", "fp32_accuracy"),
+    ("pruned", "prune", "pruned_accuracy"),
+    ("quantized", "qat", "quantized_accuracy"),
+    ("HLS C++", "csim", "accuracy"),
+)
+
+Records = Mapping[str, Record]
+
+
+def read_records(build: Build) -> dict[str, Record]:
+    """Read every stage's record; ArtefactError names the first stage that has not run."""
+    return {
+        stage: Record.load(build.out / f"{stage}.json", build.command(folder, stage))
+        for stage, folder in MAKERS.items()
+    }
+
+
+def direct_macs(layer: LayerPlan) -> int:
+    """Return the multiply-accumulates of direct convolution: what a dense engine would do."""
+    shape = layer.shape
+    pixels = shape.height * shape.width
+    if shape.op == WINOGRAD:
+        return shape.in_channels * shape.out_channels * pixels * KERNEL**2
+    return shape.in_channels * shape.out_channels * pixels
+
+
+def _accuracies(records: Records) -> list[str]:
+    lines = ["test accuracy, measured"]
+    for name, stage, key in ACCURACIES:
+        lines.append(f"  {name:<12}{records[stage].numbers[key]:>8.2f} %   ({stage})")
+    return lines
+
+
+def _layers(plan: Schedule) -> list[str]:
+    lines = [
+        "layers, cycles modelled for an ideal memory; use = products / (cycles x multipliers)",
+        f"  {'layer':<12}{'op':<10}{'input':>12}{'out ch':>7}{'keep':>5}{'bits':>5}"
+        f"{'cycles':>9}{'use %':>7}{'bound by':>10}",
+    ]
+    for layer in plan.layers:
+        shape, cycles = layer.shape, layer.cycles
+        size = f"{shape.in_channels}x{shape.height}x{shape.width}"
+        lines.append(
+            f"  {layer.name:<12}{shape.op:<10}{size:>12}{shape.out_channels:>7}"
+            f"{shape.keep:>5}{shape.weight_bits:>5}{cycles.total:>9}"
+            f"{100 * cycles.utilisation:>7.1f}{cycles.bound:>10}"
+        )
+    macs = sum(direct_macs(layer) for layer in plan.layers)
+    rate = macs / plan.total_cycles
+    lines.append(
+        f"  {'total':<12}{plan.total_cycles:>60} cycles on {plan.engine.num_dsp} multipliers: "
+        f"{rate:.1f} direct-convolution MACs/cycle, {rate / plan.engine.num_dsp:.2f} per multiplier"
+    )
+    return lines
+
+
+def _checks(records: Records) -> list[str]:
+    lower, csim = records["lower"].numbers, records["csim"].numbers
+    return [
+        "verification ladder, exact equality",
+        f"  Brevitas (float64) = interpreter   {lower['values']} integers, {lower['images']} images",
+        f"  Brevitas (float64) = HLS C++       {csim['values']} integers, {csim['images']} images",
+        "  HLS C++ = RTL                      not part of this version",
+    ]
+
+
+def format_report(records: Records, plan: Schedule) -> str:
+    """Return the summary table of a build."""
+    return "\n".join([*_accuracies(records), "", *_layers(plan), "", *_checks(records)])
+
+
+def format_bench(records: Records, plan: Schedule, images_per_second: float) -> str:
+    """Return the summary with speeds: `images_per_second` of the C++, seconds of every stage."""
+    seconds = ", ".join(
+        f"{stage} {record.numbers.get('seconds', 0):.0f}" for stage, record in records.items()
+    )
+    total = sum(record.numbers.get("seconds", 0) for record in records.values())
+    return "\n".join(
+        [
+            format_report(records, plan),
+            "",
+            "speed, measured on this machine",
+            f"  csim         {images_per_second:.0f} images/s",
+            f"  g++          {records['csim'].numbers['compile_seconds']:.1f} s to compile",
+            f"  stages       {seconds}; {total:.0f} s in all",
+        ]
+    )
