@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -145,6 +145,18 @@ def test_operands_meet_ties_and_saturate(graphs: list[Graph]) -> None:
         num_saturated += bool((np.abs(images) >> shift > vmax).any())
     assert num_ties > 5
     assert num_saturated > 3
+
+
+def test_outputs_meet_ties(graphs: list[Graph]) -> None:
+    num_ties = 0
+    for seed, case in enumerate(of(graphs, Op.DENSE)):
+        layer, e = case.layer, case.layer.acc_exponent
+        shift = 0 if layer.raw else layer.output.exponent - e
+        accumulator = replace(layer.output, bits=32, signed=True, exponent=e)
+        shown = replace(case.graph, layers=(replace(layer, raw=True, output=accumulator),))
+        y = interpret(shown, random_images(shown, seed, 4))[layer.name]
+        num_ties += shift > 0 and bool((y % (1 << shift) == 1 << shift >> 1).any())
+    assert num_ties > 3
 
 
 def test_images_cover_the_input(graphs: list[Graph]) -> None:
