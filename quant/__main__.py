@@ -6,10 +6,13 @@ from __future__ import annotations
 import argparse
 import sys
 
+import torch
+
 from quant.stages import STAGES, Build, run_stage
 from quant.training import pick_device
 from winnow.cli import guard, stage_options
 from winnow.config import load_config
+from winnow.errors import ConfigError
 
 _EXAMPLE = "example: python -m quant train --config configs/digits.toml --out build/digits"
 
@@ -36,6 +39,15 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument(
             "--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (cpu)"
         )
+        # One thread: sums keep their order on any number of cores, and a network this small gains
+        # little from more, while OpenMP's spinning threads lose much on a busy machine.
+        verb.add_argument(
+            "--threads",
+            type=int,
+            default=1,
+            metavar="N",
+            help="CPU threads (1); another number rounds sums differently: not the same weights",
+        )
         verb.add_argument(
             "--progress", action="store_true", help="show progress bars without a terminal too"
         )
@@ -46,6 +58,9 @@ def main() -> None:
     """Run one stage."""
     options = parser().parse_args()
     config = load_config(options.config)
+    if options.threads < 1:
+        raise ConfigError(f"--threads must be at least 1, got {options.threads}")
+    torch.set_num_threads(options.threads)
     build = Build(
         config, options.out, pick_device(options.device), options.progress, str(options.config)
     )

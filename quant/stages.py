@@ -74,7 +74,7 @@ class Build:
         """Return the resume file of a stage, keyed by the stage's inputs."""
         return Resume(
             self.out / f"{stage.name}.resume.npz",
-            sha256_value(stage.inputs(self) | {"device": self.device.type}),
+            sha256_value([stage.inputs(self), self.device.type, torch.get_num_threads()]),
             self.command(stage.name),
         )
 

@@ -222,6 +222,14 @@ def test_cuda_without_a_device_is_one_line(
     assert error == "error: --device cuda: this machine has no CUDA device; use --device cpu\n"
 
 
+def test_impossible_number_of_threads_is_one_line(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv.extend(["--threads", "0"])
+    assert guard(main) == 1
+    assert capsys.readouterr().err == "error: --threads must be at least 1, got 0\n"
+
+
 def test_missing_input_is_one_line_and_exit_code_1(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,5 +249,7 @@ def test_help_is_complete(
         main()
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    expected = ORDER if verb is None else ("--config", "--out", "--device", "--progress", "Writes")
+    expected = (
+        ORDER if verb is None else ("--config", "--out", "--device", "--threads", "--progress")
+    )
     assert all(word in text for word in expected)
