@@ -31,7 +31,8 @@ std::vector<std::uint64_t> read_words(const char* path) {
   std::vector<char> bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   std::vector<std::uint64_t> words((bytes.size() + 7) / 8);
   for (std::size_t i = 0; i < bytes.size(); i++) {
-    words[i / 8] |= static_cast<std::uint64_t>(static_cast<unsigned char>(bytes[i])) << (8 * (i % 8));
+    words[i / 8] |= static_cast<std::uint64_t>(static_cast<unsigned char>(bytes[i]))
+                    << (8 * (i % 8));
   }
   return words;
 }
@@ -51,7 +52,8 @@ int main(int argc, char** argv) {
   using winnow::Beat;
   using winnow::Word;
   if (argc != 8) {
-    std::fprintf(stderr, "usage: csim PROGRAM WEIGHTS IMAGES OUTPUT FEATURE_WORDS INPUT_BASE INPUT_WORDS\n");
+    std::fprintf(
+        stderr, "usage: csim PROGRAM WEIGHTS IMAGES OUTPUT FEATURE_WORDS INPUT_BASE INPUT_WORDS\n");
     return 1;
   }
   std::vector<Word> program = to_beats<Word>(read_words(argv[1]), 1);
@@ -77,7 +79,8 @@ int main(int argc, char** argv) {
     const unsigned word = status.to_uint();
     std::printf("status %u %u\n", word & 0xFF, word >> 8);
     if ((word & 0xFF) != 0) failures++;
-    if (!program_port.idle() || !weight_port.idle() || !feature_port.idle() || !result_port.idle()) {
+    if (!program_port.idle() || !weight_port.idle() || !feature_port.idle() ||
+        !result_port.idle()) {
       std::fprintf(stderr, "error: a port has an unfinished burst\n");
       return 3;
     }

@@ -35,7 +35,7 @@ struct RowWalk {
     Count first = strip.group * Count(kPt * kM);
     Count end = first + strip.num_groups(c.strips) * Count(kPt * kM) + 1;
     x_begin = first == 0 ? Count(0) : Count(first - 1);
-    x_end = end > c.width ? c.width : end;
+    x_end = choose<Count>(end > c.width, c.width, end);
   }
 
   void start_plane(const FeatureConfig& c, Count new_sub_row, Address new_plane) {
@@ -45,7 +45,7 @@ struct RowWalk {
     sub_row = new_sub_row;
     plane = new_plane;
     y = first == 0 ? Count(0) : Count(first - 1);
-    y_end = end > c.height ? c.height : end;
+    y_end = choose<Count>(end > c.height, c.height, end);
     Address border = first == 0 ? Count(0) : c.width;
     row = strip_base + new_plane - border;
   }
@@ -61,8 +61,8 @@ struct RowWalk {
   Address words(const FeatureConfig& c) const {
 #pragma HLS inline
     bool tail = strip.is_last(c.strips) && (c.dense == 0 || sub_row + 1 == c.sub_rows);
-    Address linear_words = tail ? c.tail_words : c.full_words;
-    return c.linear != 0 ? linear_words : Address(x_end - x_begin);
+    Address linear_words = choose<Address>(tail, c.tail_words, c.full_words);
+    return choose<Address>(c.linear != 0, linear_words, x_end - x_begin);
   }
   Address address(const FeatureConfig& c) const {
 #pragma HLS inline

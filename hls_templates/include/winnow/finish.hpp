@@ -14,7 +14,7 @@ using Pixel = ap_int<9>;  // a signed or an unsigned byte
 
 inline Pixel max_of_pair(Pixel a, Pixel b) {
 #pragma HLS inline
-  return a > b ? a : b;
+  return choose<Pixel>(a > b, a, b);
 }
 
 // Requantize and pool a tile. A raw tile carries the four bytes of y[0], lowest first.
@@ -42,7 +42,8 @@ emit:
                                       max_of_pair(pixel[top + kM], pixel[top + kM + 1])));
     }
     ap_uint<8> raw = i < 4 ? ap_uint<8>(first >> (8 * (i % 4))) : ap_uint<8>(0);
-    out.pixel[i] = c.raw != 0 ? raw : c.pool != 0 ? pooled : plain;
+    ap_uint<8> byte = choose<ap_uint<8>>(c.pool != 0, pooled, plain);
+    out.pixel[i] = choose<ap_uint<8>>(c.raw != 0, raw, byte);
   }
   return out;
 }

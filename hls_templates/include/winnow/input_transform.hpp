@@ -101,9 +101,8 @@ each_strip:
           bool from_slice = q == kPt - 1 && k >= kSubRow - kTransformChannels;
           if (!from_slice) {
             int next = k + kTransformChannels;
-            gathered[q][k] = next < kSubRow
-                                 ? gathered[q][next % kSubRow]
-                                 : gathered[(q + 1) % kPt][next % kSubRow];
+            gathered[q][k] = next < kSubRow ? gathered[q][next % kSubRow]
+                                            : gathered[(q + 1) % kPt][next % kSubRow];
           }
         }
       }

@@ -28,7 +28,9 @@ struct AddTree<1> {
 };
 
 // The lane that holds pixel i of a pointwise patch; form_tiles fills patches column by column.
-constexpr int linear_lane(int i) { return (i % kAlpha) * kAlpha + i / kAlpha; }
+constexpr int linear_lane(int i) {
+  return (i % kAlpha) * kAlpha + i / kAlpha;
+}
 
 inline void transform_output(Stream<OutputConfig>& config, Stream<LaneSum> (&lane_sums)[kLanes],
                              Stream<AccTile>& tiles) {
@@ -59,7 +61,8 @@ each_tile:
       Accumulator linear[kLinearTiles];
       for (int u = 0; u < kLinearTiles; u++) linear[u] = m[linear_lane(u * kTilePixels + i)];
       Accumulator pixel = Select<kLinearTiles, Accumulator>::of(linear, unsigned(part));
-      tile.y[i] = c.op == kOpWinograd ? y[i] : c.op == kOpPointwise ? pixel : sum;
+      Accumulator untransformed = choose<Accumulator>(c.op == kOpPointwise, pixel, sum);
+      tile.y[i] = choose<Accumulator>(c.op == kOpWinograd, y[i], untransformed);
     }
     bool last_part = c.op != kOpPointwise || part == kLinearTiles - 1;
     tile.last_group = token.last_group;

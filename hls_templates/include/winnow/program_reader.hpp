@@ -53,14 +53,13 @@ inline Status check_layer(const Layer& layer, bool intact) {
 #pragma HLS inline
   if (!intact) return kStatusBadChecksum;
   if (layer.op > kOpDense) return kStatusBadOpcode;
-  bool is_empty = layer.keep == 0 || layer.sub_rows == 0 || layer.steps == 0 ||
-                  layer.blocks == 0 || layer.rows == 0 || layer.groups == 0 ||
-                  layer.strip_rows == 0 || layer.strip_groups == 0 || layer.num_strips == 0 ||
-                  layer.strip_beats == 0 || layer.groups_full == 0;
+  bool is_empty = layer.keep == 0 || layer.sub_rows == 0 || layer.steps == 0 || layer.blocks == 0 ||
+                  layer.rows == 0 || layer.groups == 0 || layer.strip_rows == 0 ||
+                  layer.strip_groups == 0 || layer.num_strips == 0 || layer.strip_beats == 0 ||
+                  layer.groups_full == 0;
   bool is_large = layer.keep > kSubRow || layer.steps > kWWords || layer.v_words > kVWords ||
                   layer.out_tiles > kOutTiles || layer.v_limit > 127;
-  bool is_wide = layer.op == kOpWinograd &&
-                 layer.strip_groups > (kLinePixels - 2) / (kM * kPt);
+  bool is_wide = layer.op == kOpWinograd && layer.strip_groups > (kLinePixels - 2) / (kM * kPt);
   return is_empty || is_large || is_wide ? kStatusBadSize : kStatusOk;
 }
 

@@ -14,13 +14,13 @@ namespace winnow {
 
 constexpr int kWriteBehind = 8;  // bursts that may await their response
 
-// The output of one strip and channel group: rows of pixels, in tiles of edge x edge (a linear layer
-// has one row, and tiles of 1 x kTilePixels).
+// The output of one strip and channel group: rows of pixels, in tiles of edge x edge (a linear
+// layer has one row, and tiles of 1 x kTilePixels).
 struct ResultRows {
-  Count rows;                // left to write
-  Address columns;           // valid pixels of a row
-  Count tiles_per_row;       // tiles of a strip row
-  ap_uint<5> across, down;   // pixels of a tile along and across the row
+  Count rows;               // left to write
+  Address columns;          // valid pixels of a row
+  Count tiles_per_row;      // tiles of a strip row
+  ap_uint<5> across, down;  // pixels of a tile along and across the row
 
   void start(const ResultConfig& c, const StripWalk& strip) {
 #pragma HLS inline
@@ -33,7 +33,7 @@ struct ResultRows {
   void start_linear(const ResultConfig& c, const StripWalk& strip) {
 #pragma HLS inline
     rows = 1;
-    columns = strip.is_last(c.strips) ? c.tail_words : c.full_words;
+    columns = choose<Address>(strip.is_last(c.strips), c.tail_words, c.full_words);
     tiles_per_row = 0;
     across = kTilePixels;
     down = 1;

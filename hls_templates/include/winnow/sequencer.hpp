@@ -13,8 +13,9 @@ namespace winnow {
 inline Count strip_groups(const SequenceConfig& c, const StripWalk& strip) {
 #pragma HLS inline
   bool last_row = strip.is_last_row(c.strips), last_column = strip.is_last_column(c.strips);
-  return last_row ? (last_column ? c.groups_last_both : c.groups_last_row)
-                  : (last_column ? c.groups_last_column : c.groups_full);
+  Count in_last_row = choose<Count>(last_column, c.groups_last_both, c.groups_last_row);
+  Count in_other_row = choose<Count>(last_column, c.groups_last_column, c.groups_full);
+  return choose<Count>(last_row, in_last_row, in_other_row);
 }
 
 inline void sequence(Stream<SequenceConfig>& config, Stream<Step> (&steps)[kLanes]) {

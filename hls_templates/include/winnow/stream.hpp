@@ -4,11 +4,13 @@
 //   Bank<T, N>   ping-pong block of N words: the writer fills one half while the reader uses the
 //                other; whole halves change hands
 //   Port<T>      AXI4 master with explicit burst requests
-// Each back end (Vitis HLS, host simulation, openhls) supplies these four headers on its include
-// path, so that no file of the engine knows which one compiles it.
+// and Ram<T, N>, a local memory whose accesses to one address lie at least alpha cycles apart.
+// Each back end (Vitis HLS, host simulation, openhls) supplies these headers on its include path,
+// so that no file of the engine knows which one compiles it.
 #pragma once
 
 #include <hls_burst_maxi.h>
+#include <hls_ram.h>
 #include <hls_stream.h>
 #include <hls_streamofblocks.h>
 
@@ -20,6 +22,8 @@ template <class T>
 using Stream = hls::stream<T>;
 template <class T>
 using Port = hls::burst_maxi<T>;
+template <class T, int N>
+using Ram = hls::ram<T, N>;
 template <class Block>
 using Bank = hls::stream_of_blocks<Block>;
 template <class Block>

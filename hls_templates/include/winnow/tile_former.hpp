@@ -52,10 +52,10 @@ copy_window:
 
 // The pixels of one padded plane (strip x sub-row), in raster order.
 struct PlaneWalk {
-  Count row, column;            // position in the padded plane
-  Count rows, columns;          // its size
-  Count y, x;                   // position in the map, wraps below zero outside of it
-  Count x_first;                // x of the first column
+  Count row, column;                   // position in the padded plane
+  Count rows, columns;                 // its size
+  Count y, x;                          // position in the map, wraps below zero outside of it
+  Count x_first;                       // x of the first column
   ap_uint<3> row_phase, column_phase;  // counts down to the next row / column that ends a tile
 
   void start(const FeatureConfig& c, const StripWalk& strip) {
@@ -102,9 +102,8 @@ struct PlaneWalk {
 inline void form_winograd_tiles(const FeatureConfig& c, Stream<Word>& pixels,
                                 Stream<Patch>& patches) {
 #pragma HLS inline
-  LineWord lines[kLinePixels];
-#pragma HLS bind_storage variable = lines type = ram_s2p impl = bram
-#pragma HLS dependence variable = lines type = inter false
+  // A column is read and written again a padded row later, never sooner: see Ram.
+  Ram<LineWord, kLinePixels> lines;
   Word window[kLanes];
 #pragma HLS array_partition variable = window type = complete
   StripWalk strip;
@@ -118,7 +117,7 @@ each_pixel:
 #pragma HLS pipeline II = 1
     Word pixel = 0;
     if (plane.is_inside(c)) pixel = pixels.read();
-    LineWord above = lines[LineAddress(plane.column)];
+    LineWord above = lines.read(unsigned(plane.column));
     Column column;
     LineWord next;
   stack_rows:
@@ -128,7 +127,7 @@ each_pixel:
       next.row[r] = r + 1 < kAlpha - 1 ? above.row[r + 1 < kAlpha - 1 ? r + 1 : 0] : pixel;
     }
     column.row[kAlpha - 1] = pixel;
-    lines[LineAddress(plane.column)] = next;
+    lines.write(unsigned(plane.column), next);
     shift_window(window, column);
     bool ends_plane = plane.is_last();
     bool ends_strip = ends_plane && sub_row + 1 == c.sub_rows;
@@ -143,8 +142,7 @@ each_pixel:
   } while (!ends_layer);
 }
 
-inline void form_linear_tiles(const FeatureConfig& c, Stream<Word>& words,
-                              Stream<Patch>& patches) {
+inline void form_linear_tiles(const FeatureConfig& c, Stream<Word>& words, Stream<Patch>& patches) {
 #pragma HLS inline
   Word window[kLanes];
 #pragma HLS array_partition variable = window type = complete
@@ -154,9 +152,9 @@ inline void form_linear_tiles(const FeatureConfig& c, Stream<Word>& words,
   strip.start();
   Count sub_row = 0, group = 0;
   ap_uint<1> tile = 0;
-  ap_uint<6> index = 0;       // word of the patch
-  ap_uint<3> row = 0;         // row of the window column that the word goes to
-  Address taken = 0;          // words read of this strip and sub-row
+  ap_uint<6> index = 0;  // word of the patch
+  ap_uint<3> row = 0;    // row of the window column that the word goes to
+  Address taken = 0;     // words read of this strip and sub-row
   bool ends_layer;
 each_word:
   do {
@@ -165,7 +163,7 @@ each_word:
     bool tail = strip.is_last(c.strips) && (c.dense == 0 || last_sub_row);
     bool in_patch = c.dense != 0 ? tile == 0 : index < kLinearPixels;
     Word word = 0;
-    if (in_patch && taken != (tail ? c.tail_words : c.full_words)) {
+    if (in_patch && taken != choose<Address>(tail, c.tail_words, c.full_words)) {
       word = words.read();
       taken++;
     }

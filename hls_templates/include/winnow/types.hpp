@@ -9,8 +9,12 @@
 
 namespace winnow {
 
-constexpr int ceil_log2(int x) { return x <= 1 ? 0 : 1 + ceil_log2((x + 1) / 2); }
-constexpr int max_of(int a, int b) { return a > b ? a : b; }
+constexpr int ceil_log2(int x) {
+  return x <= 1 ? 0 : 1 + ceil_log2((x + 1) / 2);
+}
+constexpr int max_of(int a, int b) {
+  return a > b ? a : b;
+}
 
 constexpr int kSubRow = 8;  // channels of a sub-row and of a feature word
 constexpr int kAlpha = kM + 2;
@@ -40,16 +44,23 @@ using Address = ap_uint<32>;
 using VAddress = ap_uint<ceil_log2(kVWords)>;
 using WAddress = ap_uint<ceil_log2(kWWords)>;
 using TileAddress = ap_uint<ceil_log2(kOutTiles)>;
-using LineAddress = ap_uint<ceil_log2(kLinePixels)>;
 using Accumulator = ap_int<kYBits>;
+
+// A multiplexer of values. A conditional expression of two variables would be one of their
+// addresses, which keeps both in memory.
+template <class T>
+T choose(bool condition, T when_true, T when_false) {
+#pragma HLS inline
+  return condition ? when_true : when_false;
+}
 
 // Select element `index` of N by a binary tree of multiplexers.
 template <int N, class T>
 struct Select {
   static T of(const T* values, unsigned index) {
 #pragma HLS inline
-    return (index & (N / 2)) ? Select<N / 2, T>::of(values + N / 2, index)
-                             : Select<N / 2, T>::of(values, index);
+    return choose<T>((index & (N / 2)) != 0, Select<N / 2, T>::of(values + N / 2, index),
+                     Select<N / 2, T>::of(values, index));
   }
 };
 template <class T>

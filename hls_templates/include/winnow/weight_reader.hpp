@@ -122,7 +122,7 @@ each_strip:
           for (int t = 0; t < kLanes; t++) {
 #pragma HLS unroll
             WToken token;
-            token.word = broadcast ? shared : unpacked[t % kLanesPerBeat];
+            token.word = choose<WWord>(broadcast, shared, unpacked[t % kLanesPerBeat]);
             token.ends_block = last_step;
             token.ends_layer = last_step && last_block && strip + 1 == c.num_strips;
             if (broadcast || beat_of_step == t / kLanesPerBeat) words[t].write(token);
