@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from codegen.ir import INPUT, Graph, Layer, Op, TensorType
+from quant.build import load_quantized
 from quant.data import INPUT_BITS, INPUT_EXPONENT
 from quant.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d
 from quant.quantizers import bits_of, exponents, scale_of
@@ -115,8 +116,6 @@ def lower_network(layers: dict[str, nn.Module], pools: dict[str, bool], entry: T
 
 def lower_checkpoint(config: Config, out: Path) -> Graph:
     """Return the graph of the trained network in `out` (qat.npz and bits.json)."""
-    from quant.stages import load_quantized  # deferred: training code, heavy to import
-
     network = load_quantized(config, out)
     edge = config.data.image_size
     entry = TensorType(1, edge, edge, INPUT_BITS, False, INPUT_EXPONENT)

@@ -8,7 +8,8 @@ import sys
 
 import torch
 
-from quant.stages import STAGES, Build, run_stage
+from quant.build import Build
+from quant.stages import STAGES, run_stage
 from quant.training import pick_device
 from winnow.cli import guard, stage_options
 from winnow.config import load_config
@@ -28,11 +29,13 @@ def parser() -> argparse.ArgumentParser:
     verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
     for stage in STAGES.values():
         summary = (stage.work.__doc__ or "").strip().rstrip(".")
-        outputs = ", ".join((*stage.outputs, f"{stage.name}.json"))
+        results = (
+            f"{stage.name}.json" if stage.name == "bits" else f"{stage.name}.npz and its record"
+        )
         verb = verbs.add_parser(
             stage.name,
             help=summary,
-            description=f"{summary}. Writes {outputs}.",
+            description=f"{summary}. Writes {results}.",
             epilog=_EXAMPLE.replace("train", stage.name),
         )
         stage_options(verb)

@@ -18,7 +18,7 @@ from quant.quant_layer import QuantTapLayer
 from quant.quantizers import bits_of, set_exponents
 from winnow.fixed_point import int_range
 
-SPREAD = 4
+SPREAD = 6
 CANDIDATES = 5
 MAX_SAMPLES = 4096  # values per scale that the search looks at
 

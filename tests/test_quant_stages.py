@@ -15,7 +15,8 @@ import quant.training as training
 from codegen.interpret import interpret
 from codegen.lower import lower_checkpoint
 from quant.__main__ import main
-from quant.stages import STAGES, Build, run_stage
+from quant.build import Build
+from quant.stages import STAGES, run_stage
 from winnow.artefact import Record, load_arrays, save_arrays
 from winnow.cli import guard
 from winnow.config import Config, ModelConfig, PruneConfig, QuantizeConfig, TrainConfig
@@ -253,3 +254,24 @@ def test_help_is_complete(
         ORDER if verb is None else ("--config", "--out", "--device", "--threads", "--progress")
     )
     assert all(word in text for word in expected)
+
+
+def test_engine_size_trains_nothing_again(done: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = replace(TINY.engine, v_words=TINY.engine.v_words // 2)
+    run_all(replace(done, config=replace(TINY, engine=engine)), ("train", "prune"))
+    assert capsys.readouterr().out == "train: up to date\nprune: up to date\n"
+
+
+def test_file_of_another_configuration_names_the_stage_to_run(copy: Build) -> None:
+    other = replace(TINY, prune=replace(TINY.prune, keep=3))
+    match = r"prune\.npz' is damaged, unfinished or of another configuration; run: python -m quant"
+    with pytest.raises(ArtefactError, match=match):
+        run_stage(STAGES["bits"], replace(copy, config=other))
+
+
+def test_impossible_budget_stops_the_stage_and_keeps_its_record(copy: Build) -> None:
+    before = (copy.out / "bits.json").read_bytes()
+    other = replace(TINY, quantize=replace(TINY.quantize, cycle_budget=0.1))
+    with pytest.raises(ConfigError, match=r"quantize\.cycle_budget must be at least 0\.\d+"):
+        run_stage(STAGES["bits"], replace(copy, config=other))
+    assert (copy.out / "bits.json").read_bytes() == before
