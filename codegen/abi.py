@@ -60,7 +60,7 @@ STATUS_TEXT = {
 
 @dataclass(frozen=True)
 class Field:
-    """A number in a descriptor: `bits` wide at bit `low` of word `word`; two's complement if signed.
+    """A number in a descriptor: `bits` wide at bit `low` of `word`; two's complement if signed.
 
     A field with `count` > 1 is an array of bytes that starts at `word`.
     """

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from codegen.ir import TensorType
 from winnow.blocking import num_channel_groups
+from winnow.errors import GraphError
 from winnow.fixed_point import IntArray
 from winnow.srbs import SUB_ROW
 
@@ -28,7 +29,18 @@ def num_words(tensor: TensorType) -> int:
 
 
 def pack_features(tensor: TensorType, maps: IntArray) -> NDArray[np.uint8]:
-    """Lay out integers [n, c, h, w] as bytes [n, words * 8]."""
+    """Lay out integers [n, c, h, w] as bytes [n, words * 8].
+
+    Raises GraphError when `maps` are not of the tensor's shape and range.
+    """
+    low, high = tensor.bounds
+    if maps.ndim != 4 or maps.shape[1:] != tensor.shape:
+        shape = "x".join(str(length) for length in maps.shape)
+        raise GraphError(f"feature maps must be {tensor} each, got an array of {shape}")
+    if maps.size and not low <= maps.min() <= maps.max() <= high:
+        raise GraphError(
+            f"feature maps must be in {low}..{high} for {tensor}, got {maps.min()}..{maps.max()}"
+        )
     n, c, h, w = maps.shape
     groups = num_channel_groups(c)
     padded = np.zeros((n, groups * SUB_ROW, h, w), dtype=np.int64)

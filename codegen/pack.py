@@ -50,12 +50,12 @@ def lane_weights(engine: EngineConfig, layer: Layer, source: TensorType) -> IntA
     channels = groups * SUB_ROW
     maps = np.zeros((len(weight), channels, source.height, source.width), dtype=np.int64)
     maps[:, : source.channels] = weight.reshape(len(weight), *source.shape)
-    words = maps.reshape(len(weight), groups, SUB_ROW, -1).transpose(0, 1, 3, 2)
-    words = words.reshape(len(weight), -1, SUB_ROW)  # [oc, word, channel in word]
+    planes = maps.reshape(len(weight), groups, SUB_ROW, -1).transpose(0, 1, 3, 2)
+    words = planes.reshape(len(weight), -1, SUB_ROW)  # [oc, word, channel in word]
     sub_rows = -(-words.shape[1] // engine.num_lanes)
-    dealt = np.zeros((len(weight), sub_rows * engine.num_lanes, SUB_ROW), dtype=np.int64)
-    dealt[:, : words.shape[1]] = words
-    dealt = dealt.reshape(len(weight), sub_rows, engine.num_lanes, SUB_ROW)
+    padded = np.zeros((len(weight), sub_rows * engine.num_lanes, SUB_ROW), dtype=np.int64)
+    padded[:, : words.shape[1]] = words
+    dealt = padded.reshape(len(weight), sub_rows, engine.num_lanes, SUB_ROW)
     lanes = np.empty_like(dealt)
     lanes[:, :, linear_lanes(engine)] = dealt
     return lanes.transpose(0, 1, 3, 2).reshape(len(weight), sub_rows * SUB_ROW, engine.num_lanes)

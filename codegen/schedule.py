@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codegen.abi import MAX_SUM_SHIFT, MAX_V_SHIFT, MAX_Y_SHIFT, OpCode
+from codegen.abi import (
+    MAX_LAYERS,
+    MAX_SUM_SHIFT,
+    MAX_V_SHIFT,
+    MAX_Y_SHIFT,
+    OpCode,
+    layer_fields,
+)
 from codegen.ir import INPUT, Graph, Layer, Op, TensorType
 from codegen.layout import RAW_BYTES, num_words
 from codegen.pack import Bytes, lane_weights, layer_shape, pack_weights
@@ -27,7 +34,6 @@ from winnow.cycles import LayerCycles, best_blocking, blocking_cycles
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
 from winnow.fixed_point import int_range
-from winnow.srbs import SUB_ROW
 from winnow.winograd import winograd
 
 Values = dict[str, int | tuple[int, ...]]
@@ -90,6 +96,10 @@ class Schedule:
 
 def schedule(graph: Graph, engine: EngineConfig) -> Schedule:
     """Schedule a checked graph; raises ScheduleError naming the layer that does not fit."""
+    if len(graph.layers) > MAX_LAYERS:
+        raise ScheduleError(
+            f"graph: a program holds at most {MAX_LAYERS} layers, got {len(graph.layers)}"
+        )
     regions = {INPUT: Region(0, graph.input)}
     feature_words, weight_base = num_words(graph.input), 0
     plans = []
@@ -123,10 +133,22 @@ def _plan_layer(
         "weight_base": weight_base,
         "strip_beats": packed.shape[0] * packed.shape[1],
     }
+    _check_fields(engine, layer.name, values)
     cycles = blocking_cycles(engine, shape, blocking)
     return LayerPlan(
         layer.name, shape, blocking, cycles, source, result, weight_base, packed, values
     )
+
+
+def _check_fields(engine: EngineConfig, name: str, values: Values) -> None:
+    """Raise ScheduleError when a size exceeds its field of the descriptor."""
+    for field in layer_fields(engine):
+        value, limit = values[field.name], (1 << field.bits) - 1
+        if isinstance(value, int) and value > limit:
+            raise ScheduleError(
+                f"layer '{name}': {field.name} ({field.doc}) must be at most {limit}, got {value}; "
+                f"use a smaller map"
+            )
 
 
 def _loop_values(
@@ -263,8 +285,3 @@ def _check_word_lengths(engine: EngineConfig, layer: Layer, source: TensorType) 
                 f"layer '{layer.name}': its largest sum needs {needed} bits, engine.{key} is "
                 f"{bits}; raise engine.{key}, or use fewer channels, kept weights or bits"
             )
-
-
-def channel_padding(tensor: TensorType) -> int:
-    """Return the channels that pad a map to groups of 8."""
-    return num_channel_groups(tensor.channels) * SUB_ROW - tensor.channels

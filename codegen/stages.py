@@ -51,7 +51,7 @@ class Build:
         """Return the hashes of configuration sections, code and `files` (name -> its command)."""
         hashes = {
             "config": sha256_value(self.config.section(*sections)),
-            "code": sources_hash(HERE),
+            "code": sources_hash(HERE) + sources_hash(HERE.parent / "winnow"),
         }
         for name, made_by in files.items():
             path = self.out / name
@@ -74,14 +74,18 @@ def load_golden(build: Build) -> Golden:
     """Read golden.npz; raises ArtefactError when it is missing, damaged or incomplete."""
     made_by = build.command("quant", "golden")
     arrays = load_arrays(build.out / "golden.npz", made_by)
-    if not {"images", "labels"} <= arrays.keys():
-        raise ArtefactError(f"'{build.out / 'golden.npz'}' holds no images; run: {made_by}")
+    images, labels = arrays.get("images", np.empty(0)), arrays.get("labels", np.empty(0))
+    if images.ndim != 4 or len(images) == 0 or labels.shape != (len(images),):
+        raise ArtefactError(
+            f"'{build.out / 'golden.npz'}' must hold images [n, c, h, w] and labels [n]; "
+            f"run: {made_by}"
+        )
     layers = {
         name.removeprefix("layer."): array.astype(np.int64)
         for name, array in arrays.items()
         if name.startswith("layer.")
     }
-    return Golden(arrays["images"].astype(np.int64), arrays["labels"].astype(np.int64), layers)
+    return Golden(images.astype(np.int64), labels.astype(np.int64), layers)
 
 
 def lower(build: Build) -> None:
