@@ -8,6 +8,7 @@ the content of their sources.
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from codegen.abi import STATUS_TEXT, Status
 from codegen.emit import emit_data
 from codegen.ir import LayerMaps
 from codegen.layout import pack_features, unpack_features
+from codegen.pack import Bytes
 from codegen.schedule import Schedule
 from winnow.artefact import sha256_bytes
 from winnow.errors import MismatchError, ToolError
@@ -73,13 +75,24 @@ def _source_hash(project: Path) -> str:
 
 
 def build(project: Path, cache: Path) -> Engine:
-    """Compile the project in `project`, or take the binary of the same sources from `cache`."""
+    """Compile the project in `project`, or take the binary of the same sources from `cache`.
+
+    Processes may share a cache: the first one compiles, the others wait for it.
+    """
     binary = cache / _source_hash(project)[:24] / "csim"
     if binary.is_file():
         return Engine(binary)
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    with (binary.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not binary.is_file():
+            _compile(project, binary)
+    return Engine(binary)
+
+
+def _compile(project: Path, binary: Path) -> None:
     if shutil.which("g++") is None:
         raise ToolError("g++ is missing; install it with: apt-get install g++")
-    binary.parent.mkdir(parents=True, exist_ok=True)
     log = binary.parent / "compile.log"
     with tempfile.TemporaryDirectory(dir=binary.parent) as folder:
         partial = Path(folder) / "csim"
@@ -96,7 +109,6 @@ def build(project: Path, cache: Path) -> Engine:
                 log,
             )
         partial.replace(binary)
-    return Engine(binary)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +117,7 @@ class Outcome:
 
     status: Status
     layers_run: int
-    memory: IntArray
+    memory: Bytes
 
 
 def execute(engine: Engine, folder: Path, images: bytes, sizes: tuple[int, int, int]) -> Outcome:
@@ -152,7 +164,7 @@ def run(engine: Engine, schedule: Schedule, images: IntArray) -> LayerMaps:
     return layer_maps(schedule, outcome.memory)
 
 
-def layer_maps(schedule: Schedule, memory: IntArray) -> LayerMaps:
+def layer_maps(schedule: Schedule, memory: Bytes) -> LayerMaps:
     """Cut feature memory [n, bytes] into the maps of all layers."""
     maps = {}
     for plan in schedule.layers:

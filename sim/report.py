@@ -84,11 +84,14 @@ def _layers(plan: Schedule) -> list[str]:
 
 
 def _checks(records: Records) -> list[str]:
-    lower, csim = records["lower"].numbers, records["csim"].numbers
+    counts = {
+        stage: "{values} integers, {images} images".format_map(records[stage].numbers)
+        for stage in ("lower", "csim")
+    }
     return [
         "verification ladder, exact equality",
-        f"  Brevitas (float64) = interpreter   {lower['values']} integers, {lower['images']} images",
-        f"  Brevitas (float64) = HLS C++       {csim['values']} integers, {csim['images']} images",
+        f"  Brevitas (float64) = interpreter   {counts['lower']}",
+        f"  Brevitas (float64) = HLS C++       {counts['csim']}",
         "  HLS C++ = RTL                      not part of this version",
     ]
 
