@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine variants that the ladder climbs, and their compiled C++.
+
+Together they hold both tile sizes, every po, both pt, both port widths, and buffers so small that
+maps fall into strips of several rows and columns. Compiled engines are cached by content under
+build/.cache/tests.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from codegen.emit import emit_engine
+from codegen.ir import Graph
+from codegen.schedule import Schedule, schedule
+from sim import csim
+from tests.ladder import random_chain_graph, random_layer_graph
+from winnow.config import TargetConfig
+from winnow.engine import EngineConfig
+from winnow.errors import ScheduleError
+
+ENGINES = {
+    "default": EngineConfig(),
+    "large_tile": EngineConfig(m=4),
+    "strips": EngineConfig(po=8, v_words=64, out_tiles=32, line_pixels=24),
+    "single": EngineConfig(po=1, pt=1),
+    "wide_port": EngineConfig(po=2, pt=1, axi_bits=128, out_tiles=16),
+    "large_tile_strips": EngineConfig(m=4, axi_bits=128, v_words=40, line_pixels=32),
+    "large_tile_single": EngineConfig(m=4, po=8, pt=1, acc_bits=32, y_bits=48),
+    "least": EngineConfig(
+        v_words=16, w_words=16, out_tiles=16, line_pixels=16, acc_bits=16, y_bits=32
+    ),
+}
+CACHE = Path(__file__).parent.parent / "build" / ".cache" / "tests"
+
+
+@cache
+def compiled(name: str) -> csim.Engine:
+    """Return the compiled engine of a variant."""
+    with tempfile.TemporaryDirectory() as folder:
+        emit_engine(Path(folder), ENGINES[name], TargetConfig())
+        return csim.build(Path(folder), CACHE)
+
+
+def fitting(graph: Graph, engine: EngineConfig) -> Schedule | None:
+    """Return the schedule of a graph; None when it is too large for the engine."""
+    try:
+        return schedule(graph, engine)
+    except ScheduleError:
+        return None
+
+
+def layer_cases(name: str, count: int, first: int = 0) -> list[tuple[Graph, Schedule]]:
+    """Return `count` random one-layer graphs that fit a variant, and their schedules."""
+    engine = ENGINES[name]
+    cases: list[tuple[Graph, Schedule]] = []
+    seed = first + 10_000 * list(ENGINES).index(name)
+    while len(cases) < count:
+        graph = random_layer_graph(seed, engine.m)
+        plan = fitting(graph, engine)
+        if plan is not None:
+            cases.append((graph, plan))
+        seed += 1
+    return cases
+
+
+def chain_case(seed: int, num_layers: int) -> Graph:
+    """Return the first random chain for F(2,3) from `seed` on that has `num_layers` layers."""
+    graph = random_chain_graph(seed, 2)
+    while len(graph.layers) != num_layers:
+        seed += 1
+        graph = random_chain_graph(seed, 2)
+    return graph

@@ -1,0 +1,549 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled C++ against the interpreter, and against everything that can be damaged.
+
+The ladder's rung "interpreter = C++" climbs here: random layers and chains on every engine variant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codegen import abi
+from codegen.abi import OpCode, Status, layer_fields
+from codegen.emit import emit_data
+from codegen.interpret import interpret
+from codegen.ir import INPUT, Graph, Layer, LayerMaps, Op, TensorType
+from codegen.layout import pack_features
+from codegen.program import layer_words, parse_layer, program_words
+from codegen.schedule import Schedule, schedule
+from sim import csim
+from tests.engines import ENGINES, chain_case, compiled, fitting, layer_cases
+from tests.ladder import random_chain_graph, random_images
+from winnow.blocking import bias_beats
+from winnow.compare import require_equal
+from winnow.errors import GraphError, MismatchError, ToolError
+from winnow.fixed_point import IntArray
+
+LAYERS_PER_ENGINE = 80
+CHAINS_PER_ENGINE = 6
+PATTERN = 0xA5C3965A3CF00F69  # what memory holds before a run
+
+
+def climb(name: str, graph: Graph, plan: Schedule, images: IntArray) -> None:
+    require_equal(interpret(graph, images), csim.run(compiled(name), plan, images))
+
+
+# --- interpreter = C++ ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_random_layers_equal_the_interpreter(name: str) -> None:
+    for seed, (graph, plan) in enumerate(layer_cases(name, LAYERS_PER_ENGINE)):
+        climb(name, graph, plan, random_images(graph, seed, 2))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_random_chains_equal_the_interpreter(name: str) -> None:
+    climbed = 0
+    for seed in range(400):
+        graph = random_chain_graph(seed, ENGINES[name].m)
+        plan = fitting(graph, ENGINES[name])
+        if plan is not None:
+            climb(name, graph, plan, random_images(graph, seed, 3))
+            climbed += 1
+        if climbed == CHAINS_PER_ENGINE:
+            return
+    assert name == "least", "only the least engine may reject most chains"
+    assert climbed > 0
+
+
+def test_random_layers_cover_what_the_engine_can_do() -> None:
+    """The seeds follow from the variant alone, so this sees the cases of the tests above."""
+    cases = [(name, *case) for name in ENGINES for case in layer_cases(name, LAYERS_PER_ENGINE)]
+    assert len(cases) >= 500
+    cuts = set()
+    for _, _, plan in cases:
+        blocking = plan.layers[0].blocking
+        cuts.add((blocking.strip_rows < blocking.rows, blocking.strip_groups < blocking.groups))
+    assert cuts == {(False, False), (True, False), (False, True), (True, True)}
+    layers = [graph.layers[0] for _, graph, _ in cases]
+    shapes = [plan.layers[0].shape for _, _, plan in cases]
+    for name in ENGINES:
+        assert {shape.op for n, _, p in cases if n == name for shape in [p.layers[0].shape]} == {
+            op.value for op in Op
+        }
+    assert {shape.keep for shape in shapes} == set(range(1, 9))
+    assert {(shape.op, shape.wide_weights) for shape in shapes} == {
+        (op.value, wide) for op in Op for wide in (False, True)
+    }
+    assert {(layer.op, layer.pool, layer.raw) for layer in layers} == {
+        (Op.WINOGRAD, False, False),
+        (Op.WINOGRAD, True, False),
+        (Op.POINTWISE, False, False),
+        (Op.DENSE, False, False),
+        (Op.DENSE, False, True),
+    }
+
+
+def pointwise(kind: TensorType, weight: IntArray, **changes: object) -> Graph:
+    """Return a graph of one pointwise layer on the finest grids; `changes` are its fields."""
+    output = TensorType(len(weight), kind.height, kind.width, 8, True, kind.exponent)
+    layer = Layer(
+        name="layer",
+        op=Op.POINTWISE,
+        source=INPUT,
+        m=1,
+        weight=weight.astype(np.int64),
+        bias=np.zeros(len(weight), dtype=np.int64),
+        v_exponent=np.array([kind.exponent]),
+        weight_exponent=np.array([0]),
+        v_bits=8,
+        weight_bits=8,
+        keep=8,
+        acc_exponent=kind.exponent,
+        pool=False,
+        raw=False,
+        output=output,
+    )
+    return Graph(kind, (replace(layer, **changes),))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["default", "large_tile_single"])
+@pytest.mark.parametrize("y_shift", [0, 1, 30, 39, 40, 41, 48, 62])
+def test_output_shifts_beyond_the_accumulator_equal_the_interpreter(
+    name: str, y_shift: int
+) -> None:
+    """Sums of up to 38 bits; a shift of more than y_bits gives zero, half to even."""
+    kind = TensorType(3, 5, 5, 8, True, 0)
+    weight = np.array([[1, 0, 0], [0, -1, 0], [0, 0, 1]])
+    output = TensorType(3, 5, 5, 8, True, y_shift - 31)
+    bias = np.array([0, 2**31 - 1, -(2**31)])
+    graph = pointwise(kind, weight, acc_exponent=-31, output=output, bias=bias)
+    climb(name, graph, schedule(graph, ENGINES[name]), random_images(graph, y_shift, 4))
+
+
+@pytest.mark.parametrize("name", ["default", "large_tile"])
+@pytest.mark.parametrize("v_shift", [0, 1, 8, 9, 15])
+def test_operand_shifts_beyond_the_feature_equal_the_interpreter(name: str, v_shift: int) -> None:
+    kind = TensorType(8, 4, 4, 8, True, 0)
+    graph = pointwise(kind, 99 * np.eye(8), v_exponent=np.array([v_shift]))
+    climb(name, graph, schedule(graph, ENGINES[name]), random_images(graph, v_shift, 4))
+
+
+@pytest.mark.parametrize("name", ["default", "least"])
+def test_largest_packed_sums_do_not_disturb_their_neighbour(name: str) -> None:
+    """Two products of +-127 * 127 fill acc_bits = 16; both tiles of a pair take every sign."""
+    kind = TensorType(2, 12, 12, 8, True, 0)
+    weight = np.array([[127, 127], [-127, -127], [127, -127], [1, 0]])
+    graph = pointwise(kind, weight, output=TensorType(4, 12, 12, 8, True, 8))
+    images = np.random.default_rng(0).choice([-128, -127, -1, 0, 127], size=(4, *kind.shape))
+    climb(name, graph, schedule(graph, ENGINES[name]), images)
+
+
+def test_images_run_alone_and_together_alike() -> None:
+    graph = chain_case(40, 4)
+    plan = schedule(graph, ENGINES["default"])
+    images = random_images(graph, 1, 5)
+    together = csim.run(compiled("default"), plan, images)
+    for number in range(5):
+        alone = csim.run(compiled("default"), plan, images[number : number + 1])
+        require_equal({name: maps[number : number + 1] for name, maps in together.items()}, alone)
+
+
+def test_images_of_another_shape_or_range_are_rejected() -> None:
+    graph = chain_case(40, 4)
+    plan = schedule(graph, ENGINES["default"])
+    images = random_images(graph, 1, 2)
+    with pytest.raises(GraphError, match=r"feature maps must be .* each, got an array of 2x"):
+        csim.run(compiled("default"), plan, images[:, :, 1:])
+    with pytest.raises(GraphError, match=r"feature maps must be in .*\.\.300"):
+        csim.run(compiled("default"), plan, np.where(images == images.max(), 300, images))
+
+
+# --- damage -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Network:
+    """A scheduled chain, its data files in `folder`, and what every layer must give."""
+
+    plan: Schedule
+    folder: Path
+    images: IntArray
+    expected: LayerMaps
+
+    @property
+    def words(self) -> list[int]:
+        return [int(word) for word in program_words(self.plan)]
+
+    def execute(self, words: list[int]) -> csim.Outcome:
+        """Run another program on the same data; TimeoutError when it does not end."""
+        (self.folder / "program.bin").write_bytes(np.array(words, dtype="<u8").tobytes())
+        region = self.plan.input
+        sizes = (self.plan.feature_words, region.base, region.words)
+        content = pack_features(region.tensor, self.images).tobytes()
+        with time_limit(20):
+            return csim.execute(compiled("default"), self.folder, content, sizes)
+
+    def require_stopped(self, outcome: csim.Outcome, layers_run: int) -> None:
+        """Layers before the failure are right; the memory of the others is as it was."""
+        assert outcome.layers_run == layers_run
+        done = [plan.name for plan in self.plan.layers][:layers_run]
+        maps = csim.layer_maps(self.plan, outcome.memory)
+        if done:
+            require_equal({n: self.expected[n] for n in done}, {n: maps[n] for n in done})
+        first = self.plan.layers[layers_run].result.base
+        untouched = np.ascontiguousarray(outcome.memory).view("<u8")[:, first:]
+        assert untouched.size
+        assert (untouched == PATTERN).all()
+
+
+@contextlib.contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"the engine did not end within {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Network:
+    graph = chain_case(7, 4)
+    plan = schedule(graph, ENGINES["default"])
+    emit_data(tmp_path, plan)
+    images = random_images(graph, 5, 2)
+    return Network(plan, tmp_path, images, interpret(graph, images))
+
+
+def seal(words: list[int], start: int, length: int) -> None:
+    """Write the checksum of the header or descriptor at `start`."""
+    words[start + length - 1] = abi.checksum(words[start : start + length - 1])
+
+
+def descriptor(layer: int) -> slice:
+    start = abi.HEADER_WORDS + layer * abi.LAYER_WORDS
+    return slice(start, start + abi.LAYER_WORDS)
+
+
+def test_intact_program_runs(network: Network) -> None:
+    outcome = network.execute(network.words)
+    assert (outcome.status, outcome.layers_run) == (Status.OK, 4)
+    require_equal(network.expected, csim.layer_maps(network.plan, outcome.memory))
+
+
+BAD_HEADERS = [
+    (0, 1, True, Status.BAD_MAGIC),
+    (0, 1, False, Status.BAD_MAGIC),
+    (0, 1 << 32, True, Status.BAD_VERSION),
+    (0, 1 << 33, False, Status.BAD_VERSION),
+    (0, 1 << 50, False, Status.BAD_CHECKSUM),
+    (1, 1 << 5, False, Status.BAD_CHECKSUM),
+    (1, 1 << 5, True, Status.WRONG_ENGINE),
+    (1, 1 << 63, True, Status.WRONG_ENGINE),
+    (0, 4 << 48, True, Status.BAD_LAYER_COUNT),  # 4 layers become 0
+    (0, (4 ^ 257) << 48, True, Status.BAD_LAYER_COUNT),
+    (0, (4 ^ 0xFFFF) << 48, True, Status.BAD_LAYER_COUNT),
+    (7, 1, False, Status.BAD_CHECKSUM),
+]
+
+
+@pytest.mark.parametrize(("word", "bits", "sealed", "status"), BAD_HEADERS)
+def test_damaged_header_stops_before_the_first_layer(
+    network: Network, word: int, bits: int, sealed: bool, status: Status
+) -> None:
+    words = network.words
+    words[word] ^= bits
+    if sealed:
+        seal(words, 0, abi.HEADER_WORDS)
+    outcome = network.execute(words)
+    assert outcome.status is status
+    network.require_stopped(outcome, 0)
+
+
+@pytest.mark.parametrize("layer", range(4))
+def test_flipped_bit_in_a_descriptor_keeps_earlier_layers(network: Network, layer: int) -> None:
+    words = network.words
+    words[descriptor(layer).start + 3] ^= 1 << 17
+    outcome = network.execute(words)
+    assert outcome.status is Status.BAD_CHECKSUM
+    network.require_stopped(outcome, layer)
+
+
+ENGINE = ENGINES["default"]
+BAD_FIELDS = {
+    **{("op", value): Status.BAD_OPCODE for value in (len(OpCode), 255)},
+    **dict.fromkeys(
+        [
+            ("keep", 0),
+            ("keep", 9),
+            ("sub_rows", 0),
+            ("steps", 0),
+            ("steps", ENGINE.w_words + 1),
+            ("blocks", 0),
+            ("rows", 0),
+            ("groups", 0),
+            ("strip_rows", 0),
+            ("strip_groups", 0),
+            ("strip_groups", (ENGINE.line_pixels - 2) // (ENGINE.m * ENGINE.pt) + 1),
+            ("groups_full", 0),
+            ("num_strips", 0),
+            ("strip_beats", 0),
+            ("v_words", ENGINE.v_words + 1),
+            ("out_tiles", ENGINE.out_tiles + 1),
+            ("v_limit", 128),
+        ],
+        Status.BAD_SIZE,
+    ),
+}
+
+
+@pytest.mark.parametrize(("field", "value"), BAD_FIELDS)
+def test_illegal_descriptor_stops_at_its_layer(network: Network, field: str, value: int) -> None:
+    words = network.words
+    place = descriptor(1)
+    assert network.plan.layers[1].shape.op == "winograd"
+    values = parse_layer(ENGINE, np.array(words[place], dtype=np.uint64))
+    words[place] = layer_words(ENGINE, values | {field: value})
+    outcome = network.execute(words)
+    assert outcome.status is BAD_FIELDS[field, value]
+    network.require_stopped(outcome, 1)
+
+
+def test_every_status_is_provoked() -> None:
+    provoked = {status for *_, status in BAD_HEADERS} | set(BAD_FIELDS.values())
+    assert provoked == set(Status) - {Status.OK}
+
+
+def test_every_single_bit_flip_of_a_program_is_reported(network: Network) -> None:
+    rng = np.random.default_rng(1)
+    clean = network.words
+    for _ in range(200):
+        words = list(clean)
+        word, bit = int(rng.integers(len(words))), int(rng.integers(64))
+        words[word] ^= 1 << bit
+        outcome = network.execute(words)
+        assert outcome.status is not Status.OK, (word, bit)
+        layer = (word - abi.HEADER_WORDS) // abi.LAYER_WORDS
+        network.require_stopped(outcome, max(0, layer))
+
+
+def test_random_words_are_no_program(network: Network) -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        words = [int(w) for w in rng.integers(0, 2**64, size=len(network.words), dtype=np.uint64)]
+        outcome = network.execute(words)
+        assert outcome.status is Status.BAD_MAGIC
+        network.require_stopped(outcome, 0)
+
+
+def test_flipped_bias_is_seen_at_its_channel(network: Network) -> None:
+    plan = network.plan.layers[-1]
+    assert plan.values["raw"] == 1
+    weights = bytearray((network.folder / "weights.bin").read_bytes())
+    weights[plan.weight_base * ENGINE.axi_bits // 8 + 4] ^= 1  # lowest bit of bias 1
+    (network.folder / "weights.bin").write_bytes(weights)
+    outcome = network.execute(network.words)
+    want = int(network.expected[plan.name][0, 1, 0, 0])
+    with pytest.raises(MismatchError) as caught:
+        require_equal(network.expected, csim.layer_maps(network.plan, outcome.memory))
+    size = network.expected[plan.name].size
+    assert str(caught.value) == (
+        f"layer '{plan.name}': image 0, channel 1, y 0, x 0 must be {want}, got {want ^ 1}; "
+        f"2 of {size} values differ"
+    )
+
+
+@pytest.mark.parametrize("layer", range(4))
+def test_flipped_weight_is_seen_in_its_layer(network: Network, layer: int) -> None:
+    """Every low nibble and every index of the layer changes; the biases do not."""
+    plan = network.plan.layers[layer]
+    damaged = plan.packed.copy()
+    damaged[:, bias_beats(ENGINE) :] ^= 0x55
+    path, start = network.folder / "weights.bin", plan.weight_base * ENGINE.axi_bits // 8
+    content = path.read_bytes()
+    path.write_bytes(content[:start] + damaged.tobytes() + content[start + damaged.size :])
+    outcome = network.execute(network.words)
+    assert outcome.status is Status.OK
+    with pytest.raises(MismatchError, match=f"layer '{plan.name}': image 0, "):
+        require_equal(network.expected, csim.layer_maps(network.plan, outcome.memory))
+
+
+def test_changed_golden_value_is_named(network: Network) -> None:
+    name = network.plan.layers[1].name
+    golden = {n: maps.copy() for n, maps in network.expected.items()}
+    golden[name][1, 0, 0, 0] += 1
+    outcome = network.execute(network.words)
+    want = int(golden[name][1, 0, 0, 0])
+    message = f"layer '{name}': image 1, channel 0, y 0, x 0 must be {want}, got {want - 1}; 1 of"
+    with pytest.raises(MismatchError, match=re.escape(message)):
+        require_equal(golden, csim.layer_maps(network.plan, outcome.memory))
+
+
+def test_missing_weights_are_an_illegal_access(network: Network) -> None:
+    path = network.folder / "weights.bin"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(MismatchError, match=r"csim stopped with code 3: .*port weights: bad read"):
+        network.execute(network.words)
+
+
+def test_too_little_feature_memory_is_an_illegal_access(network: Network) -> None:
+    (network.folder / "program.bin").write_bytes(program_words(network.plan).tobytes())
+    content = pack_features(network.plan.input.tensor, network.images).tobytes()
+    sizes = (network.plan.feature_words - 1, 0, network.plan.input.words)
+    with pytest.raises(MismatchError, match=r"code 3: .*port results: bad write at word"):
+        csim.execute(compiled("default"), network.folder, content, sizes)
+
+
+def test_run_names_the_layer_that_failed() -> None:
+    """A schedule for another engine never reaches a layer; a bad field does."""
+    graph = chain_case(7, 4)
+    images = random_images(graph, 0, 1)
+    other = schedule(graph, replace(ENGINE, w_words=300))
+    match = r"stopped at layer '\w+_0' with status 3: the program was scheduled for an engine with"
+    with pytest.raises(MismatchError, match=match):
+        csim.run(compiled("default"), other, images)
+    plan = schedule(graph, ENGINE)
+    last = replace(plan.layers[-1], values=plan.layers[-1].values | {"keep": 0})
+    broken = replace(plan, layers=(*plan.layers[:-1], last))
+    match = rf"the engine stopped at layer '{last.name}' with status 7: a layer exceeds"
+    with pytest.raises(MismatchError, match=match):
+        csim.run(compiled("default"), broken, images)
+
+
+# --- compiling and running other binaries ---------------------------------------------------------
+
+
+def project_at(folder: Path, main: str) -> Path:
+    """Return a project whose test bench is `main` and whose top is empty."""
+    for name, text in {"src/top.cpp": "", "host/csim_main.cpp": main, "include/a.hpp": ""}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def engine_of(script: str, folder: Path) -> csim.Engine:
+    """Return an engine that is a shell script; it may write its output to "$4"."""
+    path = folder / "script"
+    path.write_text(f'#!/bin/sh\n: > "$4"\n{script}\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return csim.Engine(path)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo 'first' >&2; echo 'error: port x' >&2; exit 3", "stopped with code 3: error: port"),
+        ("exit 1", "csim stopped with code 1: no message"),
+        ("kill -SEGV $$", "csim stopped with code -11: no message"),
+        ("echo 'status 0 1'; echo 'WARNING: s contains leftover data'", "left tokens in a stream"),
+    ],
+)
+def test_binary_that_misbehaves_is_a_mismatch(tmp_path: Path, script: str, message: str) -> None:
+    with pytest.raises(MismatchError, match=message):
+        csim.execute(engine_of(script, tmp_path), tmp_path, b"", (1, 0, 1))
+
+
+def test_worst_status_of_all_images_counts(tmp_path: Path) -> None:
+    script = "echo 'status 0 4'; echo 'status 7 2'; echo 'status 0 4'; exit 2"
+    outcome = csim.execute(engine_of(script, tmp_path), tmp_path, b"", (1, 0, 1))
+    assert (outcome.status, outcome.layers_run) == (Status.BAD_SIZE, 2)
+
+
+def test_amd_stream_reports_leftover_tokens(tmp_path: Path) -> None:
+    main = (
+        "#include <cstdio>\n#include <fstream>\n#include <hls_stream.h>\n"
+        "int main(int, char** argv) {\n"
+        "  std::ofstream output(argv[4]);\n"
+        '  std::puts("status 0 1");\n'
+        "  hls::stream<int> stream;\n"
+        "  stream.write(1);\n"
+        "}\n"
+    )
+    engine = csim.build(project_at(tmp_path / "p", main), tmp_path / "cache")
+    with pytest.raises(MismatchError, match=r"csim left tokens in a stream: .*leftover data"):
+        csim.execute(engine, tmp_path, b"", (1, 0, 1))
+
+
+def test_concurrent_builds_compile_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    run = csim.subprocess.run
+
+    def counting(*args: object, **options: object) -> object:
+        calls.append(args)
+        return run(*args, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(csim.subprocess, "run", counting)
+    project = project_at(tmp_path / "p", "int main() {}\n")
+    with ThreadPoolExecutor(4) as pool:
+        engines = list(pool.map(lambda _: csim.build(project, tmp_path / "cache"), range(4)))
+    assert len(set(engines)) == len(calls) == 1
+    assert os.access(engines[0].binary, os.X_OK)
+
+
+def test_cache_follows_the_sources(tmp_path: Path) -> None:
+    project = project_at(tmp_path / "p", "int main() {}\n")
+    first = csim.build(project, tmp_path / "cache")
+    (project / "include" / "a.hpp").write_text("// changed\n")
+    second = csim.build(project, tmp_path / "cache")
+    assert first != second
+    (project / "include" / "a.hpp").write_text("")
+    assert csim.build(project, tmp_path / "cache") == first
+
+
+def test_compile_error_keeps_its_log_and_no_binary(tmp_path: Path) -> None:
+    project = project_at(tmp_path / "p", "int main() { return missing; }\n")
+    with pytest.raises(ToolError, match=r"g\+\+ failed on '.*p' with exit code 1; see") as caught:
+        csim.build(project, tmp_path / "cache")
+    assert caught.value.exit_code == 1
+    assert caught.value.command.startswith("g++ -std=c++14")
+    assert caught.value.log is not None
+    assert "was not declared" in caught.value.log.read_text()
+    assert not list((tmp_path / "cache").rglob("csim"))
+
+
+def test_missing_compiler_and_headers_name_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = project_at(tmp_path / "p", "int main() {}\n")
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        with pytest.raises(ToolError, match=r"g\+\+ is missing; install it with: apt-get install"):
+            csim.build(project, tmp_path / "cache")
+    monkeypatch.setattr(csim.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ToolError, match=r"ap_int\.h is missing .* run: make setup"):
+        csim.build(project, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_generated_code_compiles_without_warnings(name: str) -> None:
+    log = (compiled(name).binary.parent / "compile.log").read_text()
+    command, *rest = log.splitlines()
+    assert command.startswith(f"g++ {' '.join(csim.FLAGS)}")
+    assert {"-Wall", "-Wextra"} <= set(csim.FLAGS)
+    assert rest == []
+
+
+def test_descriptor_fields_are_all_read_by_the_engine() -> None:
+    """A field that no header mentions would be dead weight in every program."""
+    headers = Path(__file__).parent.parent / "hls_templates" / "include" / "winnow"
+    text = "\n".join(path.read_text(encoding="utf-8") for path in headers.glob("*.hpp"))
+    unread = [f.name for f in layer_fields(ENGINE) if not re.search(rf"\blayer\.{f.name}\b", text)]
+    assert unread == []
