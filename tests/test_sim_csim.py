@@ -287,30 +287,29 @@ def test_flipped_bit_in_a_descriptor_keeps_earlier_layers(network: Network, laye
 
 
 ENGINE = ENGINES["default"]
+BAD_SIZES = [
+    ("keep", 0),
+    ("keep", 9),
+    ("sub_rows", 0),
+    ("steps", 0),
+    ("steps", ENGINE.w_words + 1),
+    ("blocks", 0),
+    ("rows", 0),
+    ("groups", 0),
+    ("strip_rows", 0),
+    ("strip_groups", 0),
+    ("strip_groups", (ENGINE.line_pixels - 2) // (ENGINE.m * ENGINE.pt) + 1),
+    ("groups_full", 0),
+    ("num_strips", 0),
+    ("strip_beats", 0),
+    ("v_words", ENGINE.v_words + 1),
+    ("out_tiles", ENGINE.out_tiles + 1),
+    ("v_limit", 128),
+]
 BAD_FIELDS = {
-    **{("op", value): Status.BAD_OPCODE for value in (len(OpCode), 255)},
-    **dict.fromkeys(
-        [
-            ("keep", 0),
-            ("keep", 9),
-            ("sub_rows", 0),
-            ("steps", 0),
-            ("steps", ENGINE.w_words + 1),
-            ("blocks", 0),
-            ("rows", 0),
-            ("groups", 0),
-            ("strip_rows", 0),
-            ("strip_groups", 0),
-            ("strip_groups", (ENGINE.line_pixels - 2) // (ENGINE.m * ENGINE.pt) + 1),
-            ("groups_full", 0),
-            ("num_strips", 0),
-            ("strip_beats", 0),
-            ("v_words", ENGINE.v_words + 1),
-            ("out_tiles", ENGINE.out_tiles + 1),
-            ("v_limit", 128),
-        ],
-        Status.BAD_SIZE,
-    ),
+    ("op", len(OpCode)): Status.BAD_OPCODE,
+    ("op", 255): Status.BAD_OPCODE,
+    **dict.fromkeys(BAD_SIZES, Status.BAD_SIZE),
 }
 
 

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program and the contract it follows: fields, checksums, signatures, registers."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codegen import abi
+from codegen.abi import checksum, engine_signature, layer_fields
+from codegen.program import header_words, layer_words, parse_layer, program_words
+from codegen.schedule import schedule
+from tests.engines import ENGINES, chain_case, layer_cases
+from winnow.engine import EngineConfig
+
+words64 = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=40)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_fields_do_not_overlap_and_leave_the_checksum_alone(name: str) -> None:
+    taken: set[int] = set()
+    for field in layer_fields(ENGINES[name]):
+        first = field.word * 64 + field.low
+        bits = set(range(first, first + field.bits * field.count))
+        assert not bits & taken, field.name
+        assert field.is_array or field.low + field.bits <= 64, f"{field.name} straddles two words"
+        taken |= bits
+    assert max(taken) < (abi.LAYER_WORDS - 1) * 64
+
+
+def test_names_of_fields_are_unique() -> None:
+    names = [field.name for field in layer_fields(EngineConfig())]
+    assert len(set(names)) == len(names)
+
+
+def test_fields_hold_what_the_limits_allow() -> None:
+    of = {field.name: field for field in layer_fields(EngineConfig())}
+    assert 2 ** of["y_shift"].bits > abi.MAX_Y_SHIFT
+    assert 2 ** of["v_shift"].bits > abi.MAX_V_SHIFT
+    assert 2 ** of["sum_shift"].bits > abi.MAX_SUM_SHIFT
+    assert max(abi.OpCode) < 2 ** of["op"].bits
+    assert set(abi.STATUS_TEXT) == set(abi.Status)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_parsing_a_program_gives_the_schedule_back(name: str) -> None:
+    engine = ENGINES[name]
+    for _, plan in layer_cases(name, 20):
+        words = program_words(plan)
+        assert len(words) == abi.HEADER_WORDS + abi.LAYER_WORDS
+        assert parse_layer(engine, words[abi.HEADER_WORDS :]) == plan.layers[0].values
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_any_value_of_a_field_survives(name: str) -> None:
+    engine = ENGINES[name]
+    rng = np.random.default_rng(0)
+    for style in ("random", "low", "high"):
+        values = {}
+        for field in layer_fields(engine):
+            low = -(1 << field.bits - 1) if field.signed else 0
+            high = low + (1 << field.bits) - 1
+            pick = {"random": rng.integers(low, high + 1, size=field.count)}
+            numbers = pick.get(style, np.full(field.count, low if style == "low" else high))
+            values[field.name] = tuple(numbers.tolist()) if field.is_array else int(numbers[0])
+        assert parse_layer(engine, np.array(layer_words(engine, values), np.uint64)) == values
+
+
+def test_header_tells_host_and_engine_what_they_need() -> None:
+    plan = schedule(chain_case(0, 4), EngineConfig())
+    words = header_words(plan)
+    assert words[0] & 0xFFFFFFFF == 0x57494E4F
+    assert words[0] >> 32 & 0xFFFF == abi.VERSION
+    assert words[0] >> 48 == 4
+    assert words[1] == engine_signature(EngineConfig())
+    assert words[2:6] == [0, plan.input.words, plan.feature_words, plan.weight_beats]
+    assert words[6] == 0
+    assert words[7] == checksum(words[:7])
+
+
+def test_every_descriptor_ends_with_its_checksum() -> None:
+    words = [int(word) for word in program_words(schedule(chain_case(0, 4), EngineConfig()))]
+    for layer in range(4):
+        start = abi.HEADER_WORDS + layer * abi.LAYER_WORDS
+        body = words[start : start + abi.LAYER_WORDS - 1]
+        assert words[start + abi.LAYER_WORDS - 1] == checksum(body)
+        assert any(body)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("keep", 16), ("keep", -1), ("low", -(2**15) - 1), ("high", 2**15)]
+)
+def test_value_beyond_its_field_is_our_bug(name: str, value: int) -> None:
+    values = layer_cases("default", 1)[0][1].layers[0].values
+    with pytest.raises(AssertionError, match=f"descriptor field {name} = {value} exceeds"):
+        layer_words(EngineConfig(), values | {name: value})
+
+
+@settings(deadline=None)
+@given(words64)
+def test_checksum_sees_every_single_bit_flip(words: list[int]) -> None:
+    right = checksum(words)
+    assert 0 <= right < 2**64
+    for place in range(len(words)):
+        for bit in (0, 1, 31, 62, 63):
+            flipped = [*words[:place], words[place] ^ 1 << bit, *words[place + 1 :]]
+            assert checksum(flipped) != right
+
+
+@settings(deadline=None)
+@given(words64, st.data())
+def test_checksum_sees_swapped_neighbours(words: list[int], data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(words) - 1))
+    pair = [1, *words]
+    pair[place], pair[place + 1] = pair[place + 1], pair[place]
+    same = pair[place] == pair[place + 1]
+    difference = pair[place] ^ pair[place + 1]
+    symmetric = difference in (0, 2**64 - 1)  # the only words a rotation by one keeps
+    assert (checksum(pair) == checksum([1, *words])) == (same or symmetric)
+
+
+def test_checksum_of_known_words() -> None:
+    assert checksum([]) == 0
+    assert checksum([1, 2, 4]) == 4 ^ (2 ^ 1 << 1) << 1
+    assert checksum([1 << 63, 0]) == 1
+
+
+def test_signature_tells_engines_apart() -> None:
+    """Word lengths are left out: a program does not rely on them."""
+    base = EngineConfig()
+    changes = {
+        "m": 4,
+        "po": 8,
+        "pt": 1,
+        "axi_bits": 128,
+        "v_words": 513,
+        "w_words": 257,
+        "out_tiles": 255,
+        "line_pixels": 1024,
+    }
+    engines = [base, *(replace(base, **{key: value}) for key, value in changes.items())]
+    signatures = [engine_signature(engine) for engine in engines]
+    assert len(set(signatures)) == len(engines)
+    assert all(0 <= signature < 2**64 for signature in signatures)
+    rest = {f.name for f in fields(EngineConfig)} - set(changes)
+    assert rest == {"acc_bits", "y_bits"}
+    assert engine_signature(replace(base, acc_bits=32, y_bits=48)) == signatures[0]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(16, 4096), st.integers(16, 4096), st.integers(16, 4096), st.integers(16, 4096))
+def test_signature_differs_for_other_buffers(v: int, w: int, out: int, line: int) -> None:
+    base = EngineConfig()
+    other = EngineConfig(v_words=v, w_words=w, out_tiles=out, line_pixels=line)
+    assert (engine_signature(base) == engine_signature(other)) == (base == other)
+
+
+def test_registers_do_not_overlap_and_are_aligned() -> None:
+    ends = 0x10  # the control registers of AXI4-Lite come first
+    for argument in sorted(abi.ARGUMENTS, key=lambda a: a.offset):
+        assert argument.offset >= ends, argument.name
+        assert argument.offset % 4 == 0
+        ends = argument.offset + argument.bits // 8
+    assert [a.name for a in abi.ARGUMENTS] == [
+        "program",
+        "weights",
+        "features",
+        "results",
+        "status",
+    ]
