@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from codegen.check import RAW_BITS
 from codegen.ir import INPUT, Graph, Layer, Op, TensorType
 from quant.build import load_quantized
 from quant.data import INPUT_BITS, INPUT_EXPONENT
@@ -25,8 +26,6 @@ from winnow.config import Config
 from winnow.errors import LoweringError
 from winnow.fixed_point import IntArray, int_range
 from winnow.srbs import max_keep
-
-RAW_BITS = 32
 
 
 @dataclass(frozen=True)

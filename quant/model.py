@@ -21,9 +21,9 @@ from quant.winograd_layer import Dense, TapLayer, WinogradConv2d
 from winnow.blocking import DENSE, WINOGRAD, LayerShape
 from winnow.config import Config, QuantizeConfig
 from winnow.errors import ConfigError
+from winnow.srbs import SUB_ROW
 
 FC = "fc"
-MAX_KEEP = 8
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def layer_shapes(config: Config, bits: Mapping[str, int]) -> dict[str, LayerShap
     spec = net_spec(config)
     shapes = {}
     for number, conv in enumerate(spec.convs, start=1):
-        keep = MAX_KEEP if number <= config.prune.skip else config.prune.keep
+        keep = SUB_ROW if number <= config.prune.skip else config.prune.keep
         shapes[conv.name] = LayerShape(
             WINOGRAD,
             conv.in_channels,
@@ -87,7 +87,7 @@ def layer_shapes(config: Config, bits: Mapping[str, int]) -> dict[str, LayerShap
             conv.pool,
         )
     shapes[FC] = LayerShape(
-        DENSE, spec.channels, NUM_CLASSES, spec.edge, spec.edge, MAX_KEEP, bits[FC], False
+        DENSE, spec.channels, NUM_CLASSES, spec.edge, spec.edge, SUB_ROW, bits[FC], False
     )
     return shapes
 

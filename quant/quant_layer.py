@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
 from brevitas.quant_tensor import IntQuantTensor
-from torch import Tensor, nn
+from torch import Tensor
 
 from quant.quantizers import (
     AccumulatorBias,
@@ -109,8 +109,3 @@ class QuantDense(QuantTapLayer, Dense):
     def __init__(self, operands: int, out_channels: int, widths: Widths) -> None:
         Dense.__init__(self, operands, out_channels)
         self.add_quantizers(widths)
-
-
-def is_quantized(layer: nn.Module) -> bool:
-    """Tell whether a layer carries quantizers."""
-    return isinstance(layer, QuantTapLayer)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The full digits recipe: accuracy, sparsity, mixed widths and time, as the project promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from quant.build import Build
+from quant.stages import STAGES, run_stage
+from winnow.artefact import Record
+from winnow.config import load_config
+
+MAX_LOSS = 1.0  # percentage points between fp32 and quantized
+MIN_ACCURACY = 97.0
+MAX_SECONDS = 240
+
+
+@pytest.mark.slow
+def test_digits_recipe_keeps_its_promises(root: Path, tmp_path: Path) -> None:
+    build = Build(load_config(root / "configs/digits.toml"), tmp_path, torch.device("cpu"))
+    for stage in STAGES.values():
+        run_stage(stage, build)
+    numbers = {name: Record.load(tmp_path / f"{name}.json", "").numbers for name in STAGES}
+    fp32, quantized = numbers["train"]["fp32_accuracy"], numbers["qat"]["quantized_accuracy"]
+    assert quantized >= MIN_ACCURACY
+    assert quantized >= fp32 - MAX_LOSS
+    keep = numbers["prune"]["keep"]
+    assert all(keep[name] == 2 for name in ("conv2", "conv3", "conv4"))
+    assert len(set(numbers["bits"]["bits"].values())) >= 2
+    assert sum(stage["seconds"] for stage in numbers.values()) < MAX_SECONDS
