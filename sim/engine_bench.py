@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cocotb bench of the engine: everything through AXI4-Lite and AXI4 memory, nothing else.
+
+Loaded by the simulator. `+bench=FILE` names a JSON file with
+
+    data      folder of program.bin, weights.bin, memory.json
+    golden    .npz with `images` [n, c, h, w] and `layer.<name>` [n, c, h, w]
+    images    how many images to run
+    stall     percent of cycles in which a channel is stalled
+    seed      of the stalls
+    results   file for the cycles per image, as JSON
+
+The RTL may come from openhls or be exported by Vitis HLS: only documented pins are used.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import cocotb
+import numpy as np
+from cocotb.clock import Clock
+from cocotb.handle import SimHandleBase
+from cocotb.triggers import RisingEdge
+
+from codegen.abi import ARGUMENTS, HEADER_WORDS, LAYER_WORDS, Status, checksum
+from codegen.ir import TensorType
+from codegen.layout import pack_features, unpack_features
+from sim.axi import SLVERR, Memory, ReadSlave, Region, Registers, Stall, WriteSlave
+from winnow.compare import require_equal
+
+CONTROL, GLOBAL_INTERRUPT, INTERRUPT_ENABLE, INTERRUPT_STATUS = 0x00, 0x04, 0x08, 0x0C
+START, DONE, IDLE = 1, 2, 4
+PROGRAM, WEIGHTS, FEATURES = 0x1000_0000, 0x2000_0000, 0x4000_0000
+OFFSETS = {argument.name: argument.offset for argument in ARGUMENTS}
+RESET_CYCLES = 8
+WATCHDOG_CYCLES = 50_000
+
+
+class Setup:
+    """The job of the run, from the JSON file."""
+
+    def __init__(self) -> None:
+        job = json.loads(Path(str(cocotb.plusargs["bench"])).read_text())
+        folder = Path(job["data"])
+        self.memory_map = json.loads((folder / "memory.json").read_text())
+        self.program = (folder / "program.bin").read_bytes()
+        self.weights = (folder / "weights.bin").read_bytes()
+        with np.load(job["golden"], allow_pickle=False) as golden:
+            self.arrays = {name: golden[name] for name in golden.files}
+        self.images: int = job["images"]
+        self.stall: int = job["stall"]
+        self.seed: int = job["seed"]
+        self.results = Path(job["results"])
+
+    @staticmethod
+    def tensor(region: dict[str, Any]) -> TensorType:
+        """Return the type of a region of memory.json."""
+        return TensorType(*region["shape"], region["bits"], region["signed"], region["exponent"])
+
+    def image_bytes(self, index: int) -> bytes:
+        """Return an image as the engine reads it."""
+        region = self.memory_map["input"]
+        image = self.arrays["images"][index : index + 1].astype(np.int64)
+        return pack_features(self.tensor(region), image).tobytes()
+
+    def expected(self, index: int) -> dict[str, np.ndarray]:
+        """Return every layer's golden map of an image, [1, c, h, w]."""
+        names = self.memory_map["layers"]
+        return {n: self.arrays[f"layer.{n}"][index : index + 1].astype(np.int64) for n in names}
+
+
+class Bench:
+    """Clock, reset, registers and the memory behind the four masters."""
+
+    def __init__(self, dut: SimHandleBase, setup: Setup, stall: int) -> None:
+        self.dut, self.setup = dut, setup
+        self.features = Region(FEATURES, bytearray(setup.memory_map["feature_words"] * 8))
+        self.program = Region(PROGRAM, bytearray(setup.program))
+        self.weights = Region(WEIGHTS, bytearray(setup.weights))
+        self.memory = Memory([self.program, self.weights, self.features])
+        masters = enumerate((ReadSlave, ReadSlave, ReadSlave, WriteSlave))
+        self.slaves = [
+            kind(dut, f"gmem{i}", self.memory, Stall(stall, setup.seed + i)) for i, kind in masters
+        ]
+        self.registers = Registers(dut, dut.ap_clk)
+        self.cycles = 0
+        self.last_beat = 0
+
+    async def start(self) -> None:
+        """Start the clock and the memory, reset, write the pointers."""
+        Clock(self.dut.ap_clk, 2, "step").start()
+        cocotb.start_soon(self._serve())
+        await self.reset()
+
+    async def reset(self) -> None:
+        """Reset the engine and write the pointers."""
+        self.dut.ap_rst_n.value = 0
+        for _ in range(RESET_CYCLES):
+            await RisingEdge(self.dut.ap_clk)
+        for slave in self.slaves:
+            slave.reset()
+        self.dut.ap_rst_n.value = 1
+        for _ in range(RESET_CYCLES):
+            await RisingEdge(self.dut.ap_clk)
+        pointers = {"program": PROGRAM, "weights": WEIGHTS, "features": FEATURES}
+        for name, address in (pointers | {"results": FEATURES}).items():
+            await self.registers.write(OFFSETS[name], address & 0xFFFF_FFFF)
+            await self.registers.write(OFFSETS[name] + 4, address >> 32)
+        await self.registers.write(GLOBAL_INTERRUPT, 1)
+        await self.registers.write(INTERRUPT_ENABLE, 1)
+
+    async def _serve(self) -> None:
+        edge = RisingEdge(self.dut.ap_clk)
+        before = 0
+        while True:
+            await edge
+            self.cycles += 1
+            if self.dut.ap_rst_n.value:
+                for slave in self.slaves:
+                    slave.step()
+            beats = sum(slave.beats for slave in self.slaves)
+            if beats != before:
+                before, self.last_beat = beats, self.cycles
+
+    def load_image(self, index: int) -> None:
+        """Fill the feature memory with a pattern and put an image in its place."""
+        words = len(self.features.data) // 8
+        self.features.data[:] = bytes((0x5A ^ (i * 37)) & 0xFF for i in range(8)) * words
+        image = self.setup.image_bytes(index)
+        first = self.setup.memory_map["input"]["base"] * 8
+        self.features.data[first : first + len(image)] = image
+
+    async def run(self) -> int:
+        """Start the engine and wait for its interrupt; return the cycles in between."""
+        await self.registers.write(CONTROL, START)
+        return await self.wait()
+
+    async def wait(self) -> int:
+        """Wait for the interrupt; AssertionError when no beat moves for long."""
+        started = self.last_beat = self.cycles
+        while not self.dut.interrupt.value:
+            await RisingEdge(self.dut.ap_clk)
+            idle = self.cycles - self.last_beat
+            assert idle < WATCHDOG_CYCLES, f"the engine hangs: no AXI beat for {idle} cycles"
+        cycles = self.cycles - started
+        assert await self.registers.read(CONTROL) & DONE, "interrupt without the done bit"
+        await self.registers.write(INTERRUPT_STATUS, 1)
+        return cycles
+
+    async def status(self) -> tuple[Status, int]:
+        """Return (status code, layers that ran)."""
+        word = await self.registers.read(OFFSETS["status"])
+        return Status(word & 0xFF), word >> 8 & 0xFFFF
+
+    def check_layers(self, index: int) -> None:
+        """Compare every layer's map in memory with the golden one."""
+        actual = {}
+        memory = np.frombuffer(bytes(self.features.data), dtype=np.uint8)[None]
+        for name, region in self.setup.memory_map["layers"].items():
+            first = region["base"] * 8
+            part = memory[:, first : first + region["words"] * 8]
+            actual[name] = unpack_features(self.setup.tensor(region), part)
+        require_equal(self.setup.expected(index), actual)
+
+    async def check_image(self, index: int) -> int:
+        """Run one image and compare every layer; return the cycles."""
+        self.load_image(index)
+        cycles = await self.run()
+        assert await self.status() == (Status.OK, len(self.setup.memory_map["layers"]))
+        self.check_layers(index)
+        return cycles
+
+    def edit_program(self, word: int, value: int) -> None:
+        """Replace a 64-bit word of the program and repair the checksum of its record."""
+        words = [
+            int.from_bytes(self.program.data[i : i + 8], "little")
+            for i in range(0, len(self.program.data), 8)
+        ]
+        words[word] = value
+        in_header = word < HEADER_WORDS
+        first = 0 if in_header else word - (word - HEADER_WORDS) % LAYER_WORDS
+        last = first + (HEADER_WORDS if in_header else LAYER_WORDS) - 1
+        words[last] = checksum(words[first:last])
+        self.program.data[:] = b"".join(w.to_bytes(8, "little") for w in words)
+
+
+async def make_bench(dut: SimHandleBase, stall: int | None = None) -> Bench:
+    """Return a started bench."""
+    setup = Setup()
+    bench = Bench(dut, setup, setup.stall if stall is None else stall)
+    await bench.start()
+    return bench
+
+
+@cocotb.test()
+async def network_equals_the_model(dut: SimHandleBase) -> None:
+    """Every layer's map of every image equals the golden model."""
+    bench = await make_bench(dut)
+    started, first = time.monotonic(), bench.cycles
+    cycles = [await bench.check_image(i) for i in range(bench.setup.images)]
+    rate = (bench.cycles - first) / (time.monotonic() - started)
+    bench.setup.results.write_text(
+        json.dumps({"cycles": cycles, "cycles_per_second": round(rate)}) + "\n"
+    )
+
+
+@cocotb.test()
+async def reset_in_mid_run_recovers(dut: SimHandleBase) -> None:
+    """A run that is cut off by reset leaves nothing behind that disturbs the next."""
+    bench = await make_bench(dut)
+    for delay in (50, 400, 1500):
+        bench.load_image(0)
+        await bench.registers.write(CONTROL, START)
+        for _ in range(delay):
+            await RisingEdge(dut.ap_clk)
+        await bench.reset()
+        assert await bench.registers.read(CONTROL) & IDLE
+    await bench.check_image(0)
+
+
+@cocotb.test()
+async def start_while_busy_is_harmless(dut: SimHandleBase) -> None:
+    """A second start during a run causes at most one more run of the same program."""
+    bench = await make_bench(dut)
+    bench.load_image(0)
+    await bench.registers.write(CONTROL, START)
+    for _ in range(100):
+        await RisingEdge(dut.ap_clk)
+    assert not await bench.registers.read(CONTROL) & IDLE
+    await bench.registers.write(CONTROL, START)
+    await bench.wait()
+    bench.check_layers(0)
+    while not await bench.registers.read(CONTROL) & IDLE:
+        await RisingEdge(dut.ap_clk)
+    bench.check_layers(0)
+
+
+@cocotb.test()
+async def corrupt_program_ends_with_its_status(dut: SimHandleBase) -> None:
+    """Every damage of the program has its code, and the next good program runs."""
+    bench = await make_bench(dut)
+    good = bytes(bench.program.data)
+    word0 = int.from_bytes(good[:8], "little")
+    word8 = int.from_bytes(good[64:72], "little")
+    cases = (
+        (0, word0 ^ 1, Status.BAD_MAGIC),
+        (0, word0 ^ (1 << 32), Status.BAD_VERSION),
+        (1, 0, Status.WRONG_ENGINE),
+        (0, word0 & ~(0xFFFF << 48), Status.BAD_LAYER_COUNT),
+        (8, word8 | 0xFF, Status.BAD_OPCODE),
+    )
+    for word, value, status in cases:
+        bench.program.data[:] = good
+        bench.edit_program(word, value)
+        bench.load_image(0)
+        await bench.run()
+        assert (await bench.status())[0] is status, f"word {word} = {value:#x}"
+    bench.program.data[:] = good
+    bench.program.data[100] ^= 4
+    await bench.run()
+    assert (await bench.status())[0] is Status.BAD_CHECKSUM
+    bench.program.data[:] = good
+    await bench.check_image(0)
+
+
+@cocotb.test()
+async def memory_errors_are_reported(dut: SimHandleBase) -> None:
+    """Error responses and addresses without memory end the run with the error register set."""
+    bench = await make_bench(dut)
+    error_offset = bench.setup.memory_map["registers"].get("axi_error")
+    assert error_offset is not None, "memory.json names no axi_error register"
+    for region in (bench.weights, bench.features):
+        region.error = SLVERR
+        bench.load_image(0)
+        await bench.run()
+        assert await bench.registers.read(error_offset) != 0
+        region.error = 0
+    await bench.registers.write(OFFSETS["weights"], 0x7000_0000)
+    bench.load_image(0)
+    await bench.run()
+    assert await bench.registers.read(error_offset) != 0
+    await bench.reset()
+    assert await bench.registers.read(error_offset) == 0
+    await bench.check_image(0)

