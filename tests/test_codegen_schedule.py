@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schedules: memory without overlap, buffers respected, and every reason to reject a layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from codegen.check import check_graph, worst_case_sums
+from codegen.ir import Graph, Layer, Op, TensorType
+from codegen.schedule import Schedule, schedule
+from tests.engines import ENGINES, layer_cases
+from tests.ladder import random_chain_graph, random_layer_graph
+from winnow.cycles import layer_cycles
+from winnow.engine import EngineConfig
+from winnow.errors import ScheduleError
+
+ENGINE = EngineConfig()
+
+
+def plans() -> list[tuple[EngineConfig, Graph, Schedule]]:
+    layers = [
+        (ENGINES[name], graph, plan) for name in ENGINES for graph, plan in layer_cases(name, 25)
+    ]
+    chains = [
+        (ENGINES[name], graph, schedule(graph, ENGINES[name]))
+        for name in ("default", "large_tile")
+        for graph in [random_chain_graph(seed, ENGINES[name].m) for seed in range(25)]
+    ]
+    return layers + chains
+
+
+def words_of(tensor: TensorType) -> int:
+    groups = -(-tensor.channels // 8)
+    return groups * (4 if tensor.bits == 32 else tensor.height * tensor.width)
+
+
+def test_maps_fill_memory_without_overlap() -> None:
+    for _, graph, plan in plans():
+        regions = [plan.input, *(layer.result for layer in plan.layers)]
+        tensors = [graph.input, *(layer.output for layer in graph.layers)]
+        first = 0
+        for region, tensor in zip(regions, tensors, strict=True):
+            assert (region.base, region.tensor, region.words) == (first, tensor, words_of(tensor))
+            first += region.words
+        assert plan.feature_words == first
+
+
+def test_weights_follow_each_other() -> None:
+    for _, _, plan in plans():
+        first = 0
+        for layer in plan.layers:
+            assert layer.weight_base == layer.values["weight_base"] == first
+            beats = layer.packed.shape[0] * layer.packed.shape[1]
+            assert layer.values["strip_beats"] == beats
+            assert layer.packed.shape[2] * 8 == plan.engine.axi_bits
+            first += beats
+        assert plan.weight_beats == first
+
+
+def test_layers_read_the_map_of_their_source() -> None:
+    graph = next(
+        g
+        for g in (random_chain_graph(seed, 2) for seed in range(100))
+        if len({layer.source for layer in g.layers}) < len(g.layers)
+    )
+    plan = schedule(graph, ENGINE)
+    places = {"input": plan.input} | {layer.name: layer.result for layer in plan.layers}
+    for layer, planned in zip(graph.layers, plan.layers, strict=True):
+        assert planned.source == places[layer.source]
+        assert planned.values["feature_base"] == planned.source.base
+        assert planned.values["result_base"] == planned.result.base
+
+
+def test_descriptors_respect_the_buffers_and_agree_with_the_strips() -> None:
+    for engine, _, plan in plans():
+        for layer in plan.layers:
+            v = layer.values
+            strips = list(layer.blocking.strips())
+            assert v["steps"] == v["sub_rows"] * v["keep"] <= engine.w_words
+            assert v["v_words"] == v["groups_full"] * v["sub_rows"] <= engine.v_words
+            assert v["out_tiles"] <= engine.out_tiles
+            assert v["v_words"] >= max(s.num_groups for s in strips) * v["sub_rows"]
+            assert v["num_strips"] == len(strips)
+            assert v["num_banks"] == len(strips) * -(-layer.shape.out_channels // 8)
+            assert v["groups_last_both"] == strips[-1].num_groups
+            by_place = {(s.row + s.rows, s.group + s.groups): s.num_groups for s in strips}
+            last_column = (v["strip_rows"], v["groups"])
+            last_row = (v["rows"], v["strip_groups"])
+            assert by_place[last_column] == v["groups_last_column"]
+            assert by_place[last_row] == v["groups_last_row"]
+            assert layer.cycles.total == layer_cycles(engine, layer.shape).total
+        assert plan.total_cycles == sum(layer.cycles.total for layer in plan.layers)
+
+
+def test_linear_runs_add_up_to_the_map() -> None:
+    seen = set()
+    for engine, _, plan in plans():
+        for layer in plan.layers:
+            v, op = layer.values, layer.shape.op
+            pixels = layer.shape.height * layer.shape.width
+            full, tail, count = v["full_words"], v["tail_words"], v["num_strips"]
+            if op == "pointwise":
+                assert full * (count - 1) + tail == pixels
+                assert v["out_full_words"] * (count - 1) + v["out_tail_words"] == pixels
+                assert 0 < tail <= full == v["strip_words"] == v["out_strip_words"]
+            elif op == "dense":
+                assert full == engine.num_lanes == v["plane_words"]
+                assert full * (v["sub_rows"] - 1) + tail == layer.source.words
+                assert 0 < tail <= full
+            else:
+                assert full == tail == 0
+                assert v["plane_words"] == pixels
+            seen.add((op, count > 1))
+    assert {("pointwise", True), ("pointwise", False), ("dense", False)} <= seen
+
+
+def test_numbers_of_a_layer_reach_its_descriptor() -> None:
+    for engine, graph, plan in plans():
+        for layer, planned in zip(graph.layers, plan.layers, strict=True):
+            v = planned.values
+            source = graph.type_of(layer.source)
+            taps = range(engine.num_lanes)
+            pick = taps if layer.op is Op.WINOGRAD else [0] * engine.num_lanes
+            assert v["v_shift"] == tuple(int(layer.v_exponent[t]) - source.exponent for t in pick)
+            assert v["sum_shift"] == tuple(
+                int(layer.v_exponent[t] + layer.weight_exponent[t]) - layer.acc_exponent
+                for t in pick
+            )
+            assert v["v_limit"] == 2 ** (layer.v_bits - 1) - 1
+            assert (v["raw"], v["pool"]) == (layer.raw, layer.pool)
+            assert v["in_signed"] == source.signed
+            if not layer.raw:
+                assert (v["low"], v["high"]) == layer.output.bounds
+                assert v["y_shift"] == layer.output.exponent - layer.acc_exponent
+
+
+# --- rejections ---------------------------------------------------------------------------------
+
+
+def layer_of(op: Op, **wanted: Any) -> Graph:
+    """Return the first random graph whose layer has this op and these fields."""
+    for seed in range(500):
+        graph = random_layer_graph(seed, 2)
+        layer = graph.layers[0]
+        if layer.op is op and all(getattr(layer, k) == value for k, value in wanted.items()):
+            return graph
+    raise AssertionError("no such layer")
+
+
+def change(graph: Graph, **fields: Any) -> Graph:
+    changed = replace(graph, layers=(replace(graph.layers[0], **fields),))
+    check_graph(changed)
+    return changed
+
+
+def rejection(graph: Graph, engine: EngineConfig) -> str:
+    with pytest.raises(ScheduleError) as caught:
+        schedule(graph, engine)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_another_tile_size_is_rejected() -> None:
+    graph = layer_of(Op.WINOGRAD)
+    assert rejection(graph, EngineConfig(m=4)) == (
+        "layer 'layer' uses F(2,3), the engine is F(4,3); set engine.m = 2 or quantize again"
+    )
+    schedule(layer_of(Op.DENSE), EngineConfig(m=4))  # which has no transform
+
+
+def wide_layer(channels: int) -> Graph:
+    """Return a pointwise layer over `channels` channels, all weights 1."""
+    kind = TensorType(channels, 2, 2, 8, False, 0)
+    layer: Layer = layer_of(Op.POINTWISE).layers[0]
+    changed = replace(
+        layer,
+        weight=np.ones((1, channels), dtype=np.int64),
+        bias=np.zeros(1, dtype=np.int64),
+        v_exponent=np.array([1]),
+        weight_exponent=np.array([0]),
+        acc_exponent=0,
+        v_bits=8,
+        weight_bits=2,
+        keep=8,
+        output=TensorType(1, 2, 2, 8, False, 4),
+    )
+    graph = Graph(kind, (changed,))
+    check_graph(graph)
+    return graph
+
+
+def test_too_many_channels_are_one_line_that_names_the_buffer() -> None:
+    schedule(wide_layer(256), ENGINE)
+    message = rejection(wide_layer(257), ENGINE)
+    assert message.startswith(
+        "layer 'layer': one block needs 33 sub-rows x keep 8 = 264 words of a W bank, "
+        "engine.w_words is 256; raise engine.w_words"
+    )
+    deep = EngineConfig(w_words=4096, v_words=100)
+    schedule(wide_layer(800), deep)
+    message = rejection(wide_layer(801), deep)
+    assert message.startswith(
+        "layer 'layer': one tile group needs 101 words of a V bank, engine.v_words is 100; raise"
+    )
+
+
+def bounded_graphs() -> list[Graph]:
+    """Random layers whose accumulators need 36 bits or more, on a grid finer than it must be."""
+    graphs = [random_layer_graph(seed, 2) for seed in range(60)]
+    fine = []
+    for graph in graphs:
+        layer = graph.layers[0]
+        finer = max(0, 36 - worst_case_sums(layer)[1].bit_length() - 1)
+        if not layer.raw and finer <= 16:
+            fine.append(change(graph, acc_exponent=layer.acc_exponent - finer))
+    return fine
+
+
+@pytest.mark.parametrize(("key", "low", "high"), [("acc_bits", 16, 32), ("y_bits", 32, 48)])
+def test_word_lengths_are_exactly_those_of_the_worst_case(key: str, low: int, high: int) -> None:
+    """The bound of the checker, which shares no code with the scheduler, decides both limits."""
+    rejected = set()
+    for graph in bounded_graphs():
+        layer = graph.layers[0]
+        largest_sum, largest_y = worst_case_sums(layer)
+        if key == "acc_bits" and layer.op is Op.DENSE:
+            continue  # its sum is spread over the lanes
+        needed = (largest_sum if key == "acc_bits" else largest_y).bit_length() + 1
+        schedule(graph, replace(ENGINE, **{key: min(high, max(low, needed))}))
+        if needed > low:
+            assert rejection(graph, replace(ENGINE, **{key: needed - 1})) == (
+                f"layer 'layer': its largest sum needs {needed} bits, engine.{key} is "
+                f"{needed - 1}; raise engine.{key}, or use fewer channels, kept weights or bits"
+            )
+            rejected.add(layer.op)
+    assert rejected == set(Op) - ({Op.DENSE} if key == "acc_bits" else set())
+
+
+@pytest.mark.parametrize(
+    ("what", "limit"), [("V shift", 15), ("sum shift", 31), ("output shift", 62)]
+)
+def test_shifts_beyond_the_engine_are_rejected(what: str, limit: int) -> None:
+    """The output may be shifted by all that a graph may hold; the others have smaller fields."""
+
+    def shifted(by: int) -> Graph:
+        graph = wide_layer(1)
+        if what == "V shift":
+            return change(graph, v_exponent=np.array([by]))
+        if what == "sum shift":
+            return change(graph, weight_exponent=np.array([by - 1]))
+        return change(graph, output=replace(graph.layers[0].output, exponent=by))
+
+    tall = replace(ENGINE, y_bits=48)
+    schedule(shifted(limit), tall)
+    if what != "output shift":
+        assert rejection(shifted(limit + 1), tall) == (
+            f"layer 'layer': {what} must be at most {limit}, got {limit + 1}; its exponents are "
+            f"too far apart, calibrate the layer again"
+        )
+
+
+def test_map_beyond_a_descriptor_field_is_rejected() -> None:
+    graph = wide_layer(1)
+    layer = graph.layers[0]
+    tall = Graph(
+        replace(graph.input, height=65536, width=1),
+        (replace(layer, output=replace(layer.output, height=65536, width=1)),),
+    )
+    check_graph(tall)
+    assert rejection(tall, ENGINE) == (
+        "layer 'layer': height (input rows (winograd)) must be at most 65535, got 65536; "
+        "use a smaller map"
+    )
+
+
+def test_too_many_layers_are_rejected() -> None:
+    graph = wide_layer(1)
+    layers = tuple(replace(graph.layers[0], name=f"layer{n}") for n in range(257))
+    assert rejection(replace(graph, layers=layers), ENGINE) == (
+        "graph: a program holds at most 256 layers, got 257"
+    )
+    assert len(schedule(replace(graph, layers=layers[:256]), ENGINE).layers) == 256
+
+
+def test_rejection_names_the_layer_of_a_chain() -> None:
+    graph = random_chain_graph(0, 2)
+    for seed in range(100):
+        graph = random_chain_graph(seed, 2)
+        steps = [plan.blocking.steps for plan in schedule(graph, ENGINE).layers]
+        if steps[0] <= 16 < max(steps):
+            break
+    first = next(n for n, s in enumerate(steps) if s > 16)
+    message = rejection(graph, replace(ENGINE, w_words=16))
+    assert message.startswith(f"layer '{graph.layers[first].name}': one block needs ")
