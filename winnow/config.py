@@ -73,7 +73,7 @@ class DistillConfig:
 
     temperature: float = real(3.0, low=0.1, high=100.0)
     soft: float = real(0.3, low=0.0, high=1.0)
-    hint: float = real(0.03, low=0.0, high=100.0)
+    hint: float = real(0.003, low=0.0, high=100.0)
 
 
 @dataclass(frozen=True)
