@@ -141,7 +141,9 @@ def _instance_names(calls: Sequence[Call]) -> list[str]:
     seen: Counter[str] = Counter()
     names = []
     for call in calls:
-        names.append(f"{call.process}_{seen[call.process]}" if total[call.process] > 1 else call.process)
+        names.append(
+            f"{call.process}_{seen[call.process]}" if total[call.process] > 1 else call.process
+        )
         seen[call.process] += 1
     return names
 
@@ -162,6 +164,8 @@ class _Builder:
     def add(self, instance: str, module: Module, actuals: Sequence[Actual]) -> None:
         places = dict(zip(module.formals, actuals, strict=True))
         for port in module.ports:
+            if port.name in self.nets[instance]:
+                continue  # a start or done token
             found = _split(port.name, module.formals)
             if found is None:
                 self.add_local(instance, port)
@@ -180,10 +184,36 @@ class _Builder:
         self.nets[instance][port.name] = f"{memory}_{match.group(2)}"
         self.memory_ports[memory].append(port)
 
+    def add_done_channels(
+        self, modules: Mapping[str, Module], calls: Sequence[Call], names: Sequence[str]
+    ) -> list[Fifo]:
+        """Let the control process wait for every process that has a done port."""
+        fifos = []
+        for call, name in zip(calls, names, strict=True):
+            if any(port.name == "done" for port in modules[call.process].ports):
+                self.nets[name]["done"] = f"{name}_done_in"
+                self.nets[CONTROL][f"{call.process}_done"] = f"{name}_done_out"
+                fifos.append(Fifo(f"{name}_done", 1, 2))
+        return fifos
+
+    def add_control(self, control: Module) -> tuple[Port, ...]:
+        """Connect the control process; return its scalar results."""
+        nets = self.nets[CONTROL]
+        for name in ("start", "done"):
+            nets[name] = f"{CONTROL}_{name}"
+        local = [port for port in control.ports if port.name not in nets]
+        channels = [port for port in local if _split(port.name, control.formals) is not None]
+        results = tuple(port for port in local if port not in channels)
+        for port in results:
+            nets[port.name] = f"{port.name}_result"
+        actuals = [Actual(formal, 0) for formal in control.formals]
+        self.add(CONTROL, Module(CONTROL, control.formals, tuple(channels)), actuals)
+        return results
+
     def local_memories(self) -> tuple[Memory, ...]:
         memories = []
         for name, ports in self.memory_ports.items():
-            roles = {port.name.rsplit("_", 2)[-2] + "_" + port.name.rsplit("_", 1)[-1]: port for port in ports}
+            roles = {"_".join(port.name.rsplit("_", 2)[1:]): port for port in ports}
             if roles.keys() != {"rd_req", "rd_resp", "wr_req"}:
                 raise HlsError(f"RAM '{name}' must be both read and written by its process")
             memories.append(Memory(name, roles["rd_resp"].width, roles["rd_req"].width))
@@ -250,31 +280,10 @@ def build_netlist(
     """
     builder = _Builder(arrays, depths)
     names = _instance_names(calls)
-    done = {
-        f"{call.process}_done": name
-        for call, name in zip(calls, names, strict=True)
-        if any(port.name == "done" for port in modules[call.process].ports)
-    }
-    fifos = []
+    fifos = builder.add_done_channels(modules, calls, names)
     for call, name in zip(calls, names, strict=True):
-        module = modules[call.process]
-        plain = tuple(port for port in module.ports if port.name != "done")
-        builder.add(name, Module(module.name, module.formals, plain), call.actuals)
-    special = {*done, "start", "done"}
-    local = {port.name for port in control.ports} - special
-    formals = tuple(name for name in control.formals)
-    used = [p for p in control.ports if p.name in local and _split(p.name, formals) is not None]
-    builder.add(CONTROL, Module(CONTROL, formals, tuple(used)), [Actual(f, 0) for f in formals])
-    results = tuple(p for p in control.ports if p.name in local and p not in used)
-    for port in results:
-        builder.nets[CONTROL][port.name] = f"{port.name}_result"
-    for name, instance in done.items():
-        builder.nets[instance]["done"] = f"{instance}_done_in"
-        builder.nets[CONTROL][name] = f"{instance}_done_out"
-        fifos.append(Fifo(f"{instance}_done", 1, 2))
-    for name in ("start", "done"):
-        builder.nets[CONTROL][name] = f"{CONTROL}_{name}"
-
+        builder.add(name, modules[call.process], call.actuals)
+    results = builder.add_control(control)
     banks, axi_ports = [], []
     for actual, links in builder.links.items():
         roles = {link.role for link in links}

@@ -190,8 +190,4 @@ def _cocotb_result(log: Path, results: Path) -> CocotbResult:
         raise MismatchError(f"cocotb: {names} failed: {reason}; see '{log}'")
     numbers = json.loads(results.read_text()) if results.is_file() else {}
     passed = tuple(name for name, outcome in rows if outcome == "PASS")
-    return CocotbResult(
-        passed, numbers.get("cycles", []), numbers.get("cycles_per_second", 0), log
-    )
-
-
+    return CocotbResult(passed, numbers.get("cycles", []), numbers.get("cycles_per_second", 0), log)

@@ -47,9 +47,7 @@ def content_hash(files: Iterable[Path], *options: str) -> str:
 
 def run(command: Sequence[str], log: Path, what: str) -> None:
     """Run a build command; raises ToolError that names the log when it fails."""
-    result = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment()
-    )
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(" ".join(command) + "\n" + result.stdout + result.stderr)
     if result.returncode != 0:

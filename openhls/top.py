@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the top module: processes, FIFOs, banks, memories, AXI masters and the register file.
+
+Netlist + Interface -> SystemVerilog text. The library modules it instantiates are in `rtl/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from openhls.errors import HlsError
+from openhls.interface import FIRST_ARGUMENT, WORD_BYTES, Interface
+from openhls.netlist import AxiPort, Netlist
+
+HERE = Path(__file__).resolve().parent
+LIBRARY = HERE / "rtl"
+BANK_PORTS = ("w_acquire", "wr_req", "w_release", "r_acquire", "rd_req", "rd_resp", "r_release")
+RAM_PORTS = ("rd_req", "rd_resp", "wr_req")
+LITE_PINS = (
+    "AWADDR AWVALID AWREADY WDATA WSTRB WVALID WREADY BRESP BVALID BREADY "
+    "ARADDR ARVALID ARREADY RDATA RRESP RVALID RREADY"
+).split()
+REQUEST_BITS = 64
+
+
+@dataclass(frozen=True)
+class Net:
+    """A ready/valid net."""
+
+    name: str
+    width: int
+
+
+@dataclass(frozen=True)
+class Master:
+    """An AXI master: its bundle, its port, and the argument word of its base address."""
+
+    bundle: str
+    port: AxiPort
+    word: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A scalar result: its name and its argument word."""
+
+    name: str
+    word: int
+
+
+def _nets(netlist: Netlist) -> list[Net]:
+    nets = [Net("control_start", 1), Net("control_done", 1)]
+    for fifo in netlist.fifos:
+        nets += [Net(f"{fifo.name}_in", fifo.width), Net(f"{fifo.name}_out", fifo.width)]
+    for bank in netlist.banks:
+        widths = {"wr_req": bank.width + bank.address_bits, "rd_resp": bank.width}
+        widths["rd_req"] = bank.address_bits
+        nets += [Net(f"{bank.name}_{port}", widths.get(port, 1)) for port in BANK_PORTS]
+    for memory in netlist.memories:
+        widths = {"wr_req": memory.width + memory.address_bits, "rd_resp": memory.width}
+        nets += [
+            Net(f"{memory.name}_{port}", widths.get(port, memory.address_bits))
+            for port in RAM_PORTS
+        ]
+    for axi in netlist.axi_ports:
+        roles = {"aw": REQUEST_BITS, "w": axi.width, "b": 1}
+        if not axi.writes:
+            roles = {"ar": REQUEST_BITS, "r": axi.width}
+        nets += [Net(f"{axi.name}_{role}", width) for role, width in roles.items()]
+    nets += [Net(f"{port.name}_result", port.width) for port in netlist.results]
+    return nets
+
+
+def axi_error_offset(interface: Interface) -> int:
+    """Return the offset of the read-only register with one error bit per AXI master."""
+    return interface.end_offset
+
+
+def render_top(top: str, netlist: Netlist, interface: Interface) -> str:
+    """Return the top module; raises HlsError when a port has no register or no user."""
+    words = {register.name: register.word for register in interface.registers}
+    by_name = {port.name: port for port in netlist.axi_ports}
+    unused = interface.masters.keys() - by_name.keys()
+    if unused:
+        raise HlsError(f"port '{min(unused)}' is used by no process")
+    results = [port for port in netlist.results if port.name in words]
+    if len(results) != len(netlist.results):
+        lost = next(port.name for port in netlist.results if port.name not in words)
+        raise HlsError(f"result '{lost}' must have an s_axilite register")
+    error_word = (axi_error_offset(interface) - FIRST_ARGUMENT) // WORD_BYTES
+    pointers = {words[name] + i for name in interface.masters for i in range(2)}
+    writable = "".join("1" if w in pointers else "0" for w in reversed(range(error_word + 1)))
+    end = FIRST_ARGUMENT + WORD_BYTES * (error_word + 1)
+    context: dict[str, Any] = {
+        "top": top,
+        "netlist": netlist,
+        "nets": _nets(netlist),
+        "masters": [
+            Master(bundle, by_name[name], words[name])
+            for name, bundle in sorted(interface.masters.items(), key=lambda item: item[1])
+        ],
+        "results": [Result(port.name, words[port.name]) for port in results],
+        "words": error_word + 1,
+        "error_word": error_word,
+        "writable": writable,
+        "address_bits": (end - 1).bit_length(),
+        "lite_pins": LITE_PINS,
+        "bank_ports": BANK_PORTS,
+        "ram_ports": RAM_PORTS,
+    }
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("top.sv.j2").render(context)
