@@ -189,3 +189,8 @@ ARGUMENTS = (
     Argument("results", 0x34, 64, "address of the feature maps, for writing"),
     Argument("status", 0x40, 32, "how the run ended, read only"),
 )
+
+# Added by openhls behind the arguments; RTL exported by Vitis HLS has no such register.
+AXI_ERROR = Argument(
+    "axi_error", 0x48, 32, "bit i: master gmem<i> saw an error response, read only"
+)

@@ -106,7 +106,7 @@ def memory_map(schedule: Schedule) -> dict[str, Any]:
         "feature_words": schedule.feature_words,
         "input": _region(schedule.input),
         "layers": {plan.name: _region(plan.result) for plan in schedule.layers},
-        "registers": {a.name: a.offset for a in abi.ARGUMENTS},
+        "registers": {a.name: a.offset for a in (*abi.ARGUMENTS, abi.AXI_ERROR)},
         "status": {status.name.lower(): status.value for status in abi.Status},
     }
 

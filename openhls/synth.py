@@ -78,9 +78,7 @@ class ModuleUse:
 def _resources(cells: Mapping[str, int]) -> Resources:
     lut = ff = dsp = bram = 0.0
     for cell, count in cells.items():
-        if re.fullmatch(r"LUT[1-6]", cell):
-            lut += count
-        elif cell.startswith("SRL"):
+        if re.fullmatch(r"LUT[1-6]", cell) or cell.startswith("SRL"):
             lut += count
         elif re.match(r"RAM(32|64|128|256)", cell):
             lut += count * {"RAM32M": 4, "RAM64M": 4, "RAM32X1D": 2, "RAM64X1D": 2}.get(cell, 4)

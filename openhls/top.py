@@ -21,9 +21,10 @@ LIBRARY = HERE / "rtl"
 BANK_PORTS = ("w_acquire", "wr_req", "w_release", "r_acquire", "rd_req", "rd_resp", "r_release")
 RAM_PORTS = ("rd_req", "rd_resp", "wr_req")
 LITE_PINS = (
-    "AWADDR AWVALID AWREADY WDATA WSTRB WVALID WREADY BRESP BVALID BREADY "
-    "ARADDR ARVALID ARREADY RDATA RRESP RVALID RREADY"
-).split()
+    *("AWADDR", "AWVALID", "AWREADY", "WDATA", "WSTRB", "WVALID", "WREADY"),
+    *("BRESP", "BVALID", "BREADY", "ARADDR", "ARVALID", "ARREADY"),
+    *("RDATA", "RRESP", "RVALID", "RREADY"),
+)
 REQUEST_BITS = 64
 
 

@@ -19,6 +19,11 @@ from cocotb.triggers import RisingEdge
 OKAY, SLVERR, DECERR = 0, 2, 3
 PAGE_BYTES = 4096
 MAX_OUTSTANDING = 16
+PINS = (
+    *("AWADDR", "AWVALID", "AWREADY", "WDATA", "WSTRB", "WVALID", "WREADY"),
+    *("BVALID", "BREADY", "BRESP", "ARADDR", "ARVALID", "ARREADY"),
+    *("RDATA", "RVALID", "RREADY", "RRESP"),
+)
 
 
 class AxiError(AssertionError):
@@ -248,13 +253,7 @@ class Registers:
 
     def __init__(self, dut: SimHandleBase, clock: SimHandleBase) -> None:
         self.clock = clock
-        self.pins = {
-            name: pin(dut, f"s_axi_control_{name}")
-            for name in (
-                "AWADDR AWVALID AWREADY WDATA WSTRB WVALID WREADY BVALID BREADY BRESP "
-                "ARADDR ARVALID ARREADY RDATA RVALID RREADY RRESP"
-            ).split()
-        }
+        self.pins = {name: pin(dut, f"s_axi_control_{name}") for name in PINS}
         for name in ("AWVALID", "WVALID", "BREADY", "ARVALID", "RREADY"):
             self.pins[name].value = 0
 
