@@ -264,6 +264,24 @@ def test_shifts_beyond_the_engine_are_rejected(what: str, limit: int) -> None:
         )
 
 
+@pytest.mark.parametrize("tap", [0, 7, 15])
+def test_one_tap_beyond_the_engine_is_enough(tap: int) -> None:
+    graph = layer_of(Op.WINOGRAD)
+    layer, source = graph.layers[0], graph.input
+    v_exponent = np.full(16, source.exponent)
+    v_exponent[tap] += 16
+    weight_exponent = layer.acc_exponent - v_exponent
+    far = change(graph, v_exponent=v_exponent, weight_exponent=weight_exponent)
+    assert "V shift must be at most 15, got 16" in rejection(far, ENGINE)
+    weight_exponent = layer.acc_exponent - v_exponent
+    v_exponent[tap] -= 1
+    weight_exponent[tap] += 33
+    far = change(
+        graph, v_exponent=v_exponent, weight_exponent=weight_exponent, weight=0 * layer.weight
+    )
+    assert "sum shift must be at most 31, got 32" in rejection(far, ENGINE)
+
+
 def test_map_beyond_a_descriptor_field_is_rejected() -> None:
     graph = wide_layer(1)
     layer = graph.layers[0]

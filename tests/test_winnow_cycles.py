@@ -46,6 +46,15 @@ def test_best_strips_of_the_convolution() -> None:
     assert layer_cycles(ENGINE, CONV).total == 284
 
 
+def test_larger_strips_win_a_tie() -> None:
+    shape = LayerShape(WINOGRAD, 32, 16, 12, 12, keep=1, weight_bits=8)  # 6 rows of 3 groups
+    best = best_blocking(ENGINE, shape, "conv")
+    assert (best.strip_rows, best.strip_groups) == (3, 3)
+    smaller = replace(best, strip_rows=2)
+    totals = [blocking_cycles(ENGINE, shape, b).total for b in (best, smaller)]
+    assert totals == [1320, 1320]
+
+
 def test_pointwise_by_hand() -> None:
     """128 pixels are 4 groups of 32; two blocks of 8 channels x 1 step, 16 results of 4 pixels."""
     shape = LayerShape(POINTWISE, 8, 8, 8, 16, keep=1, weight_bits=4)
