@@ -37,7 +37,7 @@ bench: $(TOML) | $(VENV) ## measure the engine against the baselines
 	@$(PY) -m sim bench $(FILES)
 
 test: | $(VENV) ## run the tests (ARGS="-m slow" for the long ones)
-	@$(PY) -m pytest -n auto $(ARGS)
+	@$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: | $(VENV) ## check style and types: ruff, mypy, clang-format
 	@$(PY) -m ruff check .

@@ -9,9 +9,10 @@ words per layer; the last word of each is a checksum.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 
+from winnow.artefact import sha256_value
 from winnow.engine import EngineConfig
 
 MAGIC = 0x57494E4F  # "WINO"
@@ -156,20 +157,8 @@ def checksum(words: Iterable[int]) -> int:
 
 
 def engine_signature(engine: EngineConfig) -> int:
-    """Return the 64-bit number that tells engines apart: every parameter the program relies on."""
-    widths = (
-        (engine.m, 4),
-        (engine.po, 4),
-        (engine.pt, 4),
-        (engine.axi_bits // 64, 4),
-        (engine.v_words, 16),
-        (engine.w_words, 16),
-        (engine.out_tiles, 16),
-    )
-    signature = 0
-    for value, bits in widths:
-        signature = (signature << bits) | value
-    return signature ^ (engine.line_pixels << 32)
+    """Return the 64-bit number that tells engines apart: a hash of every parameter."""
+    return int(sha256_value(asdict(engine))[:16], 16)
 
 
 @dataclass(frozen=True)
