@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// A ping-pong memory: two halves of DEPTH words that go from a writer to a reader and back.
+//
+// Each side takes an acquire token, accesses its half, and sends a release token; it holds at most
+// one half. The writer's token waits until a half is empty, the reader's until one is full; halves
+// change sides in order. Reads and writes accepted in the cycle of a release, or before, belong to
+// the half that is released. A half keeps the words that were not overwritten.
+//
+// Latency: a response follows its request by one cycle, an acquire token the release that permits
+// it by one. One read and one write per cycle; writes and releases by the writer are always
+// accepted. A reader's release waits while a response is held up, so that it cannot overtake a
+// read request offered in the same cycle.
+// Paths: rd_resp_rdy -> rd_req_rdy and r_release_rdy.
+// Resources: one memory of 2^ceil(log2 DEPTH) + DEPTH words (block RAM when that is large; the
+// address needs no adder), ten LUTs, six registers.
+module openhls_bank #(
+  parameter int WIDTH = 32,
+  parameter int DEPTH = 512,
+  localparam int AddrBits = DEPTH > 1 ? $clog2(DEPTH) : 1
+) (
+  input  logic                      clk,
+  input  logic                      rst,
+  output logic                      w_acquire_data,
+  output logic                      w_acquire_vld,
+  input  logic                      w_acquire_rdy,
+  input  logic [WIDTH+AddrBits-1:0] wr_req_data,  // {word, address}
+  input  logic                      wr_req_vld,
+  output logic                      wr_req_rdy,
+  input  logic                      w_release_data,
+  input  logic                      w_release_vld,
+  output logic                      w_release_rdy,
+  output logic                      r_acquire_data,
+  output logic                      r_acquire_vld,
+  input  logic                      r_acquire_rdy,
+  input  logic [AddrBits-1:0]       rd_req_data,
+  input  logic                      rd_req_vld,
+  output logic                      rd_req_rdy,
+  output logic [WIDTH-1:0]          rd_resp_data,
+  output logic                      rd_resp_vld,
+  input  logic                      rd_resp_rdy,
+  input  logic                      r_release_data,
+  input  logic                      r_release_vld,
+  output logic                      r_release_rdy
+);
+  logic [WIDTH-1:0] words[2**AddrBits+DEPTH];
+  logic [WIDTH-1:0] resp_q;
+  logic             resp_vld_q;
+  logic             w_half_q, r_half_q;  // the half that the side holds, or gets next
+  logic             w_held_q, r_held_q;
+  logic [1:0]       full_q;  // halves released by the writer, not yet by the reader
+  logic             w_release, r_release;
+
+  assign w_acquire_data = 1'b1;
+  assign w_acquire_vld  = !w_held_q && !full_q[1];
+  assign wr_req_rdy     = 1'b1;
+  assign w_release_rdy  = 1'b1;
+  assign w_release      = w_release_vld && w_release_data;
+
+  assign r_acquire_data = 1'b1;
+  assign r_acquire_vld  = !r_held_q && full_q != '0;
+  assign rd_req_rdy     = !resp_vld_q || rd_resp_rdy;
+  assign rd_resp_data   = resp_q;
+  assign rd_resp_vld    = resp_vld_q;
+  assign r_release_rdy  = rd_req_rdy;
+  assign r_release      = r_release_vld && r_release_data && r_release_rdy;
+
+  always_ff @(posedge clk) begin
+    if (rd_req_vld && rd_req_rdy) resp_q <= words[{r_half_q, rd_req_data}];
+    if (wr_req_vld) words[{w_half_q, wr_req_data[AddrBits-1:0]}] <= wr_req_data[AddrBits+:WIDTH];
+    if (rst) begin
+      resp_vld_q <= 1'b0;
+      w_half_q   <= 1'b0;
+      r_half_q   <= 1'b0;
+      w_held_q   <= 1'b0;
+      r_held_q   <= 1'b0;
+      full_q     <= '0;
+    end else begin
+      if (rd_req_rdy) resp_vld_q <= rd_req_vld;
+      w_half_q <= w_half_q ^ w_release;
+      r_half_q <= r_half_q ^ r_release;
+      w_held_q <= (w_held_q || (w_acquire_vld && w_acquire_rdy)) && !w_release;
+      r_held_q <= (r_held_q || (r_acquire_vld && r_acquire_rdy)) && !r_release;
+      full_q   <= full_q + {1'b0, w_release} - {1'b0, r_release};
+    end
+  end
+endmodule
