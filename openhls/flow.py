@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Control flow of a process: where its function is cut into ticks.
+
+A tick runs from one cut to the next. There is a cut at every loop that no inner cut breaks
+already, and before the second use of a port on the same path.
+
+    do { do { body } while (a); tail } while (b);
+ -> one cut, at the body: tick = body, then tail if !a, then the body's next tick
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from openhls import llvm
+from openhls.channels import ACCESSES, READ, RECV, ROLES, SEND, Object, Pointers, Port, Role
+
+
+@dataclass(slots=True)
+class Node:
+    """A block that may still be split."""
+
+    name: str
+    instructions: list[llvm.Instruction]
+
+    @property
+    def successors(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.instructions[-1].labels))
+
+
+def port_of(instruction: llvm.Instruction, pointers: Pointers) -> Port | None:
+    """Return the port that an instruction uses."""
+    if instruction.opcode == "store":
+        found = pointers.find(instruction.operands[1].name)
+        return None if found is None else Port(found, Role.STREAM)
+    if instruction.opcode != "call" or instruction.detail not in ACCESSES:
+        return None
+    found = pointers.find(instruction.operands[0].name)
+    if found is None:
+        return None
+    if instruction.detail in (RECV, SEND):
+        return Port(found, ROLES[llvm.literal(instruction.operands[1].name) or 0])
+    return Port(found, Role.READ_REQUEST if instruction.detail == READ else Role.WRITE_REQUEST)
+
+
+class Flow:
+    """The blocks of a function in reverse post-order, and its cuts. The first cut is the entry."""
+
+    def __init__(self, function: llvm.Function, pointers: Pointers) -> None:
+        self.pointers = pointers
+        self.nodes = {b.name: Node(b.name, list(b.instructions)) for b in function.blocks}
+        self.entry = function.blocks[0].name
+        self._drop_unreachable()
+        self.cuts = self._loop_cuts()
+
+    def _drop_unreachable(self) -> None:
+        reached = {self.entry}
+        work = [self.entry]
+        while work:
+            for target in self.nodes[work.pop()].successors:
+                if target not in reached:
+                    reached.add(target)
+                    work.append(target)
+        self.nodes = {name: node for name, node in self.nodes.items() if name in reached}
+
+    def predecessors(self) -> Mapping[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for node in self.nodes.values():
+            for target in node.successors:
+                found[target].append(node.name)
+        return found
+
+    def region(self, cut: str) -> list[str]:
+        """Return the blocks between a cut and the next ones, sources before targets."""
+        done: list[str] = []
+        seen = {cut}
+        stack = [(cut, iter(self.nodes[cut].successors))]
+        while stack:
+            name, targets = stack[-1]
+            for target in targets:
+                if target not in seen and target not in self.cuts:
+                    seen.add(target)
+                    stack.append((target, iter(self.nodes[target].successors)))
+                    break
+            else:
+                done.append(name)
+                stack.pop()
+        return done[::-1]
+
+    # Loops
+
+    def _headers(self) -> list[str]:
+        """Return the targets of backward edges, in depth-first order."""
+        state, headers = {self.entry: 1}, []
+        stack = [(self.entry, iter(self.nodes[self.entry].successors))]
+        while stack:
+            name, targets = stack[-1]
+            for target in targets:
+                if target not in state:
+                    state[target] = 1
+                    stack.append((target, iter(self.nodes[target].successors)))
+                    break
+                if state[target] == 1 and target not in headers:
+                    headers.append(target)
+            else:
+                state[name] = 2
+                stack.pop()
+        return headers
+
+    def _loop_size(self, header: str) -> int:
+        """Return how many blocks can come back to the header without passing another way in."""
+        ahead = self._reach([header], lambda name: self.nodes[name].successors, set())
+        before = self.predecessors()
+        latches = [p for p in before[header] if p in ahead and self._dominates(header, p)]
+        return len(self._reach(latches, lambda name: before[name], {header}) & ahead)
+
+    def _dominates(self, header: str, name: str) -> bool:
+        if header == self.entry:
+            return True
+        reached = self._reach([self.entry], lambda n: self.nodes[n].successors, {header})
+        return name == header or name not in reached
+
+    def _reach(self, start: Iterable[str], step, barrier: set[str]) -> set[str]:  # type: ignore[no-untyped-def]
+        seen = {name for name in start if name not in barrier}
+        work = list(seen)
+        while work:
+            for target in step(work.pop()):
+                if target not in seen and target not in barrier:
+                    seen.add(target)
+                    work.append(target)
+        return seen
+
+    def _on_cycle(self, header: str, cuts: set[str]) -> bool:
+        seen = self._reach(
+            [t for t in self.nodes[header].successors if t not in cuts],
+            lambda name: self.nodes[name].successors,
+            cuts,
+        )
+        return header in seen
+
+    def _loop_cuts(self) -> list[str]:
+        cuts = [self.entry]
+        for header in sorted(self._headers(), key=self._loop_size):
+            if header != self.entry and self._on_cycle(header, set(cuts)):
+                cuts.append(header)
+        return cuts
+
+    # Splitting
+
+    def split(self, block: str, index: int) -> str:
+        """Cut before instruction `index` of a block; return the new block's name."""
+        node = self.nodes[block]
+        name = f"{block}.{len(self.nodes)}"
+        self.nodes[name] = Node(name, node.instructions[index:])
+        jump = llvm.Instruction("br", labels=(name,), text=f"br label {name}")
+        node.instructions = [*node.instructions[:index], jump]
+        for target in self.nodes[name].successors:
+            body = self.nodes[target].instructions
+            for i, phi in enumerate(body):
+                if phi.opcode == "phi":
+                    labels = tuple(name if label == block else label for label in phi.labels)
+                    body[i] = replace(phi, labels=labels)
+        self.cuts.append(name)
+        return name
+
+    def split_conflicts(self) -> None:
+        """Add cuts until no tick can use a port twice."""
+        while True:
+            conflict = next(filter(None, map(self._conflict, self.cuts)), None)
+            if conflict is None:
+                return
+            self.split(*conflict)
+
+    def _conflict(self, cut: str) -> tuple[str, int] | None:
+        """Return the first instruction of a tick that needs a new one."""
+        used: dict[str, set[Port]] = defaultdict(set)
+        blocks = self.region(cut)
+        for block in blocks:
+            node = self.nodes[block]
+            for i, instruction in enumerate(node.instructions):
+                port = port_of(instruction, self.pointers)
+                if port is None or self.is_deferred(cut, block, i):
+                    continue
+                released = Port(port.object, Role.RELEASE)
+                after_release = port.role is not Role.RELEASE and released in used[block]
+                if port in used[block] or after_release:
+                    return block, i
+                used[block].add(port)
+            for target in node.successors:
+                used[target] |= used[block]
+        return None
+
+    def is_deferred(self, cut: str, block: str, index: int) -> bool:
+        """Tell whether an acquire can wait for the next tick: nothing of this one needs it.
+
+        An acquire in the tick of the release before it would wait for the other side, which may
+        itself wait for that release.
+        """
+        instruction = self.nodes[block].instructions[index]
+        port = port_of(instruction, self.pointers)
+        if port is None or port.role is not Role.ACQUIRE:
+            return False
+        inside = set(self.region(cut))
+        after = self._reach(
+            [t for t in self.nodes[block].successors if t in inside and t not in self.cuts],
+            lambda name: [t for t in self.nodes[name].successors if t in inside],
+            set(self.cuts),
+        )
+        later = list(self.nodes[block].instructions[index + 1 :])
+        for name in after:
+            later += self.nodes[name].instructions
+        return not any(self._touches(x, port.object) for x in later)
+
+    def _touches(self, instruction: llvm.Instruction, object_: Object) -> bool:
+        port = port_of(instruction, self.pointers)
+        return port is not None and port.object == object_

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// hls::ram for openhls: a local memory with one read and one write port.
+// A read sees every write of an earlier iteration, except when iterations both read and write the
+// memory and the written value depends on the one read: then not the iteration just before.
+#pragma once
+
+#include <openhls_channel.h>
+
+namespace hls {
+
+template <class T, int N>
+class ram {
+ public:
+  ram() {}
+  ram(const ram&) = delete;
+  ram& operator=(const ram&) = delete;
+
+  T read(unsigned address) const { return openhls::read<T>(this, N, address); }
+  void write(unsigned address, const T& x) { openhls::write(this, N, address, x); }
+
+ private:
+  char identity_;
+};
+
+}  // namespace hls

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In which pipeline stage ports may act, relative to each other.
+
+A pipeline works on several ticks at once, so the order of the C++ between two ports holds only
+where a constraint says so. It matters
+- within a tick, for a send before a receive: what is received may be the answer, so the send must
+  be a stage earlier (`split_dependent` makes it a tick earlier if the receive feeds the send);
+- for what acts on shared state: memory ports, banks, start and done tokens.
+Streams between processes need nothing else: a process that sends early changes no values.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from openhls.channels import DONE, START, Port, Role
+from openhls.flow import Flow, port_of
+from openhls.graph import Ref
+from openhls.machine import ACTIVE_SENDS, BLOCKING_RECEIVES, Machine, Order, port_key
+from openhls.translate import Translator
+
+Use = tuple[str, int]  # block, index
+_MEMORY_SENDS = (Role.READ_ADDRESS, Role.WRITE_ADDRESS, Role.WRITE_DATA)
+
+
+def answers(flow: Flow, machine: Machine) -> dict[tuple[Port, Port], Use]:
+    """Return the pairs (send, receive) of which the receive comes later in a tick, and where."""
+    found: dict[tuple[Port, Port], Use] = {}
+    for cut in flow.cuts:
+        sent: dict[str, set[Port]] = defaultdict(set)
+        for block in flow.region(cut):
+            node = flow.nodes[block]
+            for index, instruction in enumerate(node.instructions):
+                port = port_of(instruction, flow.pointers)
+                if port is None or flow.is_deferred(cut, block, index):
+                    continue
+                if port in machine.sends and port.role in ACTIVE_SENDS:
+                    sent[block].add(port)
+                elif port in machine.receives and port.role in BLOCKING_RECEIVES:
+                    for earlier in sent[block]:
+                        found.setdefault((earlier, port), (block, index))
+            for target in node.successors:
+                sent[target] |= sent[block]
+    return found
+
+
+def _feeds(machine: Machine) -> dict[Port, set[str]]:
+    """Return, per sending port, the keys of the ports whose tokens can influence it."""
+    graph = machine.graph
+    memo: dict[Port, set[str]] = {}
+    for port, pairs in machine.sends.items():
+        keys: set[str] = set()
+        seen: set[Ref] = set()
+        work = [ref for pair in pairs for ref in pair]
+        while work:
+            ref = work.pop()
+            if ref in seen:
+                continue
+            seen.add(ref)
+            node = graph.nodes[ref]
+            work += node.operands
+            if node.op == "receive":
+                keys.add(str(node.extra))
+            elif node.op == "state":
+                work += [x for pair in machine.nexts[str(node.extra)] for x in pair]
+        memo[port] = keys
+    return memo
+
+
+def split_dependent(translator: Translator, machine: Machine) -> bool:
+    """Cut before the first receive that must wait for a send it feeds; tell whether there was one.
+
+    A wait for another process gets a tick of its own as well: what follows it must not run ahead.
+    """
+    feeds = _feeds(machine)
+    for (send, receive), (block, index) in answers(translator.flow, machine).items():
+        waits = receive.object.base.startswith("@") and receive.object.base != START
+        if port_key(receive) in feeds[send] or waits:
+            translator.flow.split(block, index)
+            return True
+    return False
+
+
+def stage_orders(translator: Translator, machine: Machine) -> tuple[Order, ...]:
+    """Return all constraints on the stages of the ports."""
+    strict = answers(translator.flow, machine)
+    orders = [Order(send, receive, 1) for send, receive in strict]
+    orders += _effects(machine, set(strict))
+    for port in machine.sends:
+        if port.role is Role.READ_REQUEST:
+            orders.append(Order(port, Port(port.object, Role.RESPONSE), 1, exact=True))
+    objects = dict.fromkeys(port.object for port in (*machine.sends, *machine.receives))
+    for object_ in objects:
+        acquire, release = Port(object_, Role.ACQUIRE), Port(object_, Role.RELEASE)
+        read, write = Port(object_, Role.READ_REQUEST), Port(object_, Role.WRITE_REQUEST)
+        if acquire in machine.receives:
+            orders += _one_stage(machine, acquire, [read, write, release])
+        elif read in machine.sends and write in machine.sends:
+            orders.append(_memory_order(machine, read, write))
+    return tuple(dict.fromkeys(orders))
+
+
+def _one_stage(machine: Machine, acquire: Port, sends: list[Port]) -> list[Order]:
+    """A bank is taken, used and handed over in one stage, so that ticks do it in order."""
+    used = [port for port in sends if port in machine.sends]
+    return [Order(acquire, port, 0, exact=True) for port in used]
+
+
+def _memory_order(machine: Machine, read: Port, write: Port) -> Order:
+    """A read sees the writes of earlier ticks; one tick later if the write needs the read."""
+    graph = machine.graph
+    response = port_key(Port(read.object, Role.RESPONSE))
+    seen: set[Ref] = set()
+    work = [ref for pair in machine.sends[write] for ref in pair]
+    while work:
+        ref = work.pop()
+        if ref not in seen:
+            seen.add(ref)
+            node = graph.nodes[ref]
+            work += node.operands
+            if node.op == "receive" and node.extra == response:
+                return Order(read, write, 1, exact=True)
+    return Order(write, read, 0)
+
+
+def _effects(machine: Machine, strict: set[tuple[Port, Port]]) -> list[Order]:
+    """Sends that act on shared state come after the receives that permit them."""
+    orders = []
+    for receive in machine.receives:
+        token = receive.object.base.startswith("@") or receive.role is Role.WRITE_RESPONSE
+        if receive.role in (Role.RESPONSE, Role.READ_DATA):
+            continue
+        for send in machine.sends:
+            acts = send.role in _MEMORY_SENDS or send.object.base == DONE
+            if send.role not in ACTIVE_SENDS or (send, receive) in strict:
+                continue
+            if token or acts:
+                orders.append(Order(receive, send, 0))
+    return orders

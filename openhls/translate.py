@@ -1,0 +1,506 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LLVM function -> state machine: every tick runs the blocks between two cuts, predicated.
+
+Values that live across ticks become states, as do the phis of the cuts. The machine is built
+twice: the first time to learn how wide its states must be.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from openhls import llvm
+from openhls.channels import (
+    ACCESSES,
+    DONE,
+    LEAF,
+    MARKERS,
+    READ,
+    RECV,
+    SEND,
+    START,
+    WRITE,
+    Object,
+    Pointers,
+    Port,
+    Role,
+    address_bits,
+)
+from openhls.errors import HlsError
+from openhls.flow import Flow, port_of
+from openhls.graph import Graph, Ref
+from openhls.machine import Machine, State
+from openhls.operations import IGNORED_CALLS, UnsupportedError, evaluate
+from openhls.ranges import FSM, Narrow, narrow_states
+
+_BRANCHES = ("br", "switch", "ret", "unreachable")
+_POINTER_USE = (
+    "an address that is not known at compile time; keep arrays in hls::ram, or index them by "
+    "constants of unrolled loops"
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a function is started: on a token of `start`, with a token on `done` at its end.
+
+    `calls` maps the functions that are processes of their own to the port whose token ends the
+    wait for them, or to "" when there is nothing to wait for.
+    """
+
+    start: bool = False
+    done: bool = False
+    calls: Mapping[str, str] = field(default_factory=dict)
+
+
+def _token(opcode: str, port: str) -> llvm.Instruction:
+    pointer = llvm.Value("ptr", port)
+    zero, one = llvm.Value("i32", "0"), llvm.Value("i32", "1")
+    if opcode == RECV:
+        return llvm.Instruction("call", "i64", "", (pointer, zero, one), RECV)
+    leaf = (llvm.Value("i64", "1"), llvm.Value("i64", "1"))
+    return llvm.Instruction("call", "void", "", (pointer, zero, one, *leaf), SEND)
+
+
+def lower_tokens(function: llvm.Function, options: Options) -> llvm.Function:
+    """Write start, done and calls of processes as accesses of channels; drop what has no effect."""
+    blocks = []
+    for position, block in enumerate(function.blocks):
+        body: list[llvm.Instruction] = []
+        if position == 0 and options.start:
+            body.append(_token(RECV, START))
+        for instruction in block.instructions:
+            if instruction.opcode == "call":
+                if instruction.detail in options.calls:
+                    waits = options.calls[instruction.detail]
+                    body += [_token(RECV, f"@{waits}")] if waits else []
+                    continue
+                if instruction.detail in MARKERS or IGNORED_CALLS.match(instruction.detail):
+                    continue
+            if instruction.opcode == "ret" and options.done:
+                body.append(_token(SEND, DONE))
+            body.append(instruction)
+        blocks.append(llvm.Block(block.name, tuple(body)))
+    return replace(function, blocks=tuple(blocks))
+
+
+@dataclass
+class _Tick:
+    """What is known while the blocks between two cuts are translated."""
+
+    cut: str
+    active: Ref
+    blocks: list[str]
+    inside: set[str]
+    above: dict[str, set[str]]  # dominators within the tick
+    below: dict[str, set[str]]  # what can still be reached within the tick
+    runs: dict[str, Ref] = field(default_factory=dict)
+    edges: dict[tuple[str, str], Ref] = field(default_factory=dict)
+    values: dict[str, Ref] = field(default_factory=dict)
+
+
+class Translator:
+    """Translates one function."""
+
+    def __init__(self, module: llvm.Module, function: llvm.Function, options: Options) -> None:
+        self.module = module
+        self.function = lower_tokens(function, options)
+        self.pointers = Pointers(self.function)
+        self.widths: dict[Port, int] = {}
+        self.depths: dict[Port, int] = {}
+        self.handles: dict[str, Port] = {}
+        self.directions: dict[Port, bool] = {}
+        self._check_accesses()
+        self.flow = Flow(self.function, self.pointers)
+        self.narrow: dict[str, Narrow] = {}
+        self.initial: dict[str, int] = {}
+        self.folded: str | None = None
+        self.entry_acquires: list[Port] = []
+
+    def fail(self, instruction: llvm.Instruction, message: str) -> HlsError:
+        where = self.module.location(instruction.debug)
+        name = self.module.short_name(self.function)
+        return HlsError(f"{where or self.function.name}: {message} (in '{name}')")
+
+    # Accesses
+
+    def _check_accesses(self) -> None:
+        """Learn the widths of all ports; refuse what cannot be a channel."""
+        for instruction in self.function.instructions():
+            if instruction.opcode == "load":
+                raise self.fail(instruction, f"a read through {_POINTER_USE}")
+            if instruction.opcode == "call" and instruction.detail in ACCESSES:
+                self._learn(instruction)
+            elif instruction.opcode == "store":
+                self._learn_store(instruction)
+
+    def _learn(self, access: llvm.Instruction) -> None:
+        port = port_of(access, self.pointers)
+        if port is None:
+            raise self.fail(
+                access,
+                "the channel of this access depends on a condition; write the access once for "
+                "every channel, under its condition",
+            )
+        numbers = [llvm.literal(operand.name) for operand in access.operands]
+        if access.detail == RECV:
+            width = numbers[2] or 0
+            self.handles[access.result] = port
+        elif access.detail == SEND:
+            width = sum(int(bits or 0) for bits in numbers[4::2])
+        elif access.detail == READ:
+            depth, bits = int(numbers[1] or 0), int(numbers[2] or 0)
+            width = address_bits(depth)
+            response = Port(port.object, Role.RESPONSE)
+            self.widths[response] = bits
+            self.handles[access.result] = response
+            self.depths[port] = self.depths[response] = depth
+        else:
+            depth = int(numbers[1] or 0)
+            width = sum(int(bits or 0) for bits in numbers[5::2]) + address_bits(depth)
+            self.depths[port] = depth
+        if self.widths.setdefault(port, width) != width:
+            raise self.fail(access, "a channel must carry one type of token")
+        self._check_direction(access, port)
+
+    def _check_direction(self, access: llvm.Instruction, port: Port) -> None:
+        if port.role is not Role.STREAM or access.detail not in (RECV, SEND):
+            return
+        is_output = access.detail == SEND
+        if self.directions.setdefault(port, is_output) != is_output:
+            raise self.fail(
+                access,
+                f"stream '{self.pointers.name(port)}' is both read and written; a process may "
+                "do one of them",
+            )
+
+    def _learn_store(self, store: llvm.Instruction) -> None:
+        value, pointer = store.operands
+        found = self.pointers.find(pointer.name)
+        width = llvm.integer_width(value.type)
+        parameter = any(pointer.name == x.name for x in self.function.parameters)
+        if found is None or width is None or not parameter:
+            raise self.fail(store, f"a write through {_POINTER_USE}")
+        self.widths[Port(found, Role.STREAM)] = width
+
+    # The two builds
+
+    def run(self) -> Machine:
+        """Return the machine with states as narrow as can be."""
+        self.flow.split_conflicts()
+        self.fold_entry()
+        self.narrow = {}
+        self.narrow = narrow_states(self.build())
+        return self.build()
+
+    def build(self) -> Machine:
+        self.definitions = {
+            instruction.result: (node.name, instruction)
+            for node in self.flow.nodes.values()
+            for instruction in node.instructions
+            if instruction.result
+        }
+        self.machine = Machine(Graph(), widths=self.widths, depths=self.depths)
+        self.machine.num_cuts = len(self.flow.cuts)
+        self.live: dict[str, int] = {}
+        self.deferred: dict[Port, list[Ref]] = defaultdict(list)
+        self.ticks: list[_Tick] = []
+        self.fsm_bits = max(1, (len(self.flow.cuts) - 1).bit_length())
+        for number, cut in enumerate(self.flow.cuts):
+            self._run_tick(number, cut)
+        self._keep_live_values()
+        self._acquire_deferred()
+        for name, pairs in self.machine.nexts.items():
+            width = self.machine.states[name].width
+            self.machine.nexts[name] = [
+                (condition, self.machine.graph.slice(value, 0, width))
+                for condition, value in pairs
+                if not self.machine.graph.is_false(condition)
+            ]
+        return self.machine
+
+    def fold_entry(self) -> None:
+        """Make a start that only sets constants the reset value, not a tick of its own."""
+        self.initial, self.folded, self.entry_acquires = {}, None, []
+        if len(self.flow.cuts) != 2:
+            return
+        blocks = self.flow.region(self.flow.entry)
+        target = self.flow.cuts[1]
+        acquired: list[Port] = []
+        for name in blocks:
+            node = self.flow.nodes[name]
+            for i, instruction in enumerate(node.instructions):
+                port = port_of(instruction, self.pointers)
+                if port is not None and self.flow.is_deferred(self.flow.entry, name, i):
+                    acquired.append(port)
+                elif instruction.opcode == "call" and instruction.detail == LEAF:
+                    continue
+                elif instruction.opcode not in ("alloca", "getelementptr", "br"):
+                    return
+            if len(node.successors) != 1:
+                return
+        last = blocks[-1]
+        constants = {}
+        for phi in self.flow.nodes[target].instructions:
+            if phi.opcode == "phi":
+                value = llvm.literal(phi.operands[phi.labels.index(last)].name)
+                if value is None:
+                    return
+                constants[phi.result] = value
+        self.initial, self.folded = constants, target
+        self.entry_acquires = acquired
+        self.flow.cuts = [target]
+
+    # States
+
+    def state(self, name: str, width: int) -> Ref:
+        """Return the value of a state, which may be kept in fewer bits."""
+        narrow = self.narrow.get(name, Narrow(width, False))
+        initial = self.initial.get(name, 0)
+        self.machine.states.setdefault(name, State(narrow.width, initial))
+        kept = self.machine.graph.state(name, narrow.width)
+        return self.machine.graph.extend(kept, width, signed=narrow.signed)
+
+    def _set(self, name: str, width: int, condition: Ref, value: Ref) -> None:
+        self.state(name, width)
+        self.machine.nexts[name].append((condition, value))
+
+    def _keep_live_values(self) -> None:
+        """Save what a later tick uses, in every tick that computes it."""
+        for name in self.live:
+            if name not in self.definitions:
+                raise AssertionError(f"{name} has no definition in {self.function.name}")
+            block = self.definitions[name][0]
+            for tick in self.ticks:
+                if name in tick.values:
+                    self.machine.nexts[name].append((tick.runs[block], tick.values[name]))
+
+    def _pending(self, port: Port) -> str:
+        return f"@pending_{self.pointers.name(port)}"
+
+    def _acquire_deferred(self) -> None:
+        graph = self.machine.graph
+        for port, conditions in self.deferred.items():
+            name = self._pending(port)
+            if self.folded and port in self.entry_acquires:
+                self.initial[name] = 1
+            pending = self.state(name, 1)
+            self.machine.receives[port].append(pending)
+            self.machine.nexts[name].append((graph.true, graph.any_of(conditions)))
+
+    # Ticks
+
+    def _run_tick(self, number: int, cut: str) -> None:
+        graph = self.machine.graph
+        active = graph.true
+        if len(self.flow.cuts) > 1:
+            state = self.state(FSM, self.fsm_bits)
+            active = graph.compare("eq", state, graph.literal(self.fsm_bits, number))
+        blocks = self.flow.region(cut)
+        inside = set(blocks)
+        before: dict[str, list[str]] = {name: [] for name in blocks}
+        for name in blocks:
+            for target in self._inner(name, inside):
+                before[target].append(name)
+        above: dict[str, set[str]] = {}
+        for name in blocks:
+            shared = [above[p] for p in before[name]]
+            above[name] = {name} | (set.intersection(*shared) if shared else set())
+        below: dict[str, set[str]] = {}
+        for name in reversed(blocks):
+            below[name] = {name}.union(*(below[t] for t in self._inner(name, inside)))
+        tick = _Tick(cut, active, blocks, inside, above, below)
+        self.ticks.append(tick)
+        for name in blocks:
+            arriving = (tick.edges[p, name] for p in before[name])
+            tick.runs[name] = active if name == cut else graph.any_of(arriving)
+            for index, instruction in enumerate(self.flow.nodes[name].instructions):
+                self._run(tick, name, index, instruction)
+
+    def _inner(self, name: str, inside: set[str]) -> list[str]:
+        targets = self.flow.nodes[name].successors
+        return [t for t in targets if t in inside and t not in self.flow.cuts]
+
+    def _run(self, tick: _Tick, block: str, index: int, instruction: llvm.Instruction) -> None:
+        opcode = instruction.opcode
+        if opcode == "phi":
+            if block not in self.flow.cuts:
+                self._phi(tick, block, instruction)
+        elif opcode in _BRANCHES:
+            self._branch(tick, block, instruction)
+        elif opcode == "store":
+            self._send_result(tick, block, instruction)
+        elif opcode == "call" and instruction.detail in (*ACCESSES, LEAF):
+            self._access(tick, block, index, instruction)
+        elif opcode not in ("alloca", "getelementptr"):
+            self._compute(tick, block, instruction)
+
+    def _compute(self, tick: _Tick, block: str, instruction: llvm.Instruction) -> None:
+        if instruction.opcode == "call":
+            known = [v for v in instruction.operands if llvm.integer_width(v.type)]
+            if instruction.type == "void" or not instruction.detail.startswith("llvm."):
+                raise self.fail(
+                    instruction,
+                    f"a call of '{instruction.detail}' remains; recursion, virtual functions and "
+                    "library functions are not supported",
+                )
+        else:
+            known = list(instruction.operands)
+        try:
+            operands = [self._look(tick, value, block, instruction) for value in known]
+            result = evaluate(self.machine.graph, instruction, operands)
+        except UnsupportedError as error:
+            raise self.fail(instruction, str(error)) from error
+        tick.values[instruction.result] = result
+
+    def _look(self, tick: _Tick, value: llvm.Value, block: str, user: llvm.Instruction) -> Ref:
+        """Return a value as seen at the end of `block`."""
+        graph, name = self.machine.graph, value.name
+        width = llvm.integer_width(value.type)
+        if name in self.handles:
+            width = self.widths[self.handles[name]]
+        if width is None:
+            if value.type == "ptr":
+                raise self.fail(user, f"{user.opcode} of {_POINTER_USE}")
+            raise UnsupportedError(
+                f"type '{value.type}' is not supported; use ap_int or a built-in integer"
+            )
+        constant = llvm.literal(name)
+        if constant is not None:
+            return graph.literal(width, constant)
+        if name not in self.definitions:
+            raise self.fail(user, f"'{name}' is not a channel; pass numbers through a stream")
+        home, definition = self.definitions[name]
+        if definition.opcode == "phi" and home in self.flow.cuts:
+            return self.state(name, width)
+        if home in tick.inside and block in tick.below[home]:
+            if home in tick.above[block]:
+                return tick.values[name]
+            self.live[name] = width
+            return graph.select(tick.runs[home], tick.values[name], self.state(name, width))
+        self.live[name] = width
+        return self.state(name, width)
+
+    def _phi(self, tick: _Tick, block: str, phi: llvm.Instruction) -> None:
+        cases: list[tuple[Ref, Ref]] = []
+        for value, origin in zip(phi.operands, phi.labels, strict=True):
+            undefined = value.name in ("undef", "poison")
+            if (origin, block) in tick.edges and not undefined:
+                found = self._look(tick, value, origin, phi)
+                cases.append((tick.edges[origin, block], found))
+        graph = self.machine.graph
+        width = llvm.integer_width(phi.type)
+        if not cases and width is None:
+            raise self.fail(phi, f"a choice of {_POINTER_USE}")
+        tick.values[phi.result] = graph.choose(cases) if cases else graph.literal(width or 1, 0)
+
+    # Branches
+
+    def _branch(self, tick: _Tick, block: str, branch: llvm.Instruction) -> None:
+        graph, run = self.machine.graph, tick.runs[block]
+        if branch.opcode == "ret":
+            self._return(run)
+        elif branch.opcode == "switch":
+            self._switch(tick, block, branch)
+        elif len(branch.labels) == 1 or branch.labels[0] == branch.labels[1:][0]:
+            self._edge(tick, block, branch.labels[0], run)
+        elif len(branch.labels) == 2:
+            condition = self._look(tick, branch.operands[0], block, branch)
+            self._edge(tick, block, branch.labels[0], graph.and_(run, condition))
+            self._edge(tick, block, branch.labels[1], graph.and_(run, graph.not_(condition)))
+
+    def _switch(self, tick: _Tick, block: str, branch: llvm.Instruction) -> None:
+        graph, run = self.machine.graph, tick.runs[block]
+        value = self._look(tick, branch.operands[0], block, branch)
+        taken: dict[str, list[Ref]] = defaultdict(list)
+        for case, label in zip(branch.cases, branch.labels[1:], strict=True):
+            literal = graph.literal(graph.width(value), case)
+            taken[label].append(graph.compare("eq", value, literal))
+        none = graph.not_(graph.any_of(x for tests in taken.values() for x in tests))
+        taken[branch.labels[0]].append(none)
+        for label, tests in taken.items():
+            self._edge(tick, block, label, graph.and_(run, graph.any_of(tests)))
+
+    def _edge(self, tick: _Tick, source: str, target: str, condition: Ref) -> None:
+        graph = self.machine.graph
+        if target not in self.flow.cuts:
+            known = tick.edges.get((source, target), graph.false)
+            tick.edges[source, target] = graph.or_(known, condition)
+            return
+        self._go_to(target, condition)
+        for phi in self.flow.nodes[target].instructions:
+            if phi.opcode == "phi":
+                value = phi.operands[phi.labels.index(source)]
+                if value.name not in ("undef", "poison"):
+                    found = self._look(tick, value, source, phi)
+                    self._set(phi.result, graph.width(found), condition, found)
+
+    def _go_to(self, cut: str, condition: Ref) -> None:
+        if len(self.flow.cuts) > 1:
+            number = self.machine.graph.literal(self.fsm_bits, self.flow.cuts.index(cut))
+            self._set(FSM, self.fsm_bits, condition, number)
+
+    def _return(self, condition: Ref) -> None:
+        """Start again: at the entry, or where the entry would lead to."""
+        if not self.folded:
+            self._go_to(self.flow.cuts[0], condition)
+            return
+        for phi in self.flow.nodes[self.folded].instructions:
+            if phi.opcode == "phi":
+                width = llvm.integer_width(phi.type) or 1
+                value = self.machine.graph.literal(width, self.initial[phi.result])
+                self._set(phi.result, width, condition, value)
+        for port in self.entry_acquires:
+            self.deferred[port].append(condition)
+
+    # Accesses
+
+    def _access(self, tick: _Tick, block: str, index: int, access: llvm.Instruction) -> None:
+        graph, run = self.machine.graph, tick.runs[block]
+        if access.detail == LEAF:
+            whole = self._look(tick, access.operands[0], block, access)
+            start, width = (int(llvm.literal(x.name) or 0) for x in access.operands[1:3])
+            leaf = graph.slice(whole, start, width)
+            tick.values[access.result] = graph.extend(leaf, 64, signed=False)
+            return
+        port = port_of(access, self.pointers)
+        if port is None:
+            raise AssertionError(access.text)
+        if access.detail == SEND:
+            value = self._leaves(tick, block, access, access.operands[3:])
+            self.machine.sends[port].append((run, value))
+        elif access.detail == WRITE:
+            bits = address_bits(self.depths[port])
+            address = graph.slice(self._look(tick, access.operands[2], block, access), 0, bits)
+            data = self._leaves(tick, block, access, access.operands[4:])
+            self.machine.sends[port].append((run, graph.concat([data, address])))
+        elif access.detail == READ:
+            address = self._look(tick, access.operands[3], block, access)
+            self.machine.sends[port].append((run, graph.slice(address, 0, self.widths[port])))
+            self._receive(tick, access, Port(port.object, Role.RESPONSE), run)
+        elif self.flow.is_deferred(tick.cut, block, index):
+            self.deferred[port].append(run)
+            tick.values[access.result] = graph.literal(1, 0)
+        else:
+            self._receive(tick, access, port, run)
+
+    def _receive(self, tick: _Tick, access: llvm.Instruction, port: Port, run: Ref) -> None:
+        self.machine.receives[port].append(run)
+        tick.values[access.result] = self.machine.input_node(port)
+
+    def _leaves(
+        self, tick: _Tick, block: str, access: llvm.Instruction, pairs: Sequence[llvm.Value]
+    ) -> Ref:
+        graph = self.machine.graph
+        parts = []
+        for value, bits in zip(pairs[::2], pairs[1::2], strict=True):
+            found = self._look(tick, value, block, access)
+            parts.append(graph.slice(found, 0, int(llvm.literal(bits.name) or 0)))
+        return graph.concat(parts[::-1])
+
+    def _send_result(self, tick: _Tick, block: str, store: llvm.Instruction) -> None:
+        value = self._look(tick, store.operands[0], block, store)
+        port = Port(Object(store.operands[1].name), Role.STREAM)
+        self.machine.sends[port].append((tick.runs[block], value))
