@@ -76,6 +76,9 @@ class Channel:
     depth: int = 0
 
 
+_ARRAY = re.compile(r"\[(\d+) x ")
+
+
 def address_bits(depth: int) -> int:
     """Return the width of an index below `depth`."""
     return max(1, (depth - 1).bit_length())
@@ -127,8 +130,19 @@ class Pointers:
         """Return the object behind a pointer, None when it is not known at compile time."""
         return Object(pointer) if pointer.startswith("@") else self._objects.get(pointer)
 
+    def base_name(self, base: str) -> str:
+        """Return the identifier of an argument or local object."""
+        return self._names.get(base) or source_name(base)
+
+    def arrays(self) -> dict[str, int]:
+        """Return the local channel objects by name, with their number of elements."""
+        return {
+            self._names[base]: int(count.group(1)) if (count := _ARRAY.match(type_)) else 1
+            for base, type_ in self.allocas.items()
+        }
+
     def name(self, port: Port) -> str:
         base = port.object.base
-        name = self._names.get(base) or source_name(base)
+        name = self.base_name(base)
         element = f"_{port.object.element}" if base in self._arrays else ""
         return f"{name}{element}{port.role.value}"

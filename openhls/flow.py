@@ -11,7 +11,7 @@ already, and before the second use of a port on the same path.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from openhls import llvm
@@ -122,7 +122,9 @@ class Flow:
         reached = self._reach([self.entry], lambda n: self.nodes[n].successors, {header})
         return name == header or name not in reached
 
-    def _reach(self, start: Iterable[str], step, barrier: set[str]) -> set[str]:  # type: ignore[no-untyped-def]
+    def _reach(
+        self, start: Iterable[str], step: Callable[[str], Iterable[str]], barrier: set[str]
+    ) -> set[str]:
         seen = {name for name in start if name not in barrier}
         work = list(seen)
         while work:
@@ -171,10 +173,39 @@ class Flow:
             conflict = next(filter(None, map(self._conflict, self.cuts)), None)
             if conflict is None:
                 return
-            self.split(*conflict)
+            self.cut_before(*conflict)
 
-    def _conflict(self, cut: str) -> tuple[str, int] | None:
-        """Return the first instruction of a tick that needs a new one."""
+    def cut_before(self, cut: str, block: str, index: int, first: set[Port]) -> None:
+        """Cut between the uses of `first` in a tick and an instruction that needs a later tick.
+
+        The best place is a block that lies behind all such uses on every way to the instruction:
+        the earliest one leaves a loop that uses the port in every tick as it is.
+        """
+        inside = self.region(cut)
+        users = {name for name in inside if self._uses(name, first)}
+        between = [] if self._uses(block, first, index) else inside[1 : inside.index(block) + 1]
+        for name in between:
+            if self._commands(cut, name, block) and not self._leads_to(name, users - {block}):
+                self.cuts.append(name)
+                return
+        self.split(block, index)
+
+    def _uses(self, name: str, ports: set[Port], end: int | None = None) -> bool:
+        body = self.nodes[name].instructions[:end]
+        return any(port_of(x, self.pointers) in ports for x in body)
+
+    def _within(self, name: str) -> list[str]:
+        return [t for t in self.nodes[name].successors if t not in self.cuts]
+
+    def _commands(self, cut: str, name: str, block: str) -> bool:
+        """Tell whether every way from the cut to the block goes through `name`."""
+        return name == block or block not in self._reach([cut], self._within, {name})
+
+    def _leads_to(self, name: str, others: set[str]) -> bool:
+        return bool(self._reach([name], self._within, set()) & others)
+
+    def _conflict(self, cut: str) -> tuple[str, str, int, set[Port]] | None:
+        """Return the first instruction of a tick that needs a new one, and what it is in the way."""
         used: dict[str, set[Port]] = defaultdict(set)
         blocks = self.region(cut)
         for block in blocks:
@@ -184,9 +215,10 @@ class Flow:
                 if port is None or self.is_deferred(cut, block, i):
                     continue
                 released = Port(port.object, Role.RELEASE)
-                after_release = port.role is not Role.RELEASE and released in used[block]
-                if port in used[block] or after_release:
-                    return block, i
+                if port in used[block]:
+                    return cut, block, i, {port}
+                if released in used[block]:
+                    return cut, block, i, {released}
                 used[block].add(port)
             for target in node.successors:
                 used[target] |= used[block]

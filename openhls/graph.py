@@ -44,6 +44,37 @@ def literal_range(value: int, width: int) -> Range:
     return Range(value.bit_length(), min(width, size))
 
 
+def _signed(node: Node) -> int:
+    value = int(node.extra)
+    return value - (1 << node.width) if value >> (node.width - 1) else value
+
+
+_COMPARISONS = {"lt": int.__lt__, "le": int.__le__, "gt": int.__gt__, "ge": int.__ge__}
+
+
+def fold(node: Node, operands: Sequence[Node]) -> int | None:
+    """Return the value of an operation on literals, None when it is not worth knowing."""
+    values = [int(x.extra) for x in operands]
+    if node.op in ("and", "or", "xor"):
+        pairs = {"and": int.__and__, "or": int.__or__, "xor": int.__xor__}
+        return pairs[node.op](values[0], values[1])
+    if node.op in ("eq", "ne"):
+        return int((values[0] == values[1]) == (node.op == "eq"))
+    if node.op[0] in "su" and node.op[1:] in _COMPARISONS:
+        sides = [_signed(x) for x in operands] if node.op[0] == "s" else values
+        return int(_COMPARISONS[node.op[1:]](sides[0], sides[1]))
+    if node.op in ("add", "sub"):
+        return values[0] + values[1] if node.op == "add" else values[0] - values[1]
+    if node.op in ("smul", "umul"):
+        return _signed(operands[0]) * _signed(operands[1])
+    if node.op == "concat":
+        result = 0
+        for value, operand in zip(values, operands, strict=True):
+            result = (result << operand.width) | value
+        return result
+    return None
+
+
 class Graph:
     """The nodes, and what is known about the states they read."""
 
@@ -77,6 +108,10 @@ class Graph:
 
     def node(self, op: str, width: int, operands: Iterable[Ref] = (), extra: int | str = 0) -> Ref:
         node = Node(op, width, tuple(operands), extra)
+        if node.operands and all(self.nodes[x].op == "literal" for x in node.operands):
+            value = fold(node, [self.nodes[x] for x in node.operands])
+            if value is not None:
+                return self.literal(width, value)
         if node not in self._index:
             self._index[node] = len(self.nodes)
             self.nodes.append(node)

@@ -12,6 +12,7 @@ Streams between processes need nothing else: a process that sends early changes 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 
 from openhls.channels import DONE, START, Port, Role
 from openhls.flow import Flow, port_of
@@ -19,13 +20,25 @@ from openhls.graph import Ref
 from openhls.machine import ACTIVE_SENDS, BLOCKING_RECEIVES, Machine, Order, port_key
 from openhls.translate import Translator
 
-Use = tuple[str, int]  # block, index
+# May run ahead of a write's response: they concern other memory, or none.
+_AHEAD = (Role.RELEASE, Role.WRITE_ADDRESS, Role.WRITE_DATA)
 _MEMORY_SENDS = (Role.READ_ADDRESS, Role.WRITE_ADDRESS, Role.WRITE_DATA)
 
 
-def answers(flow: Flow, machine: Machine) -> dict[tuple[Port, Port], Use]:
-    """Return the pairs (send, receive) of which the receive comes later in a tick, and where."""
-    found: dict[tuple[Port, Port], Use] = {}
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A receive, and what its tick has sent before it."""
+
+    cut: str
+    block: str
+    index: int
+    receive: Port
+    sends: frozenset[Port]
+
+
+def answers(flow: Flow, machine: Machine) -> list[Answer]:
+    """Return the receives that come after sends in a tick."""
+    found: list[Answer] = []
     for cut in flow.cuts:
         sent: dict[str, set[Port]] = defaultdict(set)
         for block in flow.region(cut):
@@ -37,11 +50,10 @@ def answers(flow: Flow, machine: Machine) -> dict[tuple[Port, Port], Use]:
                 if port in machine.sends and port.role in ACTIVE_SENDS:
                     sent[block].add(port)
                 elif port in machine.receives and port.role in BLOCKING_RECEIVES:
-                    for earlier in sent[block]:
-                        found.setdefault((earlier, port), (block, index))
+                    found.append(Answer(cut, block, index, port, frozenset(sent[block])))
             for target in node.successors:
                 sent[target] |= sent[block]
-    return found
+    return [answer for answer in found if answer.sends]
 
 
 def _feeds(machine: Machine) -> dict[Port, set[str]]:
@@ -73,19 +85,22 @@ def split_dependent(translator: Translator, machine: Machine) -> bool:
     A wait for another process gets a tick of its own as well: what follows it must not run ahead.
     """
     feeds = _feeds(machine)
-    for (send, receive), (block, index) in answers(translator.flow, machine).items():
-        waits = receive.object.base.startswith("@") and receive.object.base != START
-        if port_key(receive) in feeds[send] or waits:
-            translator.flow.split(block, index)
+    for answer in answers(translator.flow, machine):
+        base = answer.receive.object.base
+        waits = base.startswith("@") and base != START
+        fed = {send for send in answer.sends if port_key(answer.receive) in feeds[send] or waits}
+        if fed:
+            translator.flow.cut_before(answer.cut, answer.block, answer.index, fed)
             return True
     return False
 
 
 def stage_orders(translator: Translator, machine: Machine) -> tuple[Order, ...]:
     """Return all constraints on the stages of the ports."""
-    strict = answers(translator.flow, machine)
-    orders = [Order(send, receive, 1) for send, receive in strict]
-    orders += _effects(machine, set(strict))
+    found = answers(translator.flow, machine)
+    strict = {(send, x.receive) for x in found for send in sorted(x.sends, key=port_key)}
+    orders = [Order(send, receive, 1) for send, receive in sorted(strict, key=repr)]
+    orders += _effects(machine, strict)
     for port in machine.sends:
         if port.role is Role.READ_REQUEST:
             orders.append(Order(port, Port(port.object, Role.RESPONSE), 1, exact=True))
@@ -133,6 +148,8 @@ def _effects(machine: Machine, strict: set[tuple[Port, Port]]) -> list[Order]:
         for send in machine.sends:
             acts = send.role in _MEMORY_SENDS or send.object.base == DONE
             if send.role not in ACTIVE_SENDS or (send, receive) in strict:
+                continue
+            if receive.role is Role.WRITE_RESPONSE and send.role in _AHEAD:
                 continue
             if token or acts:
                 orders.append(Order(receive, send, 0))

@@ -35,6 +35,8 @@ from openhls.machine import Machine, State
 from openhls.operations import IGNORED_CALLS, UnsupportedError, evaluate
 from openhls.ranges import FSM, Narrow, narrow_states
 
+_CASTS = ("zext", "sext", "trunc", "freeze")
+_WIRING = (*_CASTS, "and", "xor", "shl", "lshr", "ashr")  # the latter with a constant
 _BRANCHES = ("br", "switch", "ret", "unreachable")
 _POINTER_USE = (
     "an address that is not known at compile time; keep arrays in hls::ram, or index them by "
@@ -99,6 +101,7 @@ class _Tick:
     runs: dict[str, Ref] = field(default_factory=dict)
     edges: dict[tuple[str, str], Ref] = field(default_factory=dict)
     values: dict[str, Ref] = field(default_factory=dict)
+    undefined: set[str] = field(default_factory=set)
 
 
 class Translator:
@@ -118,6 +121,7 @@ class Translator:
         self.initial: dict[str, int] = {}
         self.folded: str | None = None
         self.entry_acquires: list[Port] = []
+        self.wiring: set[str] = set()
 
     def fail(self, instruction: llvm.Instruction, message: str) -> HlsError:
         where = self.module.location(instruction.debug)
@@ -190,10 +194,32 @@ class Translator:
     def run(self) -> Machine:
         """Return the machine with states as narrow as can be."""
         self.flow.split_conflicts()
-        self.fold_entry()
-        self.narrow = {}
+        self.narrow, self.wiring = {}, set()
+        self.initial, self.folded, self.entry_acquires = {}, None, []
+        self.build()
+        if self.fold_entry():
+            self.build()
+        self.wiring = self._find_wiring()
         self.narrow = narrow_states(self.build())
         return self.build()
+
+    def _find_wiring(self) -> set[str]:
+        """Return the kept values that are mere wiring of other kept ones: they need no state."""
+        found: set[str] = set()
+        for name in self.live:
+            definition = self.definitions[name][1]
+            if definition.opcode not in _WIRING or name in self.handles:
+                continue
+            operands = [x.name for x in definition.operands]
+            variables = [x for x in operands if llvm.literal(x) is None]
+            constant = definition.opcode in _CASTS or len(variables) < len(operands)
+            if constant and all(x in self.live or self._is_state(x) for x in variables):
+                found.add(name)
+        return found
+
+    def _is_state(self, name: str) -> bool:
+        home, definition = self.definitions.get(name, ("", None))
+        return definition is not None and definition.opcode == "phi" and home in self.flow.cuts
 
     def build(self) -> Machine:
         self.definitions = {
@@ -221,37 +247,31 @@ class Translator:
             ]
         return self.machine
 
-    def fold_entry(self) -> None:
+    def fold_entry(self) -> bool:
         """Make a start that only sets constants the reset value, not a tick of its own."""
-        self.initial, self.folded, self.entry_acquires = {}, None, []
-        if len(self.flow.cuts) != 2:
-            return
-        blocks = self.flow.region(self.flow.entry)
-        target = self.flow.cuts[1]
-        acquired: list[Port] = []
-        for name in blocks:
-            node = self.flow.nodes[name]
-            for i, instruction in enumerate(node.instructions):
-                port = port_of(instruction, self.pointers)
-                if port is not None and self.flow.is_deferred(self.flow.entry, name, i):
-                    acquired.append(port)
-                elif instruction.opcode == "call" and instruction.detail == LEAF:
-                    continue
-                elif instruction.opcode not in ("alloca", "getelementptr", "br"):
-                    return
-            if len(node.successors) != 1:
-                return
-        last = blocks[-1]
+        entry = self.flow.entry
+        straight = all(len(self.flow.nodes[x].successors) == 1 for x in self.flow.region(entry))
+        if len(self.flow.cuts) != 2 or not straight or self.flow.cuts[0] != entry:
+            return False
+        graph, machine, active = self.machine.graph, self.machine, self.ticks[0].active
+        uses = [c for conditions in machine.receives.values() for c in conditions]
+        uses += [c for pairs in machine.sends.values() for c, _ in pairs]
         constants = {}
-        for phi in self.flow.nodes[target].instructions:
-            if phi.opcode == "phi":
-                value = llvm.literal(phi.operands[phi.labels.index(last)].name)
-                if value is None:
-                    return
-                constants[phi.result] = value
-        self.initial, self.folded = constants, target
-        self.entry_acquires = acquired
-        self.flow.cuts = [target]
+        for name, pairs in machine.nexts.items():
+            found = [
+                graph.literal_value(value) for condition, value in pairs if condition == active
+            ]
+            if name != FSM and None in found:
+                return False
+            if found:
+                constants[name] = int(found[-1] or 0)
+        if active in uses:
+            return False
+        self.initial = {name: value for name, value in constants.items() if name != FSM}
+        self.entry_acquires = [port for port, found in self.deferred.items() if active in found]
+        self.folded = self.flow.cuts.pop()
+        self.flow.cuts = [self.folded]
+        return True
 
     # States
 
@@ -378,23 +398,36 @@ class Translator:
         if home in tick.inside and block in tick.below[home]:
             if home in tick.above[block]:
                 return tick.values[name]
+            return graph.select(
+                tick.runs[home], tick.values[name], self._kept(tick, name, width, block)
+            )
+        return self._kept(tick, name, width, block)
+
+    def _kept(self, tick: _Tick, name: str, width: int, block: str) -> Ref:
+        """Return a value of an earlier tick."""
+        if name not in self.wiring:
             self.live[name] = width
-            return graph.select(tick.runs[home], tick.values[name], self.state(name, width))
-        self.live[name] = width
-        return self.state(name, width)
+            return self.state(name, width)
+        definition = self.definitions[name][1]
+        operands = [self._look(tick, x, block, definition) for x in definition.operands]
+        return evaluate(self.machine.graph, definition, operands)
 
     def _phi(self, tick: _Tick, block: str, phi: llvm.Instruction) -> None:
         cases: list[tuple[Ref, Ref]] = []
         for value, origin in zip(phi.operands, phi.labels, strict=True):
-            undefined = value.name in ("undef", "poison")
-            if (origin, block) in tick.edges and not undefined:
+            if (origin, block) in tick.edges and not self._is_undefined(tick, value):
                 found = self._look(tick, value, origin, phi)
                 cases.append((tick.edges[origin, block], found))
         graph = self.machine.graph
         width = llvm.integer_width(phi.type)
         if not cases and width is None:
             raise self.fail(phi, f"a choice of {_POINTER_USE}")
+        if not cases:
+            tick.undefined.add(phi.result)
         tick.values[phi.result] = graph.choose(cases) if cases else graph.literal(width or 1, 0)
+
+    def _is_undefined(self, tick: _Tick, value: llvm.Value) -> bool:
+        return value.name in ("undef", "poison") or value.name in tick.undefined
 
     # Branches
 
@@ -404,7 +437,7 @@ class Translator:
             self._return(run)
         elif branch.opcode == "switch":
             self._switch(tick, block, branch)
-        elif len(branch.labels) == 1 or branch.labels[0] == branch.labels[1:][0]:
+        elif len(set(branch.labels)) == 1:
             self._edge(tick, block, branch.labels[0], run)
         elif len(branch.labels) == 2:
             condition = self._look(tick, branch.operands[0], block, branch)
@@ -433,7 +466,7 @@ class Translator:
         for phi in self.flow.nodes[target].instructions:
             if phi.opcode == "phi":
                 value = phi.operands[phi.labels.index(source)]
-                if value.name not in ("undef", "poison"):
+                if not self._is_undefined(tick, value):
                     found = self._look(tick, value, source, phi)
                     self._set(phi.result, graph.width(found), condition, found)
 
@@ -447,11 +480,11 @@ class Translator:
         if not self.folded:
             self._go_to(self.flow.cuts[0], condition)
             return
-        for phi in self.flow.nodes[self.folded].instructions:
-            if phi.opcode == "phi":
-                width = llvm.integer_width(phi.type) or 1
-                value = self.machine.graph.literal(width, self.initial[phi.result])
-                self._set(phi.result, width, condition, value)
+        for name, constant in self.initial.items():
+            if not name.startswith("@"):
+                width = llvm.integer_width(self.definitions[name][1].type) or 1
+                value = self.machine.graph.literal(width, constant)
+                self._set(name, width, condition, value)
         for port in self.entry_acquires:
             self.deferred[port].append(condition)
 

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A C++ file with a dataflow top -> one SystemVerilog module per process.
+
+The top function becomes the control process: it has a port `start` and a port `done`, and waits on
+`<process>_done` for every process that writes to memory. Results are cached by the content of what
+they depend on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from openhls import llvm
+from openhls.channels import MARKERS, Channel, Pointers, Role
+from openhls.errors import HlsError
+from openhls.frontend import Unit, compile_unit, preprocess
+from openhls.machine import Plan
+from openhls.order import split_dependent, stage_orders
+from openhls.translate import Options, Translator
+from openhls.xls_ir import constraint, make_channels, write_xls_ir
+from openhls.xls_tool import MULTIPLIER_PIPELINE, Generated, Pipeline, generate
+from winnow.artefact import sha256_bytes, write_atomic
+
+CONTROL = "control"
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Size and speed of a process.
+
+    `ticks` is the number of states of its machine. `interval` is 1: an iteration of an innermost
+    loop starts every cycle, unless `splits` had to cut one because it uses a port twice.
+    """
+
+    stages: int
+    ticks: int
+    multipliers: int
+    state_bits: int
+    register_bits: int
+    interval: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A compiled process.
+
+    `module` is the name of the SystemVerilog module, `formals` the names of the function's
+    arguments in order; the names of the channels begin with them.
+    """
+
+    name: str
+    module: str
+    verilog: str
+    formals: tuple[str, ...]
+    channels: tuple[Channel, ...]
+    report: Report
+
+    @property
+    def has_write_port(self) -> bool:
+        return any(channel.role is Role.WRITE_DATA for channel in self.channels)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """All processes of a design by source name, and its top function.
+
+    `names` maps mangled to source names; `depths` the local channels of the top (LLVM names) to
+    the depth stated for them; `arrays` to their number of elements.
+    """
+
+    processes: Mapping[str, Process]
+    control: Process
+    top_ir: llvm.Function
+    names: Mapping[str, str]
+    depths: Mapping[str, int]
+    arrays: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Pipelines of processes by source name; the others have the default."""
+
+    pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
+    default: Pipeline | None = None
+
+    def pipeline(self, name: str, multiplies: bool) -> Pipeline:
+        chosen = self.pipelines.get(name) or self.default
+        return chosen or (MULTIPLIER_PIPELINE if multiplies else Pipeline())
+
+
+def make_plan(
+    module: llvm.Module, function: llvm.Function, options: Options
+) -> tuple[Plan, Translator]:
+    """Translate a function, with as many ticks as its order of accesses needs."""
+    translator = Translator(module, function, options)
+    machine = translator.run()
+    while split_dependent(translator, machine):
+        machine = translator.run()
+    channels = make_channels(machine, translator.pointers)
+    plan = Plan(machine, channels, stage_orders(translator, machine))
+    return plan, translator
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What XLS needs to know of a process."""
+
+    module: str
+    ir: str
+    constraints: tuple[str, ...]
+    pipeline: Pipeline
+
+    def key(self) -> str:
+        parts = [self.module, self.ir, *self.constraints, repr(self.pipeline)]
+        return sha256_bytes("\0".join(parts).encode())[:24]
+
+    def run(self) -> Generated:
+        return generate(self.ir, self.module, self.constraints, self.pipeline)
+
+
+def _cached(job: _Job, cache: Path | None) -> Generated | None:
+    path = None if cache is None else cache / f"{job.key()}.pickle"
+    if path is None or not path.is_file():
+        return None
+    found = pickle.loads(path.read_bytes())
+    return found if isinstance(found, Generated) else None
+
+
+def _run_jobs(jobs: Mapping[str, _Job], cache: Path | None, workers: int) -> dict[str, Generated]:
+    done = {name: found for name, job in jobs.items() if (found := _cached(job, cache))}
+    left = {name: job for name, job in jobs.items() if name not in done}
+    if workers > 1 and len(left) > 2:
+        with ProcessPoolExecutor(workers) as pool:
+            made = dict(zip(left, pool.map(_Job.run, left.values()), strict=True))
+    else:
+        made = {name: job.run() for name, job in left.items()}
+    for name, found in made.items():
+        if cache is not None:
+            content = pickle.dumps(found)
+            write_atomic(cache / f"{left[name].key()}.pickle", lambda f, x=content: f.write(x))
+    return done | made
+
+
+def _job(name: str, plan: Plan, settings: Settings) -> _Job:
+    module = f"{name}_process"
+    multiplies = any(node.op in ("smul", "umul") for node in plan.machine.graph.nodes)
+    return _Job(
+        module,
+        write_xls_ir(module, plan),
+        tuple(constraint(order, plan) for order in plan.orders),
+        settings.pipeline(name, multiplies),
+    )
+
+
+def _process(name: str, plan: Plan, translator: Translator, made: Generated) -> Process:
+    formals = tuple(
+        translator.pointers.base_name(parameter.name)
+        for parameter in translator.function.parameters
+        if parameter.type == "ptr"
+    )
+    report = Report(
+        made.stages,
+        plan.machine.num_cuts,
+        made.multipliers,
+        made.state_bits,
+        made.register_bits,
+    )
+    channels = tuple(plan.channels.values())
+    return Process(name, f"{name}_process", made.verilog, formals, channels, report)
+
+
+def _writes(unit: Unit, mangled: str) -> bool:
+    pointers = Pointers(unit.module.functions[mangled])
+    return any(
+        instruction.detail == "__openhls_send" and instruction.operands[1].name == _WRITE_DATA
+        for instruction in unit.module.functions[mangled].instructions()
+        if pointers is not None and instruction.opcode == "call"
+    )
+
+
+_WRITE_DATA = str(tuple(Role).index(Role.WRITE_DATA))
+
+
+def compile_project(
+    source: Path,
+    include_dirs: Sequence[Path],
+    top: str,
+    *,
+    settings: Settings | None = None,
+    cache: Path | None = None,
+    workers: int = 2,
+) -> Compiled:
+    """Compile the processes of the dataflow design whose top function is `top`.
+
+    Raises HlsError, which names file and line, for what the subset does not contain.
+    """
+    settings = settings or Settings()
+    unit = compile_unit(preprocess(source, include_dirs), top)
+    writers = {mangled for mangled in unit.processes if _writes(unit, mangled)}
+    calls = {m: f"{name}_done" if m in writers else "" for m, name in unit.processes.items()}
+    options = {m: Options(done=m in writers) for m in unit.processes}
+    names = dict(unit.processes)
+    options[unit.top], names[unit.top] = Options(True, True, calls), CONTROL
+    plans = {
+        names[mangled]: make_plan(unit.module, unit.module.functions[mangled], chosen)
+        for mangled, chosen in options.items()
+    }
+    jobs = {name: _job(name, plan, settings) for name, (plan, _) in plans.items()}
+    made = _run_jobs(jobs, cache, workers)
+    processes = {name: _process(name, *plans[name], made[name]) for name in plans}
+    top_ir = unit.module.functions[unit.top]
+    pointers = Pointers(top_ir)
+    return Compiled(
+        {name: process for name, process in processes.items() if name != CONTROL},
+        processes[CONTROL],
+        top_ir,
+        unit.processes,
+        _depths(top_ir, pointers),
+        pointers.arrays(),
+    )
+
+
+def _depths(function: llvm.Function, pointers: Pointers) -> dict[str, int]:
+    """Return the depths stated by `#pragma HLS stream`, by the channel's name."""
+    depths = {}
+    for instruction in function.instructions():
+        if instruction.opcode == "call" and instruction.detail == MARKERS[1]:
+            found = pointers.find(instruction.operands[0].name)
+            if found is not None:
+                depths[pointers.base_name(found.base)] = (
+                    llvm.literal(instruction.operands[1].name) or 0
+                )
+    return depths
