@@ -159,6 +159,18 @@ def total(rows: Sequence[ModuleUse]) -> Resources:
     return whole
 
 
+def require_fit(used: Resources, part: Resources, name: str) -> None:
+    """Raise HlsError that names the scarcest resource unless `part` holds `used`."""
+    shares = {f: (getattr(used, f), getattr(part, f)) for f in ("lut", "ff", "dsp", "bram")}
+    kind = max(shares, key=lambda f: shares[f][0] / shares[f][1])
+    need, have = shares[kind]
+    if need > have:
+        raise HlsError(
+            f"target.part: {name} has {have:g} {kind.upper()}, the design needs {need:g}; choose "
+            f"a larger part or a smaller engine"
+        )
+
+
 def _run_script(commands: Sequence[str]) -> None:
     """Run Yosys commands in this process; a child process of `synthesise`."""
     # Deferred: loading Yosys takes a second and only the child needs it.

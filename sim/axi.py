@@ -13,7 +13,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from cocotb.handle import SimHandleBase
 from cocotb.triggers import RisingEdge
 
 OKAY, SLVERR, DECERR = 0, 2, 3
@@ -84,7 +83,7 @@ class Stall:
         return self.percent > 0 and self.random.randrange(100) < self.percent
 
 
-def pin(dut: SimHandleBase, name: str) -> Any:
+def pin(dut: Any, name: str) -> Any:
     """Return a top-level pin; AttributeError names it when the design has none."""
     return getattr(dut, name)
 
@@ -108,7 +107,7 @@ def _check_burst(name: str, address: int, beats: int, width: int) -> None:
 class ReadSlave:
     """Answers the read channels of master `name`."""
 
-    def __init__(self, dut: SimHandleBase, name: str, memory: Memory, stall: Stall) -> None:
+    def __init__(self, dut: Any, name: str, memory: Memory, stall: Stall) -> None:
         self.name, self.memory, self.stall = name, memory, stall
         p = f"m_axi_{name}_"
         self.ar_valid, self.ar_ready = pin(dut, p + "ARVALID"), pin(dut, p + "ARREADY")
@@ -175,7 +174,7 @@ class ReadSlave:
 class WriteSlave:
     """Answers the write channels of master `name`."""
 
-    def __init__(self, dut: SimHandleBase, name: str, memory: Memory, stall: Stall) -> None:
+    def __init__(self, dut: Any, name: str, memory: Memory, stall: Stall) -> None:
         self.name, self.memory, self.stall = name, memory, stall
         p = f"m_axi_{name}_"
         self.aw_valid, self.aw_ready = pin(dut, p + "AWVALID"), pin(dut, p + "AWREADY")
@@ -251,7 +250,7 @@ class Registers:
 
     TIMEOUT_CYCLES = 1000
 
-    def __init__(self, dut: SimHandleBase, clock: SimHandleBase) -> None:
+    def __init__(self, dut: Any, clock: Any) -> None:
         self.clock = clock
         self.pins = {name: pin(dut, f"s_axi_control_{name}") for name in PINS}
         for name in ("AWVALID", "WVALID", "BREADY", "ARVALID", "RREADY"):

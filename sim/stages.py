@@ -18,12 +18,16 @@ from sim.report import format_bench, format_report, read_records
 from winnow.stage import Result, run_stage, sources_hash
 
 HERE = Path(__file__).resolve().parent
-CACHE = "csim"  # folder of compiled engines, beside the builds
+
+
+def cache_folder(build: Build) -> Path:
+    """Return the folder of compiled things, shared by all builds beside this one."""
+    return build.out.parent / ".cache"
 
 
 def compile_engine(build: Build) -> csim.Engine:
     """Compile the build's C++, or take it from the cache beside the build's folder."""
-    return csim.build(build.hls, build.out.parent / ".cache" / CACHE)
+    return csim.build(build.hls, cache_folder(build) / "csim")
 
 
 def check_csim(build: Build) -> None:
