@@ -7,12 +7,13 @@
 // the half that is released. A half keeps the words that were not overwritten.
 //
 // Latency: a response follows its request by one cycle, an acquire token the release that permits
-// it by one. One read and one write per cycle; writes and releases by the writer are always
-// accepted. A reader's release waits while a response is held up, so that it cannot overtake a
-// read request offered in the same cycle.
-// Paths: rd_resp_rdy -> rd_req_rdy and r_release_rdy.
+// it by one. One read and one write per cycle; writes and the writer's releases are always
+// accepted. A reader's release is accepted beside a read request that has to wait, and takes
+// effect with it.
+// Paths: rd_resp_rdy -> rd_req_rdy. A release that depended on rd_resp_rdy would close a loop
+// through a process that releases in the tick in which it takes its last word.
 // Resources: one memory of 2^ceil(log2 DEPTH) + DEPTH words (block RAM when that is large; the
-// address needs no adder), ten LUTs, six registers.
+// address needs no adder), 15 LUTs, 8 registers.
 module openhls_bank #(
   parameter int WIDTH = 32,
   parameter int DEPTH = 512,
@@ -48,7 +49,8 @@ module openhls_bank #(
   logic             w_half_q, r_half_q;  // the half that the side holds, or gets next
   logic             w_held_q, r_held_q;
   logic [1:0]       full_q;  // halves released by the writer, not yet by the reader
-  logic             w_release, r_release;
+  logic             r_late_q;  // a release that waits for the read request beside it
+  logic             w_release, r_release, r_waits;
 
   assign w_acquire_data = 1'b1;
   assign w_acquire_vld  = !w_held_q && !full_q[1];
@@ -61,8 +63,9 @@ module openhls_bank #(
   assign rd_req_rdy     = !resp_vld_q || rd_resp_rdy;
   assign rd_resp_data   = resp_q;
   assign rd_resp_vld    = resp_vld_q;
-  assign r_release_rdy  = rd_req_rdy;
-  assign r_release      = r_release_vld && r_release_data && r_release_rdy;
+  assign r_release_rdy  = !r_late_q;
+  assign r_waits        = rd_req_vld && !rd_req_rdy;
+  assign r_release      = ((r_release_vld && r_release_data) || r_late_q) && !r_waits;
 
   always_ff @(posedge clk) begin
     if (rd_req_vld && rd_req_rdy) resp_q <= words[{r_half_q, rd_req_data}];
@@ -73,6 +76,7 @@ module openhls_bank #(
       r_half_q   <= 1'b0;
       w_held_q   <= 1'b0;
       r_held_q   <= 1'b0;
+      r_late_q   <= 1'b0;
       full_q     <= '0;
     end else begin
       if (rd_req_rdy) resp_vld_q <= rd_req_vld;
@@ -80,6 +84,7 @@ module openhls_bank #(
       r_half_q <= r_half_q ^ r_release;
       w_held_q <= (w_held_q || (w_acquire_vld && w_acquire_rdy)) && !w_release;
       r_held_q <= (r_held_q || (r_acquire_vld && r_acquire_rdy)) && !r_release;
+      r_late_q <= ((r_release_vld && r_release_data) || r_late_q) && r_waits;
       full_q   <= full_q + {1'b0, w_release} - {1'b0, r_release};
     end
   end

@@ -38,8 +38,11 @@ module openhls_control #(
   input  logic [ADDR_BITS-1:0] s_axi_awaddr,
   input  logic                 s_axi_awvalid,
   output logic                 s_axi_awready,
+  // Without a writable word most of these have no use.
+  /* verilator lint_off UNUSEDSIGNAL */
   input  logic [31:0]          s_axi_wdata,
   input  logic [3:0]           s_axi_wstrb,
+  /* verilator lint_on UNUSEDSIGNAL */
   input  logic                 s_axi_wvalid,
   output logic                 s_axi_wready,
   output logic [1:0]           s_axi_bresp,
