@@ -21,7 +21,7 @@ from quant.winograd_layer import Dense, TapLayer, WinogradConv2d
 from winnow.blocking import DENSE, WINOGRAD, LayerShape
 from winnow.config import Config, QuantizeConfig
 from winnow.errors import ConfigError
-from winnow.srbs import SUB_ROW
+from winnow.srbs import SUB_ROW, max_keep
 
 FC = "fc"
 
@@ -54,6 +54,11 @@ class NetSpec:
         """Name of every layer -> whether a 2x2 max pool follows."""
         return {conv.name: conv.pool for conv in self.convs} | {FC: False}
 
+    @property
+    def in_channels(self) -> dict[str, int]:
+        """Name of every layer -> channels of the map it reads."""
+        return {conv.name: conv.in_channels for conv in self.convs} | {FC: self.channels}
+
 
 def net_spec(config: Config) -> NetSpec:
     """Return the network of a configuration; raises ConfigError if a pool has nothing to pool."""
@@ -70,24 +75,33 @@ def net_spec(config: Config) -> NetSpec:
     return NetSpec(tuple(convs), channels, edge)
 
 
+def layer_keeps(config: Config) -> dict[str, int]:
+    """Return the non-zeros per sub-row that pruning leaves each layer."""
+    keeps = {}
+    for number, (name, channels) in enumerate(net_spec(config).in_channels.items(), start=1):
+        keep = SUB_ROW if number <= config.prune.skip else config.prune.keep
+        keeps[name] = min(keep, channels)
+    return keeps
+
+
 def layer_shapes(config: Config, bits: Mapping[str, int]) -> dict[str, LayerShape]:
     """Return the cycle model's description of every layer at the given weight widths."""
-    spec = net_spec(config)
-    shapes = {}
-    for number, conv in enumerate(spec.convs, start=1):
-        keep = SUB_ROW if number <= config.prune.skip else config.prune.keep
-        shapes[conv.name] = LayerShape(
+    spec, keeps = net_spec(config), layer_keeps(config)
+    shapes = {
+        conv.name: LayerShape(
             WINOGRAD,
             conv.in_channels,
             conv.out_channels,
             conv.edge,
             conv.edge,
-            min(keep, conv.in_channels),
+            keeps[conv.name],
             bits[conv.name],
             conv.pool,
         )
+        for conv in spec.convs
+    }
     shapes[FC] = LayerShape(
-        DENSE, spec.channels, NUM_CLASSES, spec.edge, spec.edge, SUB_ROW, bits[FC], False
+        DENSE, spec.channels, NUM_CLASSES, spec.edge, spec.edge, keeps[FC], bits[FC]
     )
     return shapes
 
@@ -168,6 +182,14 @@ class WinogradNet(nn.Module):
         self.norms.load_state_dict(net.norms.state_dict())
         self.layers[FC].set_u(net.fc.weight[:, :, None])
         self.layers[FC].bias.copy_(net.fc.bias)
+
+    @torch.no_grad()
+    def keeps(self) -> dict[str, int]:
+        """Return the most non-zeros that any sub-row of each layer holds."""
+        return {
+            name: max_keep(layer.by_channel(layer.u, self.spec.in_channels[name]).cpu().numpy())
+            for name, layer in self.layers.items()
+        }
 
     @torch.no_grad()
     def fold(self) -> None:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SRBS pruning in the Winograd domain, with closed-form compensation.
+"""SRBS pruning of all layers, with closed-form compensation.
 
-The output of a layer is A^T M A, so changing U by dU costs dU^T H dU with
+The output of a layer is linear in its sums M, so changing the weights U by dU costs dU^T H dU with
 
-    H = (KA^T KA) o E[V V^T]        KA = output_kron, o element-wise
+    H = G o E[V V^T]        o element-wise, G = `gram` of the layer: KA^T KA with KA = output_kron
 
-over the (channel, tap) pairs of a sub-row: the optimal-brain-surgeon quadratic form (Hassibi &
-Stork 1993) of the layer's output error. Weights are chosen by their OBS saliency u^2 / [H^-1]_uu;
-those that stay then move to the minimum of the form. Sub-rows are compensated on their own, so the
-cost is one solve of 8 * taps unknowns per (output channel, sub-row).
+over the (channel, position) pairs of a sub-row: the optimal-brain-surgeon quadratic form (Hassibi &
+Stork 1993) of the layer's output error. A position is a tap of a Winograd layer and a pixel of a
+dense one. Weights are chosen by their OBS saliency u^2 / [H^-1]_uu; those that stay then move to
+the minimum of the form. The 8 channels of a sub-row are compensated on their own, over up to
+`POSITIONS` positions together, so the cost is one solve of at most 288 unknowns for each of them
+and each output channel.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quant.winograd_layer import WinogradConv2d
+from quant.winograd_layer import TapLayer
 from winnow.srbs import SUB_ROW, num_sub_rows, srbs_mask
 
+POSITIONS = 36  # compensated together: all taps of F(4,3); larger maps of a dense layer are cut
 DAMPING = 1e-4  # of H's mean diagonal: keeps the solve stable for taps that are seldom used
 
 
@@ -41,28 +44,31 @@ def step_at(epoch: int, epochs: int, steps: int) -> int | None:
 
 
 @torch.no_grad()
-def hessian(layer: WinogradConv2d, x: Tensor) -> Tensor:
-    """Return H of every sub-row for inputs x [n, c, h, w]: [sub_rows, 8 * taps, 8 * taps] float64.
+def hessian(layer: TapLayer, x: Tensor, part: slice = slice(None)) -> Tensor:
+    """Return H of every 8 channels for inputs x [n, c, h, w], at the positions of `part`.
 
-    Rows are (channel, tap) with the tap fastest; padded channels are zero but for the damping.
+    H is [sub_rows, 8 * positions, 8 * positions] float64. Rows are (channel, position) with the
+    position fastest; padded channels are zero but for the damping.
     """
-    v = layer.lift(x)  # taps, c, p
-    taps, channels, tiles = v.shape
+    channels = x.shape[1]
+    v = layer.lift(x)  # taps, k, p
+    tiles = v.shape[2]
+    v = v.transpose(0, 1).reshape(channels, -1, tiles)[:, part]  # c, positions, p
     pad = num_sub_rows(channels) * SUB_ROW - channels
-    rows = F.pad(v, (0, 0, 0, pad)).view(taps, -1, SUB_ROW, tiles).permute(1, 2, 0, 3)
-    rows = rows.reshape(-1, SUB_ROW * taps, tiles)
+    rows = F.pad(v, (0, 0, 0, 0, 0, pad)).reshape(-1, SUB_ROW * v.shape[1], tiles)
     energy = torch.bmm(rows, rows.transpose(1, 2)).double() / tiles
-    reach = (layer.output_kron.t() @ layer.output_kron).double()  # taps, taps
-    form = energy * reach.repeat(SUB_ROW, SUB_ROW)
+    gram = layer.gram.double()  # taps, taps
+    times = rows.shape[1] // len(gram)
+    form = energy * gram.repeat(times, times)
     damping = DAMPING * form.diagonal(dim1=1, dim2=2).mean().clamp(min=1e-12)
-    return form + damping * torch.eye(SUB_ROW * taps, dtype=form.dtype, device=form.device)
+    return form + damping * torch.eye(rows.shape[1], dtype=form.dtype, device=form.device)
 
 
 def to_rows(u: Tensor) -> Tensor:
-    """Return U [oc, ic, taps] as float64 [sub_rows, oc, 8 * taps], zero-padded."""
-    oc, channels, taps = u.shape
+    """Return U [oc, c, positions] as float64 [sub_rows, oc, 8 * positions], zero-padded."""
+    oc, channels, positions = u.shape
     pad = num_sub_rows(channels) * SUB_ROW - channels
-    rows = F.pad(u.double(), (0, 0, 0, pad)).view(oc, -1, SUB_ROW * taps)
+    rows = F.pad(u.double(), (0, 0, 0, pad)).reshape(oc, -1, SUB_ROW * positions)
     return rows.transpose(0, 1)
 
 
@@ -75,8 +81,8 @@ def from_rows(rows: Tensor, channels: int) -> Tensor:
 
 @torch.no_grad()
 def select(u: Tensor, form: Tensor, keep: int) -> Tensor:
-    """Return the SRBS mask [oc, ic, taps] that keeps the most salient weights of each sub-row."""
-    spread = torch.linalg.inv(form).diagonal(dim1=1, dim2=2)  # sub_rows, 8 * taps
+    """Return the SRBS mask [oc, c, positions] of the most salient weights of each sub-row."""
+    spread = torch.linalg.inv(form).diagonal(dim1=1, dim2=2)  # sub_rows, 8 * positions
     saliency = from_rows(to_rows(u).square() / spread[:, None], u.shape[1])
     mask = srbs_mask(saliency.cpu().numpy(), keep)
     return torch.from_numpy(mask).to(u)
@@ -84,12 +90,12 @@ def select(u: Tensor, form: Tensor, keep: int) -> Tensor:
 
 @torch.no_grad()
 def compensate(u: Tensor, mask: Tensor, form: Tensor) -> Tensor:
-    """Return the masked weights nearest to U [oc, ic, taps] in output error.
+    """Return the masked weights nearest to U [oc, c, positions] in output error.
 
     Minimises (w - u)^T H (w - u) over w that vanish outside the mask: for the kept part K and the
     dropped part D, w_K = u_K + H_KK^-1 H_KD u_D.
     """
-    rows, kept = to_rows(u), to_rows(mask)  # sub_rows, oc, 8 * taps
+    rows, kept = to_rows(u), to_rows(mask)  # sub_rows, oc, 8 * positions
     dropped = 1 - kept
     result = torch.empty_like(rows)
     for i, h in enumerate(form):
@@ -101,12 +107,17 @@ def compensate(u: Tensor, mask: Tensor, form: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def prune_layer(layer: WinogradConv2d, x: Tensor, keep: int) -> None:
+def prune_layer(layer: TapLayer, x: Tensor, keep: int) -> None:
     """Prune a layer to `keep` of 8 and compensate, given its inputs x [n, c, h, w]."""
-    u, form = layer.u, hessian(layer, x)
-    mask = select(u, form, keep)
-    layer.mask.copy_(mask)
-    layer.set_u(compensate(u, mask, form))
+    u = layer.by_channel(layer.u, x.shape[1])
+    mask = torch.empty_like(u)
+    for start in range(0, u.shape[2], POSITIONS):
+        part = slice(start, start + POSITIONS)
+        form = hessian(layer, x, part)
+        mask[:, :, part] = select(u[:, :, part], form, keep)
+        u[:, :, part] = compensate(u[:, :, part], mask[:, :, part], form)
+    layer.mask.copy_(mask.view_as(layer.mask))
+    layer.set_u(u.view_as(layer.weight))
 
 
 @torch.no_grad()
@@ -123,7 +134,7 @@ def layer_input(net: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def pruning_steps(
-    net: nn.Module, layers: list[WinogradConv2d], x: Tensor, keeps: list[int]
+    net: nn.Module, layers: list[TapLayer], x: Tensor, keeps: list[int]
 ) -> Callable[[int], None]:
     """Return a function that runs pruning step i: every layer in order, on its current input."""
 

@@ -31,9 +31,11 @@ from winnow import stage as winnow_stage
 from winnow.artefact import is_current, save_arrays, sha256_file, sha256_value
 from winnow.config import Config
 from winnow.errors import ArtefactError
-from winnow.srbs import max_keep
-from winnow.stage import Result, sources_hash
+from winnow.stage import Result, files_hash, sources_hash
 
+HERE = Path(__file__).resolve().parent
+NUMERICS = ("winograd.py", "fixed_point.py", "srbs.py")  # of winnow/: what training computes with
+CYCLE_MODEL = ("engine.py", "blocking.py", "cycles.py")  # of winnow/: what the bit search asks
 SAMPLE_IMAGES = 256  # training images that pruning, sensitivity and calibration look at
 
 
@@ -42,20 +44,23 @@ class Stage:
     """A stage: the configuration and files it depends on, and the function that does it.
 
     `keys` are sections of the configuration ("prune") or single keys ("engine.m"), so that a
-    change of the engine's size trains nothing again.
+    change of the engine's size trains nothing again. `modules` are the files of winnow/ whose code
+    decides the result.
     """
 
     name: str
     keys: tuple[str, ...]
     files: tuple[str, ...]
     work: Callable[[Build, Resume], Result]
+    modules: tuple[str, ...] = NUMERICS
 
     def inputs(self, build: Build) -> dict[str, str]:
         """Return the hashes that make the stage's result; ArtefactError if a file is missing."""
         keys = ("seed", "data", "model", *self.keys)
         hashes = {
             "config": sha256_value({key: _setting(build.config, key) for key in keys}),
-            "code": sources_hash(Path(__file__).resolve().parent),
+            "code": sources_hash(HERE)
+            + files_hash(HERE.parent / "winnow" / m for m in self.modules),
         }
         for name in self.files:
             path = build.out / name
@@ -116,11 +121,11 @@ def train(build: Build, resume: Resume) -> Result:
 
 
 def prune(build: Build, resume: Resume) -> Result:
-    """Prune in the Winograd domain step by step, fine-tune under the teacher, fold BatchNorm."""
+    """Prune all layers step by step, fine-tune under the teacher, fold BatchNorm."""
     config, samples, teacher = build.config, build.split().train, load_teacher(build)
     net = WinogradNet(net_spec(config), config.engine.m).to(build.device)
     net.load_spatial(teacher)
-    sparse = [net.layers[c.name] for c in net.spec.convs[config.prune.skip :]]
+    sparse = list(net.layers.values())[config.prune.skip :]
     x = to_input(samples.images[:SAMPLE_IMAGES]).to(build.device)
     keeps = keep_schedule(config.prune.keep, config.prune.steps)
     prune_step = pruning_steps(net, sparse, x, keeps)
@@ -134,8 +139,7 @@ def prune(build: Build, resume: Resume) -> Result:
     loss = distillation(net, teacher, config.distill)
     fit(net, samples, loss, plan, resume=resume, begin_epoch=begin_epoch)
     net.fold()
-    keep = {n: max_keep(layer.u.detach().cpu().numpy()) for n, layer in net.layers.items()}
-    return _saved(build, "prune", net, "pruned", keep=keep)
+    return _saved(build, "prune", net, "pruned", keep=net.keeps())
 
 
 def choose_bits(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training here)
@@ -193,7 +197,13 @@ STAGES = {
     for stage in (
         Stage("train", ("train", "distill"), (), train),
         Stage("prune", ("train", "distill", "prune", "engine.m"), _FILES[:1], prune),
-        Stage("bits", ("prune", "quantize", "engine"), _FILES[1:2], choose_bits),
+        Stage(
+            "bits",
+            ("prune", "quantize", "engine"),
+            _FILES[1:2],
+            choose_bits,
+            NUMERICS + CYCLE_MODEL,
+        ),
         Stage("qat", ("train", "distill", "quantize", "engine.m"), _FILES[:3], qat),
         Stage("golden", ("quantize", "engine.m"), _FILES[2:], golden),
     )

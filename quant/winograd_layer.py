@@ -7,7 +7,9 @@ the identity for both transforms.
 
     V [taps, k, p]    U [oc, k, taps]    M = U V [taps, oc, p]
 
-`k` are the operands summed over, `p` the tiles of all images. Lavin & Gray 2016, eq. 12.
+`k` are the operands summed over, `p` the tiles of all images. Lavin & Gray 2016, eq. 12. Where a
+weight sits within its input channel is its *position*: the tap of a convolution, the pixel of a
+dense layer.
 """
 
 from __future__ import annotations
@@ -52,6 +54,16 @@ class TapLayer(nn.Module):
         """Store weights [oc, k, taps]; entries outside the mask are lost."""
         self.weight.copy_(u / self.tap_gain * self.mask)
 
+    @property
+    def gram(self) -> Tensor:
+        """Energy of the output per pair of sums, [taps, taps]: |drop(M)|^2 = M^T gram M."""
+        raise NotImplementedError
+
+    @staticmethod
+    def by_channel(u: Tensor, channels: int) -> Tensor:
+        """Return weights [oc, k, taps] as [oc, c, positions]."""
+        return u.reshape(len(u), channels, -1)
+
     def lift(self, x: Tensor) -> Tensor:
         """Return the operands V [taps, k, p] of an input [n, c, h, w]."""
         raise NotImplementedError
@@ -90,6 +102,10 @@ class WinogradConv2d(TapLayer):
         u = torch.einsum("ij,ocjk,lk->ocil", g, kernel.double(), g).flatten(2)
         self.set_u(u.to(self.weight.dtype))
 
+    @property
+    def gram(self) -> Tensor:
+        return self.output_kron.t() @ self.output_kron
+
     def lift(self, x: Tensor) -> Tensor:
         m, alpha = self.m, self.m + KERNEL - 1
         channels = x.shape[1]
@@ -118,6 +134,10 @@ class Dense(TapLayer):
 
     def __init__(self, operands: int, out_channels: int) -> None:
         super().__init__(out_channels, operands, torch.ones(1))
+
+    @property
+    def gram(self) -> Tensor:
+        return torch.ones_like(self.tap_gain)[:, None]
 
     def lift(self, x: Tensor) -> Tensor:
         return x.flatten(1).t().unsqueeze(0)

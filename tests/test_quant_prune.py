@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quant.prune import compensate, hessian, keep_schedule, prune_layer, select, step_at
-from quant.winograd_layer import WinogradConv2d
+from quant.winograd_layer import Dense, TapLayer, WinogradConv2d
 from winnow.srbs import max_keep, srbs_mask, to_sub_rows
 
 
-def smooth_input(channels: int, seed: int) -> Tensor:
-    """Correlated, non-negative maps [8, c, 12, 12], as ReLU layers give."""
+def smooth_input(channels: int, seed: int, *, num: int = 8) -> Tensor:
+    """Correlated, non-negative maps [num, c, 12, 12], as ReLU layers give."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(8, channels, 14, 14, generator=generator)
+    noise = torch.randn(num, channels, 14, 14, generator=generator)
     mixed = torch.einsum(
         "nchw,dc->ndhw", noise, torch.randn(channels, channels, generator=generator)
     )
@@ -31,16 +31,35 @@ def layer_of(channels: int, m: int, seed: int) -> WinogradConv2d:
     return layer
 
 
-@pytest.mark.parametrize("m", [2, 4])
+def dense_of(channels: int, edge: int, seed: int) -> Dense:
+    generator = torch.Generator().manual_seed(seed)
+    layer = Dense(channels * edge**2, 6)
+    torch.nn.init.normal_(layer.weight, generator=generator)
+    return layer
+
+
+def by_channel(layer: TapLayer, channels: int) -> np.ndarray:
+    """The weights [oc, c, positions]."""
+    return layer.u.detach().numpy().reshape(6, channels, -1)
+
+
+@pytest.mark.parametrize("kind", ["F(2,3)", "F(4,3)", "dense"])
 @pytest.mark.parametrize("channels", [8, 16, 13])
-def test_compensation_beats_plain_magnitude(m: int, channels: int) -> None:
+def test_compensation_beats_plain_magnitude(kind: str, channels: int) -> None:
     for keep in (2, 4, 6):
-        layer, x = layer_of(channels, m, keep), smooth_input(channels, keep)
+        layer: TapLayer
+        if kind == "dense":
+            layer, x = (
+                dense_of(channels, 4, keep),
+                smooth_input(channels, keep, num=256)[..., :4, :4],
+            )
+        else:
+            layer, x = layer_of(channels, int(kind[2]), keep), smooth_input(channels, keep)
         want, u = layer(x), layer.u.detach()
         prune_layer(layer, x, keep)
         ours = float((layer(x) - want).detach().square().mean())
-        mask = torch.from_numpy(srbs_mask(u.abs().numpy(), keep))
-        layer.mask.copy_(mask)
+        score = u.abs().numpy().reshape(6, channels, -1)
+        layer.mask.copy_(torch.from_numpy(srbs_mask(score, keep)).view_as(layer.mask))
         layer.set_u(u)
         plain = float((layer(x) - want).detach().square().mean())
         assert ours < 0.8 * plain, (keep, ours, plain)
@@ -57,6 +76,37 @@ def test_every_sub_row_keeps_exactly_its_number(channels: int, keep: int) -> Non
     assert (held[:, :-1] == keep).all()
     assert (held[:, -1] == min(keep, last)).all()
     assert max_keep(u) == keep or channels < keep
+
+
+@pytest.mark.parametrize("channels", [8, 13])
+@pytest.mark.parametrize("edge", [1, 3, 7])  # 49 pixels take two solves
+def test_dense_sub_rows_are_channels_at_one_pixel(channels: int, edge: int) -> None:
+    layer, x = dense_of(channels, edge, 0), smooth_input(channels, 0)[..., :edge, :edge]
+    prune_layer(layer, x, 2)
+    held = (to_sub_rows(by_channel(layer, channels)) != 0).sum(axis=2)  # oc, sub_rows, pixels
+    assert held.shape == (6, -(-channels // 8), edge**2)
+    assert (held == 2).all()
+
+
+def test_dense_form_is_the_output_error_of_eight_channels() -> None:
+    layer, x = dense_of(8, 4, 0), smooth_input(8, 0)[..., :4, :4]
+    (form,) = hessian(layer, x)
+    change = layer.u.detach().double().flatten(1)  # (c, pixel), the pixel fastest
+    error = float(layer(x).detach().double().square().sum())
+    predicted = float(torch.einsum("oi,ij,oj->", change, form, change)) * len(x)
+    assert predicted == pytest.approx(error, rel=1e-2)  # the damping is the difference
+
+
+def test_dense_compensation_is_the_least_squares_fit() -> None:
+    layer, x = dense_of(8, 4, 0), smooth_input(8, 0, num=400)[..., :4, :4]
+    want = layer(x).flatten(1).detach().double().numpy()
+    prune_layer(layer, x, 2)
+    ours = layer(x).flatten(1).detach().double().numpy()
+    inputs = x.flatten(1).double().numpy()
+    for output, mask in enumerate(layer.mask[:, :, 0].numpy().astype(bool)):
+        best, *_ = np.linalg.lstsq(inputs[:, mask], want[:, output])
+        least = np.square(inputs[:, mask] @ best - want[:, output]).mean()
+        assert np.square(ours[:, output] - want[:, output]).mean() <= 1.02 * least
 
 
 def test_quadratic_form_is_the_output_error_of_a_sub_row() -> None:

@@ -61,9 +61,9 @@ class Case:
             layer = QuantWinogradConv2d(kind.channels, oc, int(self.rng.choice([2, 4])), widths)
         torch.nn.init.normal_(layer.weight, std=0.3, generator=self.generator)
         torch.nn.init.normal_(layer.bias, std=0.3, generator=self.generator)
-        if not self.dense:
-            score = layer.weight.detach().abs().numpy()
-            layer.mask.copy_(torch.from_numpy(srbs_mask(score, int(pick(1, 9)))))
+        weight = layer.by_channel(layer.weight.detach(), kind.channels)
+        mask = srbs_mask(weight.abs().numpy(), int(pick(1, 9)))
+        layer.mask.copy_(torch.from_numpy(mask).view_as(layer.mask))
         return layer.eval()
 
     def _calibrate(self, ex: int) -> None:
@@ -104,13 +104,18 @@ def test_brevitas_in_float64_equals_interpreter(seed: int, dense: bool) -> None:
         np.testing.assert_array_equal(case.brevitas_integers(), want)
 
 
+@pytest.mark.parametrize("dense", [False, True], ids=["winograd", "dense"])
+def test_cases_use_every_keep(dense: bool) -> None:
+    keeps = {Case(seed, dense).lower().layers[0].keep for seed in range(150)}
+    assert keeps >= set(range(1, 8))
+
+
 def test_cases_use_the_whole_space() -> None:
     graphs = [Case(seed, False).lower() for seed in range(150)]
     layers = [graph.layers[0] for graph in graphs]
     assert {layer.m for layer in layers} == {2, 4}
     for key in ("weight_bits", "v_bits"):
         assert {getattr(layer, key) for layer in layers} == set(range(2, 9))
-    assert {layer.keep for layer in layers} >= set(range(1, 8))
     assert {layer.output.signed for layer in layers} == {False, True}
     assert {layer.pool for layer in layers} == {False, True}
     assert any(len(set(layer.v_exponent.tolist())) > 2 for layer in layers)

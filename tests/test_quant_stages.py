@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +12,20 @@ import numpy as np
 import pytest
 import torch
 
+import quant.stages as stages
 import quant.training as training
+from codegen.check import check_graph
 from codegen.interpret import interpret
 from codegen.lower import lower_checkpoint
 from quant.__main__ import main
-from quant.build import Build
+from quant.build import Build, load_quantized
+from quant.model import layer_keeps
 from quant.stages import STAGES, run_stage
 from winnow.artefact import Record, load_arrays, save_arrays
 from winnow.cli import guard
 from winnow.config import Config, ModelConfig, PruneConfig, QuantizeConfig, TrainConfig
-from winnow.errors import ArtefactError, ConfigError
+from winnow.errors import ArtefactError, ConfigError, GraphError
+from winnow.srbs import to_sub_rows
 
 TINY = Config(
     model=ModelConfig(channels=(4, 8), pool_after=(1, 2), exit_after=(1,)),
@@ -122,12 +127,45 @@ def test_golden_is_exact_and_equals_the_interpreter(done: Build) -> None:
     assert accuracy == pytest.approx(quantized)
 
 
-def test_pruned_layers_keep_the_pattern(done: Build) -> None:
+def test_all_layers_but_the_first_are_pruned(done: Build) -> None:
     keep = Record.load(done.out / "prune.json", "").numbers["keep"]
-    assert keep["conv1"] == 1
-    assert keep["conv2"] == 2
+    assert keep == layer_keeps(TINY) == {"conv1": 1, "conv2": 2, "fc": 2}
+    lowered = {layer.name: layer.keep for layer in lower_checkpoint(TINY, done.out).layers}
+    assert lowered == keep
+
+
+def test_pattern_survives_quantization_aware_training(done: Build) -> None:
+    pruned, trained = (load_arrays(done.out / f"{verb}.npz", "") for verb in ("prune", "qat"))
+    net = load_quantized(TINY, done.out)
+    for name, layer in list(net.layers.items())[TINY.prune.skip :]:
+        mask = pruned[f"layers.{name}.mask"]
+        held = to_sub_rows(mask.reshape(len(mask), net.spec.in_channels[name], -1)).sum(axis=2)
+        assert (held == 2).all()
+        np.testing.assert_array_equal(trained[f"layers.{name}.mask"], mask)
+        assert (layer.weight_quant(layer.u).value.detach().numpy()[mask == 0] == 0).all()
+        assert (trained[f"layers.{name}.weight"] != pruned[f"layers.{name}.weight"]).any()
+
+
+def test_a_corrupted_fc_weight_is_seen(done: Build) -> None:
+    golden = load_arrays(done.out / "golden.npz", "")
     graph = lower_checkpoint(TINY, done.out)
-    assert graph.layers[1].keep <= 2
+    fc = graph.layers[-1]
+    weight = fc.weight.copy()
+    largest = np.unravel_index(np.abs(weight).argmax(), weight.shape)
+    weight[largest] -= np.sign(weight[largest])
+    broken = replace(graph, layers=(*graph.layers[:-1], replace(fc, weight=weight)))
+    logits = interpret(broken, golden["images"])["fc"]
+    assert set(np.argwhere(logits != golden["layer.fc"])[:, 1]) == {largest[0]}
+
+
+def test_fc_weight_outside_the_pattern_is_refused(done: Build) -> None:
+    graph = lower_checkpoint(TINY, done.out)
+    fc = graph.layers[-1]
+    weight = fc.weight.copy()
+    weight.reshape(10, graph.layers[-2].output.channels, -1)[3, :3, 0] = 1
+    broken = replace(graph, layers=(*graph.layers[:-1], replace(fc, weight=weight)))
+    with pytest.raises(GraphError, match=r"layer 'fc': a sub-row of 8 channels must hold at most"):
+        check_graph(broken)
 
 
 def test_missing_checkpoint_names_the_command(tmp_path: Path) -> None:
@@ -254,6 +292,17 @@ def test_help_is_complete(
         ORDER if verb is None else ("--config", "--out", "--device", "--threads", "--progress")
     )
     assert all(word in text for word in expected)
+
+
+def test_code_that_counts(done: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    def names(files: Iterable[Path]) -> str:
+        return " ".join(path.name for path in files if path.is_file())
+
+    monkeypatch.setattr(stages, "files_hash", names)
+    arithmetic = "winograd.py fixed_point.py srbs.py"
+    for verb in ORDER:
+        wanted = arithmetic + " engine.py blocking.py cycles.py" * (verb == "bits")
+        assert STAGES[verb].inputs(done)["code"].endswith(wanted)
 
 
 def test_engine_size_trains_nothing_again(done: Build, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from winnow.artefact import Record, sha256_bytes
-from winnow.stage import Result, run_stage, sources_hash
+from winnow.stage import Result, files_hash, run_stage, sources_hash
 
 
 @dataclass
@@ -122,3 +122,13 @@ def test_sources_hash_sees_content_names_and_files(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a source")
     assert sources_hash(tmp_path) == hashes[-1]
     assert sources_hash(tmp_path, "*") != hashes[-1]
+
+
+def test_files_hash_sees_names_and_contents(tmp_path: Path) -> None:
+    a, b = tmp_path / "a.py", tmp_path / "b.py"
+    a.write_text("1")
+    b.write_text("1")
+    hashes = {files_hash([a]), files_hash([b]), files_hash([a, b])}
+    a.write_text("2")
+    assert files_hash([a]) not in hashes
+    assert len(hashes) == 3

@@ -78,7 +78,7 @@ class DistillConfig:
 
 @dataclass(frozen=True)
 class PruneConfig:
-    """SRBS pruning: `keep` of 8, reached in `steps`, all convolutions but the first `skip`."""
+    """SRBS pruning: `keep` of 8, reached in `steps`, all layers but the first `skip`."""
 
     keep: int = integer(2, low=1, high=SUB_ROW)
     skip: int = integer(1, low=0, high=64)
@@ -98,7 +98,7 @@ class QuantizeConfig:
     weight_bits: tuple[int, ...] = integers((4, 8), low=2, high=8, at_least=1)
     activation_bits: int = integer(8, low=2, high=8)
     v_bits: int = integer(8, low=2, high=8)
-    cycle_budget: float = real(0.9, low=0.0, high=1.0)
+    cycle_budget: float = real(0.92, low=0.0, high=1.0)
     epochs: int = integer(12, low=1, high=10000)
     learning_rate: float = real(5e-4, low=1e-7, high=10.0)
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,11 @@ class Result:
 
 def sources_hash(folder: Path, pattern: str = "*.py") -> str:
     """Return the hash of all sources in `folder`, so that a stage reruns when its code changes."""
-    files = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    return files_hash(sorted(path for path in folder.rglob(pattern) if path.is_file()))
+
+
+def files_hash(files: Iterable[Path]) -> str:
+    """Return the hash of the names and contents of files, in their order."""
     return sha256_bytes("\n".join(f"{f.name} {sha256_file(f)}" for f in files).encode())
 
 
