@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages of `python -m codegen`: each reads files of a build and writes its own.
 
-lower     qat.npz, golden.npz -> graph.txt, graph.npz (and graph = golden, bit for bit)
+lower     bits.json, qat.npz, golden.npz -> graph.txt, graph.npz (and graph = golden, bit for bit)
 schedule  graph -> hls/data/: program, weights, memory map; schedule.txt
 emit      engine -> hls/: the C++ project
 vitis     hls/ -> Vitis HLS synthesis, where the tool is installed
@@ -92,6 +92,7 @@ def lower(build: Build) -> None:
     """Turn the quantized model into the integer graph and check it against the golden values."""
     sections = ("data", "model", "quantize", "engine")
     files = {
+        "bits.json": build.command("quant", "bits"),
         "qat.npz": build.command("quant", "qat"),
         "golden.npz": build.command("quant", "golden"),
     }

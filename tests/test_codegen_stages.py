@@ -173,6 +173,7 @@ def lowering(build: Build, monkeypatch: pytest.MonkeyPatch) -> Build:
     for name in ("graph.txt", "graph.npz"):
         (build.out / name).unlink()
     save_arrays(build.out / "qat.npz", {})
+    (build.out / "bits.json").write_text("8 8")
     fake = SimpleNamespace(lower_checkpoint=lambda *_: GRAPH)
     monkeypatch.setitem(sys.modules, "codegen.lower", fake)
     return build
@@ -200,7 +201,22 @@ def test_graph_that_differs_from_golden_is_not_written(lowering: Build) -> None:
     save_arrays(lowering.out / "golden.npz", arrays)
     with pytest.raises(MismatchError, match=f"layer '{name}': image 2, channel 0, y 0, x 0 must"):
         STAGES["lower"](lowering)
-    assert {path.name for path in lowering.out.iterdir()} == {"golden.npz", "qat.npz"}
+    assert {path.name for path in lowering.out.iterdir()} == {
+        "bits.json",
+        "golden.npz",
+        "qat.npz",
+    }
+
+
+def test_other_widths_lower_again(lowering: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    STAGES["lower"](lowering)
+    (lowering.out / "bits.json").write_text("8 4")
+    STAGES["lower"](lowering)
+    STAGES["lower"](lowering)
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.startswith("lower: 4 layers")
+    assert second.startswith("lower: 4 layers")
+    assert third == "lower: up to date"
 
 
 def tool_at(folder: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
