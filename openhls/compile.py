@@ -8,17 +8,16 @@ they depend on.
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from openhls import llvm
 from openhls.channels import MARKERS, Channel, Pointers, Role
-from openhls.errors import HlsError
 from openhls.frontend import Unit, compile_unit, preprocess
 from openhls.machine import Plan
 from openhls.order import split_dependent, stage_orders
@@ -143,8 +142,7 @@ def _run_jobs(jobs: Mapping[str, _Job], cache: Path | None, workers: int) -> dic
         made = {name: job.run() for name, job in left.items()}
     for name, found in made.items():
         if cache is not None:
-            content = pickle.dumps(found)
-            write_atomic(cache / f"{left[name].key()}.pickle", lambda f, x=content: f.write(x))
+            write_atomic(cache / f"{left[name].key()}.pickle", partial(pickle.dump, found))
     return done | made
 
 
@@ -225,6 +223,24 @@ def compile_project(
         _depths(top_ir, pointers),
         pointers.arrays(),
     )
+
+
+def compile_processes(
+    source: Path,
+    include_dirs: Sequence[Path],
+    functions: Sequence[str],
+    *,
+    settings: Settings | None = None,
+) -> dict[str, Process]:
+    """Compile functions of a file that take channels, each as a process that starts by itself."""
+    settings = settings or Settings()
+    text = preprocess(source, include_dirs)
+    found = {}
+    for name in functions:
+        unit = compile_unit(text, name)
+        plan, translator = make_plan(unit.module, unit.module.functions[unit.top], Options())
+        found[name] = _process(name, plan, translator, _job(name, plan, settings).run())
+    return found
 
 
 def _depths(function: llvm.Function, pointers: Pointers) -> dict[str, int]:

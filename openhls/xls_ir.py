@@ -185,10 +185,10 @@ def write_xls_ir(name: str, plan: Plan) -> str:
     writer = _Writer(plan)
     writer.write_body()
     lines = [f"package {name}", ""]
-    for number, channel in enumerate(plan.channels.values()):
+    for identifier, channel in enumerate(plan.channels.values()):
         kind = "send_only" if channel.is_output else "receive_only"
         lines.append(
-            f"chan {channel.name}(bits[{channel.width}], id={number}, kind=streaming, ops={kind}, "
+            f"chan {channel.name}(bits[{channel.width}], id={identifier}, kind=streaming, ops={kind}, "
             "flow_control=ready_valid)"
         )
     states = plan.machine.states

@@ -6,6 +6,11 @@
 
 namespace openhls {
 
+// Wide numbers are kept and passed in whole words: padding would keep them in memory.
+constexpr int kept_bits(int bits) {
+  return bits <= 64 ? bits : (bits + 63) / 64 * 64;
+}
+
 template <int N, bool S>
 struct Native {
   static_assert(N >= 2, "ap_int<1> is not supported; use ap_uint<1> or ap_int<2>");
@@ -15,6 +20,9 @@ template <int N>
 struct Native<N, false> {
   using type = unsigned _BitInt(N);
 };
+
+template <int N, bool S>
+using Kept = typename Native<kept_bits(N), S>::type;
 
 template <int N, bool S>
 struct Word64 {
@@ -47,7 +55,7 @@ template <int N, bool S>
 struct Number<ap_bits<N, S>> {
   static constexpr int kBits = N;
   static constexpr bool kSigned = S, kIsAp = true;
-  static typename Native<N, S>::type value(const ap_bits<N, S>& x) { return x.v; }
+  static Kept<N, S> value(const ap_bits<N, S>& x) { return x.v; }
 };
 template <class T, int N, bool S>
 struct Builtin {
@@ -114,7 +122,7 @@ ap_bits<N, S> shift_by(ap_bits<N, S> x, unsigned _BitInt(M) amount) {
     Wide wide = LEFT ? Wide(Wide(x.v) << amount) : Wide(Wide(x.v) >> amount);
     result.v = typename ap_bits<N, S>::Value(wide);
   } else if (amount < unsigned(N)) {
-    result.v = LEFT ? x.v << amount : x.v >> amount;
+    result.v = typename ap_bits<N, S>::Value(LEFT ? x.v << amount : x.v >> amount);
   } else {
     result.v = !LEFT && S && x.v < 0 ? -1 : 0;
   }
@@ -139,30 +147,34 @@ ap_bits<N, S> shift(ap_bits<N, S> x, B amount) {
 template <int N, bool S>
 struct ap_bits {
   using Value = typename openhls::Native<N, S>::type;
-  using Unsigned = typename openhls::Native<N, false>::type;
   static constexpr int width = N;
-  Value v;
+  using Bits = openhls::Kept<N, false>;
+  openhls::Kept<N, S> v;
 
   // One bit, or bits [low, low + width) as a place to read from and assign to.
   struct Part {
     ap_bits& whole;
     int low, width;
-    Unsigned mask() const { return Unsigned(~Unsigned(0)) >> (N - width); }
+    Bits mask() const { return Bits(~Bits(0)) >> (openhls::kept_bits(N) - width); }
+    Bits bits() const { return (Bits(whole.v) >> low) & mask(); }
     operator ap_bits<N, false>() const {
       ap_bits<N, false> r;
-      r.v = (Unsigned(whole.v) >> low) & mask();
+      r.v = bits();
       return r;
     }
-    operator unsigned long long() const {
-      return (unsigned long long)((Unsigned(whole.v) >> low) & mask());
-    }
-    template <openhls::IsNumber X>
-    Part& operator=(X x) {
-      Unsigned bits = Unsigned(openhls::Number<X>::value(x)) & mask();
-      whole.v = Value((Unsigned(whole.v) & ~(mask() << low)) | (bits << low));
+    operator unsigned long long() const { return (unsigned long long)(bits()); }
+    template <class X>
+    Part& operator=(const X& x) {
+      Bits part;
+      if constexpr (openhls::IsNumber<X>) {
+        part = Bits(openhls::Number<X>::value(x)) & mask();
+      } else {
+        part = Bits(x.bits()) & mask();
+      }
+      whole.v = Value((Bits(whole.v) & ~(mask() << low)) | (part << low));
       return *this;
     }
-    Part& operator=(const Part& x) { return *this = ap_bits<N, false>(x); }
+    Part& operator=(const Part& x) { return operator= <Part>(x); }
   };
 
   ap_bits() = default;
@@ -181,12 +193,12 @@ struct ap_bits {
   long long to_int64() const { return (long long)(v); }
   unsigned long long to_uint64() const { return (unsigned long long)(v); }
   bool to_bool() const { return v != 0; }
-  bool test(int i) const { return bool((Unsigned(v) >> i) & 1); }
+  bool test(int i) const { return bool((Bits(v) >> i) & 1); }
   bool operator[](int i) const { return test(i); }
   Part operator[](int i) { return Part{*this, i, 1}; }
   ap_bits<N, false> range(int high, int low) const {
     ap_bits<N, false> r;
-    r.v = (Unsigned(v) >> low) & (Unsigned(~Unsigned(0)) >> (N - 1 - high + low));
+    r.v = (Bits(v) >> low) & (Bits(~Bits(0)) >> (openhls::kept_bits(N) - 1 - high + low));
     return r;
   }
   Part range(int high, int low) { return Part{*this, low, high - low + 1}; }
@@ -250,7 +262,7 @@ struct ap_bits {
   ap_bits operator+() const { return *this; }
   ap_bits operator~() const {
     ap_bits r;
-    r.v = ~v;
+    r.v = Value(~v);
     return r;
   }
 };
