@@ -11,36 +11,24 @@ exactly once.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from openhls.channels import Channel, Role, source_name
 from openhls.errors import HlsError
 
 CONTROL = "control"
-_ROLES = ("acquire", "release", "rd_req", "rd_resp", "wr_req", "ar", "aw", "r", "w", "b")
-
-
-@dataclass(frozen=True)
-class Port:
-    """A ready/valid port of a process module: `name`_data, `name`_vld, `name`_rdy.
-
-    `is_output` tells whether the process sends on it.
-    """
-
-    name: str
-    width: int
-    is_output: bool
+START, DONE = "start", "done"
 
 
 @dataclass(frozen=True)
 class Module:
-    """A compiled process: its ports, and the arguments of its function in order."""
+    """A compiled process: its channels, and the arguments of its function in order."""
 
     name: str
     formals: tuple[str, ...]
-    ports: tuple[Port, ...]
+    channels: tuple[Channel, ...]
 
 
 @dataclass(frozen=True)
@@ -61,11 +49,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Link:
-    """One end of a channel: a port of an instance, and its role ("" for a stream)."""
+    """One end of a channel: a port of an instance."""
 
     instance: str
-    port: Port
-    role: str
+    port: Channel
 
 
 @dataclass(frozen=True)
@@ -92,6 +79,7 @@ class Bank:
 
     name: str
     width: int
+    depth: int
     address_bits: int
 
 
@@ -101,6 +89,7 @@ class Memory:
 
     name: str
     width: int
+    depth: int
     address_bits: int
 
 
@@ -122,17 +111,7 @@ class Netlist:
     banks: tuple[Bank, ...]
     memories: tuple[Memory, ...]
     axi_ports: tuple[AxiPort, ...]
-    results: tuple[Port, ...]
-
-
-def _split(port: str, formals: Sequence[str]) -> tuple[str, int, str] | None:
-    """Split a port name into (formal, element, role); None when it belongs to no formal."""
-    for formal in sorted(formals, key=len, reverse=True):
-        pattern = rf"{re.escape(formal)}(?:_(\d+))?(?:_({'|'.join(_ROLES)}))?"
-        match = re.fullmatch(pattern, port)
-        if match:
-            return formal, int(match.group(1) or 0), match.group(2) or ""
-    return None
+    results: tuple[Channel, ...]
 
 
 def _instance_names(calls: Sequence[Call]) -> list[str]:
@@ -154,35 +133,31 @@ class _Builder:
         self.depths = depths
         self.nets: dict[str, dict[str, str]] = defaultdict(dict)
         self.links: dict[Actual, list[Link]] = defaultdict(list)
-        self.memories: dict[str, Memory] = {}
-        self.memory_ports: dict[str, list[Port]] = defaultdict(list)
+        self.memories: dict[str, dict[Role, Channel]] = defaultdict(dict)
 
     def label(self, actual: Actual) -> str:
         single = self.arrays.get(actual.base, 1) == 1
         return actual.base if single else f"{actual.base}_{actual.element}"
 
     def add(self, instance: str, module: Module, actuals: Sequence[Actual]) -> None:
+        """Connect an instance whose function was called with `actuals`."""
         places = dict(zip(module.formals, actuals, strict=True))
-        for port in module.ports:
+        for port in module.channels:
             if port.name in self.nets[instance]:
                 continue  # a start or done token
-            found = _split(port.name, module.formals)
-            if found is None:
+            place = places.get(source_name(port.base))
+            if place is None:
                 self.add_local(instance, port)
-                continue
-            formal, element, role = found
-            place = places[formal]
-            actual = Actual(place.base, place.element + element)
-            self.links[actual].append(Link(instance, port, role))
+            else:
+                actual = Actual(place.base, place.element + port.element)
+                self.links[actual].append(Link(instance, port))
 
-    def add_local(self, instance: str, port: Port) -> None:
-        """Connect a port that is no argument: a local RAM."""
-        match = re.fullmatch(r"(\w+?)_(rd_req|rd_resp|wr_req)", port.name)
-        if match is None:
-            raise HlsError(f"process '{instance}': port '{port.name}' is connected to nothing")
-        memory = f"{instance}_{match.group(1)}"
-        self.nets[instance][port.name] = f"{memory}_{match.group(2)}"
-        self.memory_ports[memory].append(port)
+    def add_local(self, instance: str, port: Channel) -> None:
+        """Connect a port of a local RAM."""
+        suffix = port.role.value
+        memory = f"{instance}_{port.name.removesuffix(suffix)}"
+        self.nets[instance][port.name] = memory + suffix
+        self.memories[memory][port.role] = port
 
     def add_done_channels(
         self, modules: Mapping[str, Module], calls: Sequence[Call], names: Sequence[str]
@@ -190,34 +165,37 @@ class _Builder:
         """Let the control process wait for every process that has a done port."""
         fifos = []
         for call, name in zip(calls, names, strict=True):
-            if any(port.name == "done" for port in modules[call.process].ports):
-                self.nets[name]["done"] = f"{name}_done_in"
+            if any(port.name == DONE for port in modules[call.process].channels):
+                self.nets[name][DONE] = f"{name}_done_in"
                 self.nets[CONTROL][f"{call.process}_done"] = f"{name}_done_out"
                 fifos.append(Fifo(f"{name}_done", 1, 2))
         return fifos
 
-    def add_control(self, control: Module) -> tuple[Port, ...]:
+    def add_control(self, control: Module) -> tuple[Channel, ...]:
         """Connect the control process; return its scalar results."""
         nets = self.nets[CONTROL]
-        for name in ("start", "done"):
+        for name in (START, DONE):
             nets[name] = f"{CONTROL}_{name}"
-        local = [port for port in control.ports if port.name not in nets]
-        channels = [port for port in local if _split(port.name, control.formals) is not None]
-        results = tuple(port for port in local if port not in channels)
-        for port in results:
-            nets[port.name] = f"{port.name}_result"
-        actuals = [Actual(formal, 0) for formal in control.formals]
-        self.add(CONTROL, Module(CONTROL, control.formals, tuple(channels)), actuals)
-        return results
+        results = []
+        for port in control.channels:
+            base = source_name(port.base)
+            if port.name in nets:
+                continue
+            if port.role is Role.STREAM and base in control.formals:
+                nets[port.name] = f"{port.name}_result"
+                results.append(port)
+            else:
+                self.links[Actual(base, port.element)].append(Link(CONTROL, port))
+        return tuple(results)
 
     def local_memories(self) -> tuple[Memory, ...]:
-        memories = []
-        for name, ports in self.memory_ports.items():
-            roles = {"_".join(port.name.rsplit("_", 2)[1:]): port for port in ports}
-            if roles.keys() != {"rd_req", "rd_resp", "wr_req"}:
+        found = []
+        for name, ports in self.memories.items():
+            if ports.keys() != {Role.READ_REQUEST, Role.RESPONSE, Role.WRITE_REQUEST}:
                 raise HlsError(f"RAM '{name}' must be both read and written by its process")
-            memories.append(Memory(name, roles["rd_resp"].width, roles["rd_req"].width))
-        return tuple(memories)
+            read, word = ports[Role.READ_REQUEST], ports[Role.RESPONSE]
+            found.append(Memory(name, word.width, read.depth, read.width))
+        return tuple(found)
 
     def one(self, actual: Actual, ends: Sequence[Link], what: str) -> Link:
         if len(ends) != 1:
@@ -245,24 +223,29 @@ class _Builder:
 
     def bank(self, actual: Actual, links: Sequence[Link]) -> Bank:
         name = self.label(actual)
-        writer = self.one(actual, [x for x in links if x.role == "wr_req"], "writer")
-        reader = self.one(actual, [x for x in links if x.role == "rd_req"], "reader")
+        requests = (Role.WRITE_REQUEST, Role.READ_REQUEST)
+        writer, reader = (
+            self.one(actual, [x for x in links if x.port.role is role], what)
+            for role, what in zip(requests, ("writer", "reader"), strict=True)
+        )
         for link in links:
-            side = "w_" if link.instance == writer.instance else "r_"
-            whole = link.role in ("acquire", "release")
-            self.connect(link, f"{name}_{side if whole else ''}{link.role}")
+            side = "_w" if link.instance == writer.instance else "_r"
+            whole = link.port.role in (Role.ACQUIRE, Role.RELEASE)
+            self.connect(link, f"{name}{side if whole else ''}{link.port.role.value}")
         address_bits = reader.port.width
-        return Bank(name, writer.port.width - address_bits, address_bits)
+        width = writer.port.width - address_bits
+        return Bank(name, width, reader.port.depth, address_bits)
 
     def axi(self, actual: Actual, links: Sequence[Link]) -> AxiPort:
         name = self.label(actual)
         owners = {link.instance for link in links}
-        data = self.one(actual, [x for x in links if x.role in ("r", "w")], "user")
+        words = (Role.READ_DATA, Role.WRITE_DATA)
+        data = self.one(actual, [x for x in links if x.port.role in words], "user")
         if len(owners) != 1:
             raise HlsError(f"AXI port '{name}' must be used by one process, got {sorted(owners)}")
         for link in links:
-            self.connect(link, f"{name}_{link.role}")
-        return AxiPort(name, data.port.width, data.role == "w")
+            self.connect(link, f"{name}{link.port.role.value}")
+        return AxiPort(name, data.port.width, data.port.role is Role.WRITE_DATA)
 
 
 def build_netlist(
@@ -274,8 +257,8 @@ def build_netlist(
 ) -> Netlist:
     """Connect the instances.
 
-    `control` is the top function's own process, whose formals are the channel objects it uses
-    itself. `arrays` gives the number of elements of every channel object, `depths` the FIFO depths
+    `control` is the top function's own process; its formals are the top's pointer arguments.
+    `arrays` gives the number of elements of every channel object, `depths` the FIFO depths
     (2 unless stated). Raises HlsError for a channel without exactly one writer and one reader.
     """
     builder = _Builder(arrays, depths)
@@ -286,15 +269,15 @@ def build_netlist(
     results = builder.add_control(control)
     banks, axi_ports = [], []
     for actual, links in builder.links.items():
-        roles = {link.role for link in links}
-        if roles & {"ar", "aw"}:
+        roles = {link.port.role for link in links}
+        if roles & {Role.READ_ADDRESS, Role.WRITE_ADDRESS}:
             axi_ports.append(builder.axi(actual, links))
-        elif roles == {""}:
+        elif roles == {Role.STREAM}:
             fifos.append(builder.fifo(actual, links))
         else:
             banks.append(builder.bank(actual, links))
     instances = [
-        Instance(name, call.process, builder.nets[name])
+        Instance(name, modules[call.process].name, builder.nets[name])
         for call, name in zip(calls, names, strict=True)
     ]
     instances.append(Instance(CONTROL, control.name, builder.nets[CONTROL]))

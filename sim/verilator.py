@@ -84,8 +84,8 @@ def build_harness(
 
     `main` are the .cpp files and headers of the program, in one folder.
     """
-    threads = "--threads=1"
-    folder = cache / content_hash([*sources, *main], top, threads, *defines)
+    threads = ("--threads", "1")
+    folder = cache / content_hash([*sources, *main], top, *threads, *defines)
     binary = folder / "rtlsim"
     with BuildLock(folder):
         if binary.is_file():
@@ -93,7 +93,7 @@ def build_harness(
         work = folder / "obj"
         flags = f"-O2 -std=c++17 -I{main[0].parent} " + " ".join(defines)
         command = ["verilator", "--cc", "--exe", "--build", "-j", "2", "-O3", "--x-assign", "fast"]
-        command += ["--x-initial", "fast", "--noassert", "-Wno-fatal", threads]
+        command += ["--x-initial", "fast", "--noassert", "-Wno-fatal", *threads]
         command += ["--top-module", top, "-Mdir", str(work), "-CFLAGS", flags, "-o", "rtlsim"]
         command += [str(path.resolve()) for path in sources]
         command += [str(path.resolve()) for path in main if path.suffix == ".cpp"]

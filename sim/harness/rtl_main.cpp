@@ -16,6 +16,7 @@
 #include <iterator>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "Vwinnow_engine.h"
@@ -65,7 +66,8 @@ struct WritePins {
 };
 
 using WordPins = ReadPins<QData, 8>;
-using BeatPins = ReadPins<decltype(Vwinnow_engine::m_axi_gmem1_RDATA), WINNOW_AXI_BYTES>;
+using BeatData = std::remove_reference_t<decltype(Vwinnow_engine::m_axi_gmem1_RDATA)>;
+using BeatPins = ReadPins<BeatData, WINNOW_AXI_BYTES>;
 
 #define READ_PINS(top, n)                                                              \
   {&top.m_axi_gmem##n##_ARVALID, &top.m_axi_gmem##n##_ARREADY, &top.m_axi_gmem##n##_ARADDR, \
@@ -163,7 +165,7 @@ class Bench {
     const unsigned long long started = cycle;
     std::uint64_t beats_before = 0;
     unsigned long long last_beat = cycle;
-    while (!top.interrupt) {
+    while (!top.__SYM__interrupt) {  // Verilator's name for a pin called like a C++ word
       tick();
       if (beats() != beats_before) {
         beats_before = beats();

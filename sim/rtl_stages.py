@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The RTL stages of `python -m sim`: make it, check it bit for bit, count its resources.
+
+rtl     hls/ -> rtl/: SystemVerilog through openhls, lint-clean
+rtlsim  rtl/, program, weights, golden.npz -> rtlsim.json (and RTL = Brevitas, bit for bit)
+synth   rtl/ -> resources by Yosys, and whether the part holds them
+cocotb  the regression at the AXI pins: no stalls, random stalls, error cases
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from openhls.project import WAIVERS, compile_design, openhls_hash
+
+from codegen.stages import Build, Golden, load_golden, read_schedule, require_golden
+from openhls.synth import part_resources, require_fit, synthesise, total
+from sim import rtl
+from sim.stages import HERE, cache_folder
+from sim.verilator import lint
+from winnow.stage import Result, run_stage, sources_hash
+
+RTL_IMAGES = 20
+STALLS = (0, 30)  # percent of cycles in which a channel is stalled
+
+
+def make_rtl(build: Build) -> None:
+    """Compile the C++ to SystemVerilog and lint it."""
+    files = {"emit.json": build.command("codegen", "emit")}
+    inputs = build.inputs(("engine", "target"), files) | {"openhls": openhls_hash()}
+
+    def work() -> Result:
+        design = compile_design(
+            build.hls / "src" / "top.cpp",
+            [build.hls / "include"],
+            rtl.TOP,
+            build.rtl,
+            cache_folder(build) / "openhls",
+        )
+        lint(rtl.rtl_sources(build.rtl), rtl.TOP, build.rtl / WAIVERS, build.rtl / "lint.log")
+        numbers = {"processes": design.rows(), "compile_seconds": design.seconds}
+        summary = f"{len(design.reports)} processes, {design.instances} instances, lint-clean,"
+        return Result(design.files, summary, numbers)
+
+    run_stage(build.out, "rtl", inputs, work)
+
+
+def check_rtl(build: Build) -> None:
+    """Run test images on the RTL in the C++ harness; every layer must equal the Brevitas model."""
+    inputs = _rtl_inputs(build)
+
+    def work() -> Result:
+        plan, golden = read_schedule(build), load_golden(build)
+        started = time.monotonic()
+        harness = rtl.build(build.rtl, build.config.engine, cache_folder(build) / "rtl")
+        build_seconds = time.monotonic() - started
+        images = golden.images[:RTL_IMAGES]
+        subset = Golden(
+            images,
+            golden.labels[:RTL_IMAGES],
+            {name: maps[:RTL_IMAGES] for name, maps in golden.layers.items()},
+        )
+        values, numbers = 0, dict[str, Any]()
+        for stall in STALLS:
+            started = time.monotonic()
+            run = rtl.run(harness, plan, images, stall=stall, seed=build.config.seed)
+            seconds = time.monotonic() - started
+            values += require_golden(run.maps, subset)
+            numbers[f"stall_{stall}"] = {
+                "cycles": run.cycles,
+                "layer_cycles": dict(
+                    zip([p.name for p in plan.layers], run.layer_cycles[0], strict=True)
+                ),
+                "cycles_per_second": round(sum(run.cycles) / seconds),
+            }
+        numbers |= {"values": values, "images": len(images), "build_seconds": build_seconds}
+        cycles = numbers["stall_0"]["cycles"][0]
+        summary = f"RTL = Brevitas on {values} values, {cycles} cycles per image,"
+        return Result([], summary, numbers)
+
+    run_stage(build.out, "rtlsim", inputs, work)
+
+
+def _rtl_inputs(build: Build) -> dict[str, str]:
+    files = {
+        "graph.npz": build.command("codegen", "lower"),
+        "golden.npz": build.command("quant", "golden"),
+        "schedule.json": build.command("codegen", "schedule"),
+        "rtl.json": build.command("sim", "rtl"),
+    }
+    return build.inputs(("seed", "engine", "target"), files) | {"sim": sources_hash(HERE, "*.?pp")}
+
+
+def synthesise_rtl(build: Build) -> None:
+    """Estimate the resources of the RTL with Yosys; fail when the part does not hold them."""
+    part = part_resources(build.config.target.part)
+    inputs = build.inputs(("target",), {"rtl.json": build.command("sim", "rtl")})
+
+    def work() -> Result:
+        log = build.rtl / "yosys.log"
+        rows = synthesise(rtl.rtl_sources(build.rtl), rtl.TOP, log)
+        whole = total(rows)
+        require_fit(whole, part, build.config.target.part)
+        numbers = {
+            "modules": [asdict(row) for row in rows],
+            "total": asdict(whole),
+            "part": asdict(part),
+        }
+        summary = (
+            f"{whole.lut:.0f} LUT, {whole.ff:.0f} FF, {whole.dsp:.0f} DSP, {whole.bram:g} BRAM36"
+        )
+        return Result([], summary, numbers)
+
+    run_stage(build.out, "synth", inputs, work)
+
+
+def regress(build: Build, source: Path | None = None) -> None:
+    """Run the cocotb regression on the build's RTL, or on RTL from another folder."""
+    for stall in STALLS:
+        job = rtl.CocotbJob(
+            build.hls / "data", build.out / "golden.npz", RTL_IMAGES, stall, build.config.seed
+        )
+        if stall != STALLS[0]:
+            job = replace(job, tests=("network_equals_the_model",))
+        work = build.out / "cocotb" / f"stall{stall}"
+        result = rtl.run_cocotb(source or build.rtl, job, cache_folder(build) / "rtl", work)
+        cycles = f"{result.cycles[0]} cycles per image, " if result.cycles else ""
+        print(
+            f"cocotb: {len(result.passed)} tests passed with {stall}% stalls, {cycles}"
+            f"{result.cycles_per_second} cycles/s"
+        )
+
+
+STAGES = {"rtl": make_rtl, "rtlsim": check_rtl, "synth": synthesise_rtl, "cocotb": regress}
