@@ -16,6 +16,7 @@ from typing import NamedTuple
 Ref = int  # index of a node
 
 ASSOCIATIVE = ("and", "or", "xor")
+SHIFTED_TERMS = 3  # a factor of so many signed digits becomes adders, not a multiplier
 SHIFTS = {"shl": "shll", "lshr": "shrl", "ashr": "shra"}
 
 
@@ -47,6 +48,23 @@ def literal_range(value: int, width: int) -> Range:
 def _signed(node: Node) -> int:
     value = int(node.extra)
     return value - (1 << node.width) if value >> (node.width - 1) else value
+
+
+def signed_digits(constant: int, width: int) -> list[tuple[int, int]]:
+    """Return the non-adjacent form of a constant modulo 2^width: (place, +1 or -1).
+
+    31 -> [(0, -1), (5, 1)]
+    """
+    value = constant - (1 << width) if constant >> (width - 1) else constant
+    digits, place = [], 0
+    while value and place < width:
+        if value & 1:
+            digit = 2 - (value & 3)
+            digits.append((place, digit))
+            value -= digit
+        value >>= 1
+        place += 1
+    return digits
 
 
 _COMPARISONS = {"lt": int.__lt__, "le": int.__le__, "gt": int.__gt__, "ge": int.__ge__}
@@ -269,12 +287,24 @@ class Graph:
 
     def multiply(self, a: Ref, b: Ref) -> Ref:
         width = self.width(a)
+        for factor, value in ((b, a), (a, b)):
+            constant = self.literal_value(factor)
+            if constant is not None:
+                digits = signed_digits(constant, width)
+                if len(digits) <= SHIFTED_TERMS:
+                    return self._sum_of_shifts(value, digits)
         bits_a, bits_b = self.range(a).signed, self.range(b).signed
         if bits_a + bits_b > width and bits_a == width and bits_b == width:
             return self.node("umul", width, (a, b))
         narrow = min(width, bits_a + bits_b)
         operands = (self.slice(a, 0, bits_a), self.slice(b, 0, bits_b))
         return self.extend(self.node("smul", narrow, operands), width, signed=True)
+
+    def _sum_of_shifts(self, value: Ref, digits: Sequence[tuple[int, int]]) -> Ref:
+        total = self.literal(self.width(value), 0)
+        for place, sign in sorted(digits, key=lambda digit: -digit[1]):
+            total = self.add("add" if sign > 0 else "sub", total, self._shift_by("shl", value, place))
+        return total
 
     def shift(self, op: str, a: Ref, amount: Ref) -> Ref:
         """Return a shifted by `amount` (op "shl", "lshr", "ashr")."""
