@@ -6,15 +6,13 @@ Both take and give tokens as lists of integers per channel.
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from openhls.channels import Channel, Role
-from openhls.compile import Process, Settings, compile_processes
+from openhls.compile import Process
 from sim.csim import ap_types
 from sim.verilator import environment
 
@@ -35,18 +33,18 @@ class Outcome:
     unread: int = 0
 
 
-@cache
-def compiled(kernel: str, functions: tuple[str, ...], settings: Settings) -> dict[str, Process]:
-    """Compile functions of a kernel file, each as a process that starts by itself."""
-    return compile_processes(KERNELS / f"{kernel}.cpp", [], functions, settings=settings)
-
-
 def _run(command: Sequence[str], folder: Path) -> str:
     result = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, env=environment()
     )
     assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout}\n{result.stderr}"
     return result.stdout
+
+
+def _write_tokens(folder: Path, tokens: Tokens) -> Path:
+    lines = [f"{name} {value:x}" for name, values in tokens.items() for value in values]
+    (folder / "tokens.txt").write_text("\n".join(lines) + "\n")
+    return folder / "tokens.txt"
 
 
 def _parse(output: str, processes: Sequence[Process]) -> dict[str, list[int]]:
@@ -148,9 +146,7 @@ def run_rtl(
     program: Path, processes: Sequence[Process], tokens: Tokens, *, stall: int = 0, seed: int = 1
 ) -> Outcome:
     """Feed tokens to the RTL; `stall` percent of the cycles every channel waits."""
-    lines = [f"{name} {value:x}" for name, values in tokens.items() for value in values]
-    file = program.parent.parent / "tokens.txt"
-    file.write_text("\n".join(lines) + "\n")
+    file = _write_tokens(program.parent.parent, tokens)
     output = _run([str(program), str(file), str(stall), str(seed), str(LIMIT)], file.parent)
     _, cycles, _, unread = output.splitlines()[-1].split()
     return Outcome(_parse(output, processes), int(cycles), int(unread))
@@ -185,10 +181,10 @@ int main(int, char** arguments) {{
 """
 
 
-def run_host(
-    kernel: str, processes: Sequence[Process], tokens: Tokens, folder: Path, types: Tokens | Mapping[str, str]
-) -> Outcome:
-    """Run the C++ with AMD's headers. `types` gives the type of every argument."""
+def build_host(
+    kernel: str, processes: Sequence[Process], types: Mapping[str, str], folder: Path
+) -> Path:
+    """Compile the C++ with AMD's headers. `types` gives the type of every argument."""
     streams = [c for p in processes for c in p.channels if c.role is Role.STREAM]
     feed = [
         f'    if (name == "{c.name}") {c.name}.write(parse<{c.width}>(hex));'
@@ -196,7 +192,7 @@ def run_host(
         if not c.is_output
     ]
     drain = [
-        f'  while (!{c.name}.empty()) print<{c.width}>("{c.name}", ap_uint<{c.width}>({c.name}.read()));'
+        f'  while (!{c.name}.empty()) print<{c.width}>("{c.name}", {c.name}.read());'
         for c in streams
         if c.is_output
     ]
@@ -211,6 +207,10 @@ def run_host(
     includes = [KERNELS, ROOT / "hls_templates" / "host", ROOT / "hls_templates" / "include"]
     command = ["g++", "-std=c++14", "-O1", "-w", *(f"-I{path}" for path in includes)]
     _run([*command, "-isystem", str(ap_types()), "host.cpp", "-o", "host"], folder)
-    lines = [f"{name} {value:x}" for name, values in tokens.items() for value in values]
-    (folder / "tokens.txt").write_text("\n".join(lines) + "\n")
-    return Outcome(_parse(_run([os.fspath(folder / "host"), "tokens.txt"], folder), processes))
+    return folder / "host"
+
+
+def run_host(program: Path, processes: Sequence[Process], tokens: Tokens) -> Outcome:
+    """Feed tokens to the compiled C++."""
+    file = _write_tokens(program.parent, tokens)
+    return Outcome(_parse(_run([str(program), str(file)], program.parent), processes))
