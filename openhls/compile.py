@@ -20,7 +20,7 @@ from openhls import llvm
 from openhls.channels import MARKERS, Channel, Pointers, Role
 from openhls.frontend import Unit, compile_unit, preprocess
 from openhls.machine import Plan
-from openhls.order import split_dependent, stage_orders
+from openhls.order import split_answers, stage_orders
 from openhls.translate import Options, Translator
 from openhls.xls_ir import constraint, make_channels, write_xls_ir
 from openhls.xls_tool import MULTIPLIER_PIPELINE, Generated, Pipeline, generate
@@ -100,7 +100,7 @@ def make_plan(
     """Translate a function, with as many ticks as its order of accesses needs."""
     translator = Translator(module, function, options)
     machine = translator.run()
-    while split_dependent(translator, machine):
+    while split_answers(translator, machine):
         machine = translator.run()
     channels = make_channels(machine, translator.pointers)
     plan = Plan(machine, channels, stage_orders(translator, machine))

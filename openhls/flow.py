@@ -205,7 +205,7 @@ class Flow:
         return bool(self._reach([name], self._within, set()) & others)
 
     def _conflict(self, cut: str) -> tuple[str, str, int, set[Port]] | None:
-        """Return the first instruction of a tick that needs a new one, and what it is in the way."""
+        """Return the first instruction of a tick that needs a later one, and what it waits for."""
         used: dict[str, set[Port]] = defaultdict(set)
         blocks = self.region(cut)
         for block in blocks:

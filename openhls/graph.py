@@ -303,7 +303,9 @@ class Graph:
     def _sum_of_shifts(self, value: Ref, digits: Sequence[tuple[int, int]]) -> Ref:
         total = self.literal(self.width(value), 0)
         for place, sign in sorted(digits, key=lambda digit: -digit[1]):
-            total = self.add("add" if sign > 0 else "sub", total, self._shift_by("shl", value, place))
+            total = self.add(
+                "add" if sign > 0 else "sub", total, self._shift_by("shl", value, place)
+            )
         return total
 
     def shift(self, op: str, a: Ref, amount: Ref) -> Ref:

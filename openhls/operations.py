@@ -9,6 +9,11 @@ from collections.abc import Callable, Sequence
 from openhls.graph import Graph, Ref
 from openhls.llvm import Instruction, integer_width
 
+INSTEAD = "use ap_int or a built-in integer"
+_FLOATING = (
+    *("fadd", "fsub", "fmul", "fdiv", "frem", "fneg", "fcmp"),
+    *("sitofp", "uitofp", "fptosi", "fptoui", "fpext", "fptrunc"),
+)
 _SHIFTS = ("shl", "lshr", "ashr")
 _MIN_MAX = {"smin": "slt", "smax": "sgt", "umin": "ult", "umax": "ugt"}
 IGNORED_CALLS = re.compile(
@@ -20,11 +25,10 @@ class UnsupportedError(Exception):
     """What is not supported and what to use instead; the caller adds where it was."""
 
 
-def _width(instruction: Instruction, type_: str) -> int:
+def _width(type_: str) -> int:
     width = integer_width(type_)
     if width is None:
-        kind = "floating point" if type_ in ("float", "double", "half") else f"type '{type_}'"
-        raise UnsupportedError(f"{kind} is not supported; use ap_int or a built-in integer")
+        raise UnsupportedError(f"type '{type_}' is not supported; {INSTEAD}")
     return width
 
 
@@ -35,31 +39,33 @@ def evaluate(graph: Graph, instruction: Instruction, operands: Sequence[Ref]) ->
         raise UnsupportedError(
             "division and remainder are not supported; use shifts, or a counter that wraps"
         )
-    width = _width(instruction, instruction.type)
+    if opcode in _FLOATING:
+        raise UnsupportedError(f"floating point is not supported; {INSTEAD}")
+    width = _width(instruction.type)
     if opcode in ("add", "sub"):
         return graph.add(opcode, operands[0], operands[1])
-    if opcode == "mul":
-        return graph.multiply(operands[0], operands[1])
-    if opcode in ("and", "or", "xor"):
-        return _logic(graph, opcode, operands[0], operands[1])
+    if opcode in ("mul", "and", "or", "xor"):
+        return _combine(graph, opcode, operands[0], operands[1])
     if opcode in _SHIFTS:
         return graph.shift(opcode, operands[0], operands[1])
     if opcode == "icmp":
         return graph.compare(instruction.detail, operands[0], operands[1])
     if opcode == "select":
-        return graph.select(operands[0], operands[1], operands[2])
+        return graph.select(*operands)
+    if opcode == "freeze":
+        return operands[0]
     if opcode == "trunc":
         return graph.slice(operands[0], 0, width)
     if opcode in ("zext", "sext"):
         return graph.extend(operands[0], width, signed=opcode == "sext")
-    if opcode == "freeze":
-        return operands[0]
     if opcode == "call":
         return _intrinsic(graph, instruction, operands, width)
     raise UnsupportedError(f"'{opcode}' is not supported")
 
 
-def _logic(graph: Graph, opcode: str, a: Ref, b: Ref) -> Ref:
+def _combine(graph: Graph, opcode: str, a: Ref, b: Ref) -> Ref:
+    if opcode == "mul":
+        return graph.multiply(a, b)
     if opcode == "and":
         mask = graph.literal_value(b)
         return graph.and_(a, b) if mask is None else graph.mask(a, mask)

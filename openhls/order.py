@@ -20,6 +20,7 @@ from openhls.graph import Ref
 from openhls.machine import ACTIVE_SENDS, BLOCKING_RECEIVES, Machine, Order, port_key
 from openhls.translate import Translator
 
+Item = Port | str  # or the name of a state
 # May run ahead of a write's response: they concern other memory, or none.
 _AHEAD = (Role.RELEASE, Role.WRITE_ADDRESS, Role.WRITE_DATA)
 _MEMORY_SENDS = (Role.READ_ADDRESS, Role.WRITE_ADDRESS, Role.WRITE_DATA)
@@ -56,43 +57,91 @@ def answers(flow: Flow, machine: Machine) -> list[Answer]:
     return [answer for answer in found if answer.sends]
 
 
-def _feeds(machine: Machine) -> dict[Port, set[str]]:
-    """Return, per sending port, the keys of the ports whose tokens can influence it."""
-    graph = machine.graph
-    memo: dict[Port, set[str]] = {}
-    for port, pairs in machine.sends.items():
-        keys: set[str] = set()
-        seen: set[Ref] = set()
-        work = [ref for pair in pairs for ref in pair]
-        while work:
-            ref = work.pop()
-            if ref in seen:
-                continue
-            seen.add(ref)
-            node = graph.nodes[ref]
-            work += node.operands
-            if node.op == "receive":
-                keys.add(str(node.extra))
-            elif node.op == "state":
-                work += [x for pair in machine.nexts[str(node.extra)] for x in pair]
-        memo[port] = keys
-    return memo
+def split_answers(translator: Translator, machine: Machine) -> bool:
+    """Give a receive a tick of its own when it cannot be a stage later; tell whether one could not.
 
-
-def split_dependent(translator: Translator, machine: Machine) -> bool:
-    """Cut before the first receive that must wait for a send it feeds; tell whether there was one.
-
-    A wait for another process gets a tick of its own as well: what follows it must not run ahead.
+    So it is when the token feeds the send before it, over states or memories. A wait for another
+    process gets a tick of its own in any case: what follows it must not run ahead.
     """
-    feeds = _feeds(machine)
-    for answer in answers(translator.flow, machine):
+    found = answers(translator.flow, machine)
+    if not found:
+        return False
+    for answer in found:
         base = answer.receive.object.base
-        waits = base.startswith("@") and base != START
-        fed = {send for send in answer.sends if port_key(answer.receive) in feeds[send] or waits}
-        if fed:
-            translator.flow.cut_before(answer.cut, answer.block, answer.index, fed)
+        if base.startswith("@") and base != START:
+            translator.flow.cut_before(answer.cut, answer.block, answer.index, set(answer.sends))
+            return True
+    circle = _circle(_constraints(machine, stage_orders(translator, machine)))
+    for answer in found:
+        if any((send, answer.receive) in circle for send in answer.sends):
+            translator.flow.cut_before(answer.cut, answer.block, answer.index, set(answer.sends))
             return True
     return False
+
+
+def _constraints(machine: Machine, orders: tuple[Order, ...]) -> dict[tuple[Item, Item], int]:
+    """Return least distances of stages: of ports, and of states, which live in one stage each."""
+    least: dict[tuple[Item, Item], int] = {}
+
+    def add(before: Item, after: Item, distance: int) -> None:
+        least[before, after] = max(least.get((before, after), distance), distance)
+
+    for order in orders:
+        add(order.before, order.after, order.distance)
+        if order.exact:
+            add(order.after, order.before, -order.distance)
+    sources, items = _sources(machine)
+    uses: list[tuple[Item, list[tuple[Ref, Ref]]]] = [*machine.sends.items()]
+    uses += machine.nexts.items()
+    uses += [(port, [(c, c) for c in found]) for port, found in machine.receives.items()]
+    for user, pairs in uses:
+        mask = 0
+        for ref in (x for pair in pairs for x in pair):
+            mask |= sources[ref]
+        for number, item in enumerate(items):
+            if mask >> number & 1 and item != user:
+                add(item, user, 0)
+    return least
+
+
+def _sources(machine: Machine) -> tuple[list[int], list[Item]]:
+    """Return, per node, a bit set of the states and received ports it is computed from."""
+    ports = {port_key(port): port for port in machine.receives}
+    numbers: dict[Item, int] = {}
+    sources: list[int] = []
+    for node in machine.graph.nodes:
+        mask = 0
+        if node.op in ("state", "receive"):
+            name = str(node.extra)
+            item: Item = name if node.op == "state" else ports[name]
+            mask = 1 << numbers.setdefault(item, len(numbers))
+        for operand in node.operands:
+            mask |= sources[operand]
+        sources.append(mask)
+    return sources, list(numbers)
+
+
+def _circle(least: dict[tuple[Item, Item], int]) -> set[tuple[Item, Item]]:
+    """Return the pairs of a circle that demands a stage after itself; empty if there is none."""
+    stage: dict[Item, int] = defaultdict(int)
+    origin: dict[Item, Item] = {}
+    for _ in range(len({item for pair in least for item in pair}) + 1):
+        moved = None
+        for (before, after), distance in least.items():
+            if stage[before] + distance > stage[after]:
+                stage[after] = stage[before] + distance
+                origin[after] = before
+                moved = after
+        if moved is None:
+            return set()
+        path = [moved]
+        while path[-1] in origin and origin[path[-1]] not in path:
+            path.append(origin[path[-1]])
+        if path[-1] in origin:
+            start = path.index(origin[path[-1]])
+            ring = path[start:]
+            return {(origin[item], item) for item in ring}
+    return set()
 
 
 def stage_orders(translator: Translator, machine: Machine) -> tuple[Order, ...]:

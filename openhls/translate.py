@@ -32,7 +32,7 @@ from openhls.errors import HlsError
 from openhls.flow import Flow, port_of
 from openhls.graph import Graph, Ref
 from openhls.machine import Machine, State
-from openhls.operations import IGNORED_CALLS, UnsupportedError, evaluate
+from openhls.operations import IGNORED_CALLS, INSTEAD, UnsupportedError, evaluate
 from openhls.ranges import FSM, Narrow, narrow_states
 
 _CASTS = ("zext", "sext", "trunc", "freeze")
@@ -88,6 +88,10 @@ def lower_tokens(function: llvm.Function, options: Options) -> llvm.Function:
     return replace(function, blocks=tuple(blocks))
 
 
+def _is_known(callee: str) -> bool:
+    return callee in (*ACCESSES, LEAF) or callee.startswith("llvm.")
+
+
 @dataclass
 class _Tick:
     """What is known while the blocks between two cuts are translated."""
@@ -132,6 +136,14 @@ class Translator:
 
     def _check_accesses(self) -> None:
         """Learn the widths of all ports; refuse what cannot be a channel."""
+        for instruction in self.function.instructions():
+            if instruction.opcode == "call" and not _is_known(instruction.detail):
+                raise self.fail(
+                    instruction,
+                    f"a call of '{instruction.detail}' remains; recursion, the heap, virtual "
+                    "functions and library functions are not supported, use loops, arrays and "
+                    "functions defined in this file",
+                )
         for instruction in self.function.instructions():
             if instruction.opcode == "load":
                 raise self.fail(instruction, f"a read through {_POINTER_USE}")
@@ -360,12 +372,6 @@ class Translator:
     def _compute(self, tick: _Tick, block: str, instruction: llvm.Instruction) -> None:
         if instruction.opcode == "call":
             known = [v for v in instruction.operands if llvm.integer_width(v.type)]
-            if instruction.type == "void" or not instruction.detail.startswith("llvm."):
-                raise self.fail(
-                    instruction,
-                    f"a call of '{instruction.detail}' remains; recursion, virtual functions and "
-                    "library functions are not supported",
-                )
         else:
             known = list(instruction.operands)
         try:
@@ -384,9 +390,7 @@ class Translator:
         if width is None:
             if value.type == "ptr":
                 raise self.fail(user, f"{user.opcode} of {_POINTER_USE}")
-            raise UnsupportedError(
-                f"type '{value.type}' is not supported; use ap_int or a built-in integer"
-            )
+            raise UnsupportedError(f"type '{value.type}' is not supported; {INSTEAD}")
         constant = llvm.literal(name)
         if constant is not None:
             return graph.literal(width, constant)

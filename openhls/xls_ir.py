@@ -11,8 +11,6 @@ from openhls.errors import HlsError
 from openhls.graph import Ref
 from openhls.machine import Machine, Order, Plan, port_key
 
-_EXTENSIONS = {"zero_ext": "zero_ext", "sign_ext": "sign_ext"}
-
 
 def make_channels(machine: Machine, pointers: Pointers) -> dict[Port, Channel]:
     """Name the ports a machine uses, in a stable order."""
@@ -144,7 +142,7 @@ class _Writer:
             self.emit(self.machine.input_node(port))
         for port, pairs in self.machine.sends.items():
             condition = self.graph.any_of(c for c, _ in pairs)
-            value = self.emit(self.graph.choose(_unlikely_last(pairs)))
+            value = self.emit(self.graph.choose(pairs))
             self.emit(condition)
             name = self.plan.channels[port].name
             predicate = self._predicate(condition)
@@ -169,15 +167,11 @@ class _Writer:
             return
         cases.sort(key=lambda c: (self.graph.literal_value(c[1]) is None, len(conditions[c[1]])))
         condition = self.graph.any_of(c for c, _ in cases)
-        value = self.emit(self.graph.choose(cases))
+        chosen = self.emit(self.graph.choose(cases))
         self.emit(condition)
         predicate = "" if self.graph.is_true(condition) else f", predicate={self.names[condition]}"
         name = self.state_names[state]
-        self.line(self.fresh(), "()", f"next_value(param={name}, value={value}{predicate})")
-
-
-def _unlikely_last(pairs: list[tuple[Ref, Ref]]) -> list[tuple[Ref, Ref]]:
-    return list(pairs)
+        self.line(self.fresh(), "()", f"next_value(param={name}, value={chosen}{predicate})")
 
 
 def write_xls_ir(name: str, plan: Plan) -> str:
@@ -188,8 +182,8 @@ def write_xls_ir(name: str, plan: Plan) -> str:
     for identifier, channel in enumerate(plan.channels.values()):
         kind = "send_only" if channel.is_output else "receive_only"
         lines.append(
-            f"chan {channel.name}(bits[{channel.width}], id={identifier}, kind=streaming, ops={kind}, "
-            "flow_control=ready_valid)"
+            f"chan {channel.name}(bits[{channel.width}], id={identifier}, kind=streaming, "
+            f"ops={kind}, flow_control=ready_valid)"
         )
     states = plan.machine.states
     declared = [f"{writer.state_names[s]}: bits[{x.width}]" for s, x in states.items()]
