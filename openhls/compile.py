@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 class Report:
     """Size and speed of a process.
 
-    `ticks` is the number of states of its machine. `interval` is 1: an iteration of an innermost
-    loop starts every cycle, unless `splits` had to cut one because it uses a port twice.
+    `ticks` is the number of states of its machine, which does one tick per cycle. `interval` is
+    the most ticks that an iteration of a loop takes: 1, or more where a port is used twice.
     """
 
     stages: int
@@ -43,7 +43,7 @@ class Report:
     multipliers: int
     state_bits: int
     register_bits: int
-    interval: int = 1
+    interval: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +169,7 @@ def _process(name: str, plan: Plan, translator: Translator, made: Generated) -> 
         made.multipliers,
         made.state_bits,
         made.register_bits,
+        translator.flow.interval(),
     )
     channels = tuple(plan.channels.values())
     return Process(name, f"{name}_process", made.verilog, formals, channels, report)

@@ -53,7 +53,10 @@ class Flow:
         self.nodes = {b.name: Node(b.name, list(b.instructions)) for b in function.blocks}
         self.entry = function.blocks[0].name
         self._drop_unreachable()
+        self._part_loops()
+        self._loops = {header: self._loop_body(header) for header in self._headers()}
         self.cuts = self._loop_cuts()
+        self._loop_headers = frozenset(self.cuts)
 
     def _drop_unreachable(self) -> None:
         reached = {self.entry}
@@ -109,12 +112,38 @@ class Flow:
                 stack.pop()
         return headers
 
-    def _loop_size(self, header: str) -> int:
-        """Return how many blocks can come back to the header without passing another way in."""
+    def _loop_body(self, header: str) -> set[str]:
+        """Return the blocks that can come back to the header without passing another way in."""
         ahead = self._reach([header], lambda name: self.nodes[name].successors, set())
         before = self.predecessors()
         latches = [p for p in before[header] if p in ahead and self._dominates(header, p)]
-        return len(self._reach(latches, lambda name: before[name], {header}) & ahead)
+        return {header} | (self._reach(latches, lambda name: before[name], {header}) & ahead)
+
+    def _part_loops(self) -> None:
+        """Give every way into and out of a loop a block of its own, where it can be cut."""
+        bodies = {header: self._loop_body(header) for header in self._headers()}
+        edges = {(name, target) for name, node in self.nodes.items() for target in node.successors}
+        for name, target in sorted(edges):
+            leaves = any(name in body and target not in body for body in bodies.values())
+            enters = target in bodies and name not in bodies[target]
+            if leaves or enters:
+                self._part(name, target)
+
+    def _part(self, source: str, target: str) -> None:
+        name = f"{source}.{len(self.nodes)}"
+        jump = llvm.Instruction("br", labels=(target,), text=f"br label {target}")
+        self.nodes[name] = Node(name, [jump])
+        last = self.nodes[source].instructions[-1]
+        labels = tuple(name if label == target else label for label in last.labels)
+        self.nodes[source].instructions[-1] = replace(last, labels=labels)
+        self._rename_origin(target, source, name)
+
+    def _rename_origin(self, target: str, old: str, new: str) -> None:
+        body = self.nodes[target].instructions
+        for i, phi in enumerate(body):
+            if phi.opcode == "phi":
+                labels = tuple(new if label == old else label for label in phi.labels)
+                body[i] = replace(phi, labels=labels)
 
     def _dominates(self, header: str, name: str) -> bool:
         if header == self.entry:
@@ -144,10 +173,28 @@ class Flow:
 
     def _loop_cuts(self) -> list[str]:
         cuts = [self.entry]
-        for header in sorted(self._headers(), key=self._loop_size):
+        for header in sorted(self._loops, key=lambda name: len(self._loops[name])):
             if header != self.entry and self._on_cycle(header, set(cuts)):
                 cuts.append(header)
         return cuts
+
+    def interval(self) -> int:
+        """Return how many ticks an iteration of a loop takes at most: 1 unless it was split."""
+        longest = 1
+        for header in self._loop_headers & set(self.cuts):
+            paths = [(header, frozenset({header}))]
+            while paths:
+                cut, passed = paths.pop()
+                for target in self._next_cuts(cut):
+                    if target == header:
+                        longest = max(longest, len(passed))
+                    elif target not in passed and target not in self._loop_headers:
+                        paths.append((target, passed | {target}))
+        return longest
+
+    def _next_cuts(self, cut: str) -> set[str]:
+        blocks = self.region(cut)
+        return {t for name in blocks for t in self.nodes[name].successors if t in self.cuts}
 
     # Splitting
 
@@ -159,11 +206,7 @@ class Flow:
         jump = llvm.Instruction("br", labels=(name,), text=f"br label {name}")
         node.instructions = [*node.instructions[:index], jump]
         for target in self.nodes[name].successors:
-            body = self.nodes[target].instructions
-            for i, phi in enumerate(body):
-                if phi.opcode == "phi":
-                    labels = tuple(name if label == block else label for label in phi.labels)
-                    body[i] = replace(phi, labels=labels)
+            self._rename_origin(target, block, name)
         self.cuts.append(name)
         return name
 
@@ -178,17 +221,27 @@ class Flow:
     def cut_before(self, cut: str, block: str, index: int, first: set[Port]) -> None:
         """Cut between the uses of `first` in a tick and an instruction that needs a later tick.
 
-        The best place is a block that lies behind all such uses on every way to the instruction:
-        the earliest one leaves a loop that uses the port in every tick as it is.
+        The best place is a block that lies behind all such uses on every way to the instruction,
+        outside of as many loops as possible: so a loop keeps its ticks when only the way into or
+        out of it has a conflict.
         """
         inside = self.region(cut)
         users = {name for name in inside if self._uses(name, first)}
+        users = {name for name in users if self._leads_to(name, {block})}
         between = [] if self._uses(block, first, index) else inside[1 : inside.index(block) + 1]
-        for name in between:
-            if self._commands(cut, name, block) and not self._leads_to(name, users - {block}):
-                self.cuts.append(name)
-                return
-        self.split(block, index)
+        places = [
+            name
+            for name in between
+            if self._commands(cut, name, block) and not self._leads_to(name, users - {block})
+        ]
+        if places:
+            self.cuts.append(min(places, key=self._loop_depth))
+        else:
+            self.split(block, index)
+
+    def _loop_depth(self, name: str) -> int:
+        """Return how many loops a block is in."""
+        return sum(name in body for body in self._loops.values())
 
     def _uses(self, name: str, ports: set[Port], end: int | None = None) -> bool:
         body = self.nodes[name].instructions[:end]
