@@ -17,23 +17,27 @@ OUT    := build/$(CONFIG)
 FILES   = --config $(TOML) --out $(OUT)
 QUANT  := $(addprefix $(OUT)/,train.json prune.json bits.json qat.json golden.json)
 CODEGEN := $(addprefix $(OUT)/,lower.json schedule.json emit.json vitis.json)
+SIM    := $(addprefix $(OUT)/,csim.json rtl.json rtlsim.json synth.json)
 HLS_SOURCES := $(shell find hls_templates -type f 2> /dev/null)
 CPP    := $(shell find hls_templates tests -name '*.[ch]pp' 2> /dev/null)
 
-.PHONY: help hls report bench test lint golden setup clean check check-hls
+.PHONY: help hls sim report bench test lint golden setup clean check check-hls
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
 	@echo "usage: make VERB [CONFIG=digits] [DEVICE=cpu|cuda] [HLS=csim|vitis] [PYTHON=python3]"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
 
-hls: check-hls $(OUT)/csim.json $(if $(filter vitis,$(HLS)),$(OUT)/vitis.json) ## main job: train, compress, emit HLS C++, check it bit for bit, report
+hls: check-hls $(OUT)/csim.json $(OUT)/rtlsim.json $(OUT)/synth.json $(if $(filter vitis,$(HLS)),$(OUT)/vitis.json) ## main job: train, compress, emit HLS C++, make RTL, check all bit for bit, report
 	@$(PY) -m sim report $(FILES)
+
+sim: $(OUT)/rtlsim.json ## cocotb regression of a build's RTL at its AXI pins (RTL=folder for other RTL)
+	@$(PY) -m sim cocotb $(FILES) $(if $(RTL),--rtl $(RTL)) $(if $(WAVES),--waves)
 
 report: $(TOML) | $(VENV) ## print the summary of a build
 	@$(PY) -m sim report $(FILES)
 
-bench: $(TOML) | $(VENV) ## measure the engine against the baselines
+bench: $(TOML) | $(VENV) ## time the engine and print all numbers of a build
 	@$(PY) -m sim bench $(FILES)
 
 test: | $(VENV) ## run the tests (ARGS="-m slow" for the long ones)
@@ -65,13 +69,16 @@ $(OUT)/schedule.json: $(OUT)/lower.json
 $(OUT)/emit.json: $(OUT)/schedule.json $(HLS_SOURCES)
 $(OUT)/vitis.json: $(OUT)/emit.json
 $(OUT)/csim.json: $(OUT)/emit.json $(wildcard sim/*.py)
+$(OUT)/rtl.json: $(OUT)/emit.json $(shell find openhls -type f -not -name '*.pyc' 2> /dev/null)
+$(OUT)/rtlsim.json: $(OUT)/rtl.json $(wildcard sim/*.py sim/harness/*)
+$(OUT)/synth.json: $(OUT)/rtl.json
 
 $(QUANT): $(OUT)/%.json: | $(VENV)
 	@$(PY) -m quant $* $(FILES) --device $(DEVICE) && touch -c $@
 $(CODEGEN): $(OUT)/%.json: | $(VENV)
 	@$(PY) -m codegen $* $(FILES) && touch -c $@
-$(OUT)/csim.json: | $(VENV)
-	@$(PY) -m sim csim $(FILES) && touch -c $@
+$(SIM): $(OUT)/%.json: | $(VENV)
+	@$(PY) -m sim $* $(FILES) && touch -c $@
 
 configs/%.toml: # runs only when the file is missing
 	@echo "error: CONFIG=$*: $@ is missing; configs/ has: $(basename $(notdir $(wildcard configs/*.toml)))" >&2; exit 1

@@ -43,6 +43,10 @@ class Build:
     def hls(self) -> Path:
         return self.out / "hls"
 
+    @property
+    def rtl(self) -> Path:
+        return self.out / "rtl"
+
     def command(self, module: str, verb: str) -> str:
         """Return the command that runs a stage of this build."""
         return f"python -m {module} {verb} --config {self.config_path} --out {self.out}"

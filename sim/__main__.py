@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from codegen.stages import Build
-from sim.stages import STAGES
+from sim import rtl_stages, stages
 from winnow.cli import guard, stage_options
 from winnow.config import load_config
+
+STAGES = {**stages.STAGES, **rtl_stages.STAGES}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,14 +24,22 @@ def parser() -> argparse.ArgumentParser:
     verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, stage in STAGES.items():
         summary = (stage.__doc__ or "").strip().splitlines()[0]
-        stage_options(verbs.add_parser(name, help=summary, description=summary))
+        verb = verbs.add_parser(name, help=summary, description=summary)
+        stage_options(verb)
+        if name == "cocotb":
+            verb.add_argument("--rtl", type=Path, help="folder of other RTL to run, e.g. of Vitis")
+            verb.add_argument("--waves", action="store_true", help="write waveforms beside the log")
     return whole
 
 
 def main() -> None:
     """Run one stage."""
     options = parser().parse_args()
-    STAGES[options.verb](Build(load_config(options.config), options.config, options.out))
+    build = Build(load_config(options.config), options.config, options.out)
+    if options.verb == "cocotb":
+        rtl_stages.regress(build, options.rtl, waves=options.waves)
+    else:
+        STAGES[options.verb](build)
 
 
 if __name__ == "__main__":

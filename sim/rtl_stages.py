@@ -117,12 +117,13 @@ def synthesise_rtl(build: Build) -> None:
     run_stage(build.out, "synth", inputs, work)
 
 
-def regress(build: Build, source: Path | None = None) -> None:
+def regress(build: Build, source: Path | None = None, *, waves: bool = False) -> None:
     """Run the cocotb regression on the build's RTL, or on RTL from another folder."""
     for stall in STALLS:
         job = rtl.CocotbJob(
             build.hls / "data", build.out / "golden.npz", RTL_IMAGES, stall, build.config.seed
         )
+        job = replace(job, waves=waves)
         if stall != STALLS[0]:
             job = replace(job, tests=("network_equals_the_model",))
         work = build.out / "cocotb" / f"stall{stall}"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cycle model: clock cycles of a layer on an engine, and the strips that minimise them.
 
-Loading the operands of the next strip, streaming weights, computing and writing results overlap;
-the first load and the last write do not. The model takes an ideal memory: one beat per port and
-cycle, no arbitration. It is *modelled*, and checked against RTL by the regression.
+Loading the operands of the next strip, streaming the weights of the next block, computing and
+writing results overlap as far as the two halves of each bank allow. The model takes an ideal memory:
+one beat per port and cycle, no arbitration. `python -m sim rtlsim` prints it beside RTL cycles.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from winnow.blocking import (
 )
 from winnow.engine import EngineConfig
 
-FILL_CYCLES = 64  # pipeline fill and drain of one layer, an estimate until RTL is measured
+FILL_CYCLES = 80  # descriptor, first memory latency and pipeline fill of one layer, from RTL
 
 
 @dataclass(frozen=True)
@@ -72,31 +72,86 @@ def _result_cycles(engine: EngineConfig, shape: LayerShape, strip: Strip) -> int
     return tiles * engine.tile_pixels // (4 if shape.pool else 1)
 
 
-def blocking_cycles(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> LayerCycles:
-    """Return the modelled cycles of a layer for given strips."""
+@dataclass(frozen=True)
+class _Busy:
+    """Busy cycles of the parts of a layer.
+
+    Members: `features` and `results` per strip (results of one group of 8 channels), `compute` per
+    strip and block, `weights` per block.
+    """
+
+    features: tuple[int, ...]
+    compute: tuple[int, ...]
+    results: tuple[int, ...]
+    weights: int
+    blocks: int
+    out_groups: int
+
+    @property
+    def total(self) -> tuple[int, int, int, int]:
+        """Compute, weights, features and results, if each ran alone."""
+        return (
+            sum(self.compute) * self.blocks,
+            self.weights * self.blocks * len(self.compute),
+            sum(self.features),
+            sum(self.results) * self.out_groups,
+        )
+
+
+def _busy(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> _Busy:
     drain = engine.po * tiles_per_group(engine, shape)
     per_group = max(blocking.steps, drain)
-    per_strip_weights = blocking.blocks * (
-        bias_beats(engine) + weight_beats(engine, shape, blocking.steps)
-    )
-    out_groups = num_channel_groups(shape.out_channels)
     strips = list(blocking.strips())
-    features = [_feature_cycles(engine, shape, blocking.sub_rows, s) for s in strips]
-    compute = [blocking.blocks * per_group * s.num_groups for s in strips]
-    results = [_result_cycles(engine, shape, s) for s in strips]
-    total = FILL_CYCLES + features[0] + results[-1]
-    for i in range(len(strips)):
-        following = features[i + 1] if i + 1 < len(strips) else 0
-        total += max(compute[i], following, per_strip_weights, out_groups * results[i])
-    useful = blocking.blocks * blocking.steps * sum(s.num_groups for s in strips)
-    return LayerCycles(
-        total=total,
-        compute=sum(compute),
-        weights=per_strip_weights * len(strips),
-        features=sum(features),
-        results=out_groups * sum(results),
-        utilisation=useful / total,
+    return _Busy(
+        features=tuple(_feature_cycles(engine, shape, blocking.sub_rows, s) for s in strips),
+        compute=tuple(per_group * s.num_groups for s in strips),
+        results=tuple(_result_cycles(engine, shape, s) for s in strips),
+        weights=bias_beats(engine) + weight_beats(engine, shape, blocking.steps),
+        blocks=blocking.blocks,
+        out_groups=num_channel_groups(shape.out_channels),
     )
+
+
+def _estimate(busy: _Busy) -> int:
+    """A quick total for comparing strips: the slowest part of every strip."""
+    total = busy.features[0] + busy.results[-1]
+    for i, compute in enumerate(busy.compute):
+        following = busy.features[i + 1] if i + 1 < len(busy.features) else 0
+        weights, results = busy.weights * busy.blocks, busy.out_groups * busy.results[i]
+        total += max(compute * busy.blocks, following, weights, results)
+    return total
+
+
+def _simulate(busy: _Busy, blocks_per_group: int) -> int:
+    """Return the cycle in which the last result is written.
+
+    V banks, W banks and output banks have two halves each: a part may run one ahead of the next.
+    """
+    features_end = [0, 0]  # of the last two strips
+    compute_end = [0, 0]  # of the last two blocks
+    strip_end = [0, 0]  # of the last two strips' computation
+    results_end = [0, 0]  # of the last two groups of 8 channels
+    weights_end = 0
+    for features, compute, results in zip(busy.features, busy.compute, busy.results, strict=True):
+        features_end = [features_end[1], max(features_end[1], strip_end[0]) + features]
+        for block in range(busy.blocks):
+            weights_end = max(weights_end, compute_end[0]) + busy.weights
+            ready = max(compute_end[1], weights_end, features_end[1], results_end[0])
+            compute_end = [compute_end[1], ready + compute]
+            if (block + 1) % blocks_per_group == 0:
+                written = max(results_end[1], compute_end[1]) + results
+                results_end = [results_end[1], written]
+        strip_end = [strip_end[1], compute_end[1]]
+    return results_end[1]
+
+
+def blocking_cycles(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> LayerCycles:
+    """Return the modelled cycles of a layer for given strips."""
+    busy = _busy(engine, shape, blocking)
+    compute, weights, features, results = busy.total
+    total = FILL_CYCLES + _simulate(busy, engine.blocks_per_group)
+    useful = blocking.blocks * blocking.steps * sum(s.num_groups for s in blocking.strips())
+    return LayerCycles(total, compute, weights, features, results, useful / total)
 
 
 def _candidates(engine: EngineConfig, shape: LayerShape, name: str) -> Iterator[Blocking]:
@@ -126,10 +181,7 @@ def best_blocking(engine: EngineConfig, shape: LayerShape, name: str) -> Blockin
     """
     return min(
         _candidates(engine, shape, name),
-        key=lambda b: (
-            blocking_cycles(engine, shape, b).total,
-            -b.strip_rows * b.strip_groups,
-        ),
+        key=lambda b: (_estimate(_busy(engine, shape, b)), -b.strip_rows * b.strip_groups),
     )
 
 

@@ -33,21 +33,21 @@ each_strip:
   } while (!last_strip);
 }
 
-inline void unpack_biases(Stream<Beat>& beats, Stream<Biases>& biases) {
+// Shift a beat of biases in; after kBiasBeats of them the block's biases are in place.
+inline void shift_biases(Biases& biases, Beat beat) {
 #pragma HLS inline
   constexpr int kPerBeat = kAxiBits / 32;
-  Biases token;
-each_beat:
-  for (int b = 0; b < kBiasBeats; b++) {
+  constexpr int kFirst = kPo > kPerBeat ? kPo - kPerBeat : 0;
+shift:
+  for (int i = 0; i < kFirst; i++) {
 #pragma HLS unroll
-    Beat beat = beats.read();
-  each_bias:
-    for (int i = 0; i < kPerBeat; i++) {
-#pragma HLS unroll
-      if (b * kPerBeat + i < kPo) token.value[b * kPerBeat + i] = ap_int<32>(beat >> (32 * i));
-    }
+    biases.value[i] = biases.value[(i + kPerBeat) % kPo];
   }
-  biases.write(token);
+take:
+  for (int i = kFirst; i < kPo; i++) {
+#pragma HLS unroll
+    biases.value[i] = ap_int<32>(beat >> (32 * (i - kFirst)));
+  }
 }
 
 // The lane word at position `e` of a low beat. `high` holds the matching high nibbles.
@@ -68,75 +68,73 @@ each_channel:
   return word;
 }
 
+// One loop for all blocks and strips, so that no iteration is lost between them.
 inline void unpack_weights(Stream<WeightConfig>& config, Stream<Beat>& beats,
                            Stream<Biases>& biases, Stream<WToken> (&words)[kLanes]) {
   constexpr int kBeatsPerStep = kLanes / kLanesPerBeat;
   const WeightConfig c = config.read();
   const bool wide = c.wide != 0, broadcast = c.broadcast != 0;
-  Count strip = 0;
+  Count strip = 0, block = 0, step = 0;
+  ap_uint<4> bias_beat = 0;     // kBiasBeats: the biases of the block are complete
+  ap_uint<6> beat_of_step = 0;  // winograd, dense: which lanes this low beat feeds
+  ap_uint<4> word_of_beat = 0;  // pointwise: which step this low beat feeds
+  ap_uint<2> half = 0;          // of the pair of low beats: 0 fetch high nibbles, 1, 2
+  Beat high = 0, low = 0;
+  Biases bias;
   bool ends_layer;
-each_strip:
+each_beat:
   do {
-    Count block = 0;
-    bool last_block;
-  each_block:
-    do {
-      last_block = block + 1 == c.blocks;
-      unpack_biases(beats, biases);
-      Count step = 0;
-      ap_uint<6> beat_of_step = 0;  // winograd, dense: which lanes this low beat feeds
-      ap_uint<4> word_of_beat = 0;  // pointwise: which step this low beat feeds
-      ap_uint<2> half = 0;          // of the pair of low beats: 0 fetch high nibbles, 1, 2
-      Beat high = 0, low = 0;
-      bool ends_block;
-    each_beat:
-      do {
 #pragma HLS pipeline II = 1
-        bool take_high = wide && half == 0 && word_of_beat == 0;
-        ends_block = false;
-        if (take_high || word_of_beat == 0) {
-          Beat beat = beats.read();
-          if (take_high) {
-            high = beat;
-          } else {
-            low = beat;
-          }
-        }
-        if (take_high) {
-          half = 1;
-        } else {
-          bool last_step = step + 1 == c.steps;
-          bool ends_step = broadcast || beat_of_step == kBeatsPerStep - 1;
-          ends_block = last_step && ends_step;
-          ends_layer = ends_block && last_block && strip + 1 == c.num_strips;
-          ap_uint<kAxiBits / 2> nibbles =
-              ap_uint<kAxiBits / 2>(half == 2 ? Beat(high >> (kAxiBits / 2)) : high);
-          WWord unpacked[kLanesPerBeat];
-        each_word:
-          for (int e = 0; e < kLanesPerBeat; e++) {
+    bool is_bias = bias_beat != kBiasBeats;
+    bool is_high = !is_bias && wide && half == 0 && word_of_beat == 0;
+    bool is_low = !is_bias && !is_high;
+    Beat beat = low;
+    if (word_of_beat == 0) beat = beats.read();
+    if (is_bias) shift_biases(bias, beat);
+    if (is_bias && bias_beat == kBiasBeats - 1) biases.write(bias);
+    high = choose<Beat>(is_high, beat, high);
+    low = choose<Beat>(is_low, beat, low);
+
+    bool last_step = step + 1 == c.steps;
+    bool last_block = block + 1 == c.blocks;
+    bool last_strip = strip + 1 == c.num_strips;
+    bool ends_step = is_low && (broadcast || beat_of_step == kBeatsPerStep - 1);
+    bool ends_block = ends_step && last_step;
+    bool ends_strip = ends_block && last_block;
+    ends_layer = ends_strip && last_strip;
+
+    Beat nibbles = choose<Beat>(half == 2, high >> (kAxiBits / 2), high);
+    WWord unpacked[kLanesPerBeat];
+  each_word:
+    for (int e = 0; e < kLanesPerBeat; e++) {
 #pragma HLS unroll
-            unpacked[e] = unpack_word(low, nibbles, wide, e);
-          }
-          WWord shared = Select<kLanesPerBeat, WWord>::of(unpacked, unsigned(word_of_beat));
-        each_lane:
-          for (int t = 0; t < kLanes; t++) {
+      unpacked[e] = unpack_word(low, ap_uint<kAxiBits / 2>(nibbles), wide, e);
+    }
+    WWord shared = Select<kLanesPerBeat, WWord>::of(unpacked, unsigned(word_of_beat));
+  each_lane:
+    for (int t = 0; t < kLanes; t++) {
 #pragma HLS unroll
-            WToken token;
-            token.word = choose<WWord>(broadcast, shared, unpacked[t % kLanesPerBeat]);
-            token.ends_block = last_step;
-            token.ends_layer = last_step && last_block && strip + 1 == c.num_strips;
-            if (broadcast || beat_of_step == t / kLanesPerBeat) words[t].write(token);
-          }
-          bool ends_beat = !broadcast || word_of_beat == kLanesPerBeat - 1;
-          word_of_beat = ends_beat ? ap_uint<4>(0) : ap_uint<4>(word_of_beat + 1);
-          if (ends_beat) half = half == 2 || !wide ? ap_uint<2>(0) : ap_uint<2>(half + 1);
-          beat_of_step = ends_step ? ap_uint<6>(0) : ap_uint<6>(beat_of_step + 1);
-          if (ends_step) step++;
-        }
-      } while (!ends_block);
-      block++;
-    } while (!last_block);
-    strip++;
+      WToken token;
+      token.word = choose<WWord>(broadcast, shared, unpacked[t % kLanesPerBeat]);
+      token.ends_block = last_step;
+      token.ends_layer = last_step && last_block && last_strip;
+      bool feeds = broadcast || beat_of_step == t / kLanesPerBeat;
+      if (is_low && feeds) words[t].write(token);
+    }
+
+    // a block ends with a whole beat: what is left of it and of a pair is padding
+    bool ends_beat = !broadcast || word_of_beat == kLanesPerBeat - 1 || ends_block;
+    ap_uint<4> next_word = choose<ap_uint<4>>(ends_beat, 0, word_of_beat + 1);
+    word_of_beat = choose<ap_uint<4>>(is_low, next_word, word_of_beat);
+    ap_uint<2> next_half = choose<ap_uint<2>>(half == 2 || !wide || ends_block, 0, half + 1);
+    half = choose<ap_uint<2>>(is_high || (is_low && ends_beat), next_half, half);
+    ap_uint<6> next_beat = choose<ap_uint<6>>(ends_step, 0, beat_of_step + 1);
+    beat_of_step = choose<ap_uint<6>>(is_low, next_beat, beat_of_step);
+    bias_beat =
+        choose<ap_uint<4>>(ends_block, 0, choose<ap_uint<4>>(is_bias, bias_beat + 1, bias_beat));
+    step = choose<Count>(ends_block, 0, choose<Count>(ends_step, step + 1, step));
+    block = choose<Count>(ends_strip, 0, choose<Count>(ends_block, block + 1, block));
+    strip = choose<Count>(ends_strip, strip + 1, strip);
   } while (!ends_layer);
 }
 
