@@ -21,18 +21,21 @@ SIM    := $(addprefix $(OUT)/,csim.json rtl.json rtlsim.json synth.json)
 HLS_SOURCES := $(shell find hls_templates -type f 2> /dev/null)
 CPP    := $(shell find hls_templates tests -name '*.[ch]pp' 2> /dev/null)
 
-.PHONY: help hls sim report bench test lint golden setup clean check check-hls
+.PHONY: help hls sim synth report bench test lint golden setup clean check check-hls
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
 	@echo "usage: make VERB [CONFIG=digits] [DEVICE=cpu|cuda] [HLS=csim|vitis] [PYTHON=python3]"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
 
-hls: check-hls $(OUT)/csim.json $(OUT)/rtlsim.json $(OUT)/synth.json $(if $(filter vitis,$(HLS)),$(OUT)/vitis.json) ## main job: train, compress, emit HLS C++, make RTL, check all bit for bit, report
+hls: check-hls $(OUT)/csim.json $(OUT)/rtlsim.json $(if $(filter vitis,$(HLS)),$(OUT)/vitis.json) ## main job: train, compress, emit HLS C++, make RTL, check all bit for bit, report
 	@$(PY) -m sim report $(FILES)
 
 sim: $(OUT)/rtlsim.json ## cocotb regression of a build's RTL at its AXI pins (RTL=folder for other RTL)
 	@$(PY) -m sim cocotb $(FILES) $(if $(RTL),--rtl $(RTL)) $(if $(WAVES),--waves)
+
+synth: $(OUT)/synth.json ## count the RTL's LUTs, DSPs and block RAMs with Yosys (minutes)
+	@$(PY) -m sim report $(FILES)
 
 report: $(TOML) | $(VENV) ## print the summary of a build
 	@$(PY) -m sim report $(FILES)

@@ -25,7 +25,10 @@ MAKERS = {
     "schedule": "codegen",
     "emit": "codegen",
     "csim": "sim",
+    "rtl": "sim",
+    "rtlsim": "sim",
 }
+OPTIONAL = ("synth",)  # slow stages that `make hls` does not run
 ACCURACIES = (
     ("fp32", "train", "fp32_accuracy"),
     ("pruned", "prune", "pruned_accuracy"),
@@ -38,10 +41,15 @@ Records = Mapping[str, Record]
 
 def read_records(build: Build) -> dict[str, Record]:
     """Read every stage's record; ArtefactError names the first stage that has not run."""
-    return {
+    records = {
         stage: Record.load(build.out / f"{stage}.json", build.command(folder, stage))
         for stage, folder in MAKERS.items()
     }
+    for stage in OPTIONAL:
+        path = build.out / f"{stage}.json"
+        if path.is_file():
+            records[stage] = Record.load(path, build.command("sim", stage))
+    return records
 
 
 def direct_macs(layer: LayerPlan) -> int:
@@ -60,27 +68,43 @@ def _accuracies(records: Records) -> list[str]:
     return lines
 
 
-def _layers(plan: Schedule) -> list[str]:
+def _layers(records: Records, plan: Schedule) -> list[str]:
+    rtl = records["rtlsim"].numbers["stall_0"]
     lines = [
-        "layers, cycles modelled for an ideal memory; use = products / (cycles x multipliers)",
-        f"  {'layer':<12}{'op':<10}{'input':>12}{'out ch':>7}{'keep':>5}{'bits':>5}"
-        f"{'cycles':>9}{'use %':>7}{'bound by':>10}",
+        "layers: cycles modelled (ideal memory) and measured in RTL; use = products / (modelled x",
+        "multipliers)",
+        f"  {'layer':<9}{'op':<10}{'input':>9}{'out ch':>7}{'keep':>5}{'bits':>5}"
+        f"{'model':>8}{'RTL':>8}{'use %':>7}{'bound by':>10}",
     ]
     for layer in plan.layers:
         shape, cycles = layer.shape, layer.cycles
         size = f"{shape.in_channels}x{shape.height}x{shape.width}"
         lines.append(
-            f"  {layer.name:<12}{shape.op:<10}{size:>12}{shape.out_channels:>7}"
-            f"{shape.keep:>5}{shape.weight_bits:>5}{cycles.total:>9}"
+            f"  {layer.name:<9}{shape.op:<10}{size:>9}{shape.out_channels:>7}"
+            f"{shape.keep:>5}{shape.weight_bits:>5}{cycles.total:>8}"
+            f"{rtl['layer_cycles'][layer.name]:>8}"
             f"{100 * cycles.utilisation:>7.1f}{cycles.bound:>10}"
         )
     macs = sum(direct_macs(layer) for layer in plan.layers)
-    rate = macs / plan.total_cycles
-    lines.append(
-        f"  {'total':<12}{plan.total_cycles:>60} cycles on {plan.engine.num_dsp} multipliers: "
-        f"{rate:.1f} direct-convolution MACs/cycle, {rate / plan.engine.num_dsp:.2f} per multiplier"
-    )
+    cycles_measured = rtl["cycles"][0]
+    rate = macs / cycles_measured
+    lines += [
+        f"  {'network':<45}{plan.total_cycles:>8}{cycles_measured:>8}",
+        f"  {plan.engine.num_dsp} multipliers; {rate:.1f} direct-convolution MACs/cycle in RTL, "
+        f"{rate / plan.engine.num_dsp:.2f} per multiplier (load, store and requantization included)",
+    ]
     return lines
+
+
+def _resources(records: Records) -> list[str]:
+    if "synth" not in records:
+        return ["resources: not counted yet; run: make synth"]
+    whole, part = records["synth"].numbers["total"], records["synth"].numbers["part"]
+    used = ", ".join(
+        f"{whole[key]:g} of {part[key]:g} {name}"
+        for key, name in (("lut", "LUT"), ("ff", "FF"), ("dsp", "DSP"), ("bram", "BRAM36"))
+    )
+    return [f"resources, estimated by Yosys after mapping: {used}"]
 
 
 def _checks(records: Records) -> list[str]:
@@ -92,13 +116,24 @@ def _checks(records: Records) -> list[str]:
         "verification ladder, exact equality",
         f"  Brevitas (float64) = interpreter   {counts['lower']}",
         f"  Brevitas (float64) = HLS C++       {counts['csim']}",
-        "  HLS C++ = RTL                      not part of this version",
+        f"  Brevitas (float64) = RTL           {rtl['values']} integers, {rtl['images']} images, "
+        "with 0% and 30% stalls",
     ]
 
 
 def format_report(records: Records, plan: Schedule) -> str:
     """Return the summary table of a build."""
-    return "\n".join([*_accuracies(records), "", *_layers(plan), "", *_checks(records)])
+    return "\n".join(
+        [
+            *_accuracies(records),
+            "",
+            *_layers(records, plan),
+            "",
+            *_resources(records),
+            "",
+            *_checks(records),
+        ]
+    )
 
 
 def format_bench(records: Records, plan: Schedule, images_per_second: float) -> str:
@@ -114,6 +149,10 @@ def format_bench(records: Records, plan: Schedule, images_per_second: float) -> 
             "speed, measured on this machine",
             f"  csim         {images_per_second:.0f} images/s",
             f"  g++          {records['csim'].numbers['compile_seconds']:.1f} s to compile",
+            f"  openhls      {records['rtl'].numbers['compile_seconds']:.1f} s from C++ to RTL "
+            "(less where cached)",
+            f"  Verilator    {records['rtlsim'].numbers['build_seconds']:.1f} s to build, "
+            f"{records['rtlsim'].numbers['stall_0']['cycles_per_second']} RTL cycles/s",
             f"  stages       {seconds}; {total:.0f} s in all",
         ]
     )
