@@ -20,15 +20,16 @@ _PRODUCT = re.compile(r"^  assign (\w+) = [us]mul\w*\(", re.M)
 class Pipeline:
     """How to schedule: stages, and the delay model that says where to cut.
 
-    No FPGA model comes with XLS. asap7 with three stages puts a register where a DSP block has one
-    (operands, product, sum); sky130 balances other logic.
+    No FPGA model comes with XLS. asap7 with four stages puts registers where a DSP block has them
+    (after a memory read: operands, product, sum); sky130 balances other logic. More stages do not
+    help a loop whose next iteration needs the result of this one.
     """
 
     stages: int = 4
     delay_model: str = "sky130"
 
 
-MULTIPLIER_PIPELINE = Pipeline(3, "asap7")
+MULTIPLIER_PIPELINE = Pipeline(4, "asap7")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,24 +118,29 @@ def merge_product_registers(verilog: str) -> str:
             groups.setdefault((stage, enable, product), []).append((register, bits, line.group()))
     for (stage, enable, product), parts in groups.items():
         if len(parts) > 1:
-            verilog = _merge(verilog, f"{stage}_{product}_m", enable, product, parts)
-            verilog = verilog.replace(
-                "  // ===== ",
-                f"  reg [{widths[product] - 1}:0] {stage}_{product}_m;\n  // ===== ",
-                1,
-            )
+            bits = widths[product] - 1
+            verilog = _merge(verilog, _Merge(f"{stage}_{product}_m", bits, enable, product), parts)
     return verilog
 
 
-def _merge(
-    verilog: str, merged: str, enable: str, product: str, parts: Sequence[tuple[str, str, str]]
-) -> str:
+@dataclass(frozen=True, slots=True)
+class _Merge:
+    """A register for a whole product."""
+
+    name: str
+    high: int
+    enable: str
+    product: str
+
+
+def _merge(verilog: str, merge: _Merge, parts: Sequence[tuple[str, str, str]]) -> str:
     for position, (register, bits, line) in enumerate(parts):
-        assignment = f"      {merged} <= {enable} ? {product} : {merged};\n"
-        verilog = verilog.replace(line, "" if position else assignment)
+        update = f"{merge.enable} ? {merge.product} : {merge.name}"
+        verilog = verilog.replace(line, "" if position else f"      {merge.name} <= {update};\n")
         declaration = re.search(rf"^  reg (\[\d+:0\] )?{register};\n", verilog, re.M)
         if declaration is None:
             raise AssertionError(f"register {register} has no declaration")
-        wire = f"  wire {declaration.group(1) or ''}{register} = {merged}[{bits}];\n"
-        verilog = verilog.replace(declaration.group(), wire)
+        wire = f"  wire {declaration.group(1) or ''}{register} = {merge.name}[{bits}];\n"
+        whole = "" if position else f"  reg [{merge.high}:0] {merge.name};\n"
+        verilog = verilog.replace(declaration.group(), whole + wire)
     return verilog
