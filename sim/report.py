@@ -28,6 +28,7 @@ MAKERS = {
     "rtl": "sim",
     "rtlsim": "sim",
 }
+STALL_NOTE = ", with 0% and 30% stalls"
 OPTIONAL = ("synth",)  # slow stages that `make hls` does not run
 ACCURACIES = (
     ("fp32", "train", "fp32_accuracy"),
@@ -73,14 +74,14 @@ def _layers(records: Records, plan: Schedule) -> list[str]:
     lines = [
         "layers: cycles modelled (ideal memory) and measured in RTL; use = products / (modelled x",
         "multipliers)",
-        f"  {'layer':<9}{'op':<10}{'input':>9}{'out ch':>7}{'keep':>5}{'bits':>5}"
+        f"  {'layer':<12}{'op':<10}{'input':>10}{'out ch':>7}{'keep':>5}{'bits':>5}"
         f"{'model':>8}{'RTL':>8}{'use %':>7}{'bound by':>10}",
     ]
     for layer in plan.layers:
         shape, cycles = layer.shape, layer.cycles
         size = f"{shape.in_channels}x{shape.height}x{shape.width}"
         lines.append(
-            f"  {layer.name:<9}{shape.op:<10}{size:>9}{shape.out_channels:>7}"
+            f"  {layer.name:<12}{shape.op:<10}{size:>10}{shape.out_channels:>7}"
             f"{shape.keep:>5}{shape.weight_bits:>5}{cycles.total:>8}"
             f"{rtl['layer_cycles'][layer.name]:>8}"
             f"{100 * cycles.utilisation:>7.1f}{cycles.bound:>10}"
@@ -89,9 +90,9 @@ def _layers(records: Records, plan: Schedule) -> list[str]:
     cycles_measured = rtl["cycles"][0]
     rate = macs / cycles_measured
     lines += [
-        f"  {'network':<45}{plan.total_cycles:>8}{cycles_measured:>8}",
+        f"  {'network':<49}{plan.total_cycles:>8}{cycles_measured:>8}",
         f"  {plan.engine.num_dsp} multipliers; {rate:.1f} direct-convolution MACs/cycle in RTL, "
-        f"{rate / plan.engine.num_dsp:.2f} per multiplier (load, store and requantization included)",
+        f"{rate / plan.engine.num_dsp:.2f} per multiplier, load and store included",
     ]
     return lines
 
@@ -108,17 +109,13 @@ def _resources(records: Records) -> list[str]:
 
 
 def _checks(records: Records) -> list[str]:
-    counts = {
-        stage: "{values} integers, {images} images".format_map(records[stage].numbers)
-        for stage in ("lower", "csim")
-    }
-    return [
-        "verification ladder, exact equality",
-        f"  Brevitas (float64) = interpreter   {counts['lower']}",
-        f"  Brevitas (float64) = HLS C++       {counts['csim']}",
-        f"  Brevitas (float64) = RTL           {rtl['values']} integers, {rtl['images']} images, "
-        "with 0% and 30% stalls",
-    ]
+    rungs = (("interpreter", "lower", ""), ("HLS C++", "csim", ""), ("RTL", "rtlsim", STALL_NOTE))
+    lines = ["verification ladder, exact equality"]
+    for name, stage, note in rungs:
+        numbers = records[stage].numbers
+        counts = f"{numbers['values']} integers, {numbers['images']} images{note}"
+        lines.append(f"  Brevitas (float64) = {name:<14}{counts}")
+    return lines
 
 
 def format_report(records: Records, plan: Schedule) -> str:
