@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
-from openhls import llvm
+from openhls import llvm, xls_tool
 from openhls.channels import MARKERS, Channel, Pointers, Role
 from openhls.frontend import Unit, compile_unit, preprocess
 from openhls.machine import Plan
@@ -24,7 +25,7 @@ from openhls.order import split_answers, stage_orders
 from openhls.translate import Options, Translator
 from openhls.xls_ir import constraint, make_channels, write_xls_ir
 from openhls.xls_tool import MULTIPLIER_PIPELINE, Generated, Pipeline, generate
-from winnow.artefact import sha256_bytes, write_atomic
+from winnow.artefact import sha256_bytes, sha256_file, write_atomic
 
 CONTROL = "control"
 logger = logging.getLogger(__name__)
@@ -117,7 +118,8 @@ class _Job:
     pipeline: Pipeline
 
     def key(self) -> str:
-        parts = [self.module, self.ir, *self.constraints, repr(self.pipeline)]
+        tool = [version("xls-python"), sha256_file(Path(xls_tool.__file__))]
+        parts = [*tool, self.module, self.ir, *self.constraints, repr(self.pipeline)]
         return sha256_bytes("\0".join(parts).encode())[:24]
 
     def run(self) -> Generated:
