@@ -234,5 +234,6 @@ def test_examples_print_what_the_documents_show(command: str, output: str) -> No
 
 
 def test_there_are_documents_and_examples() -> None:
-    assert {"README.md", "docs/engine.md", "docs/flow.md", "docs/program.md"} <= set(DOCUMENTS)
+    pages = ("engine", "flow", "ir", "numerics", "openhls", "program", "verification")
+    assert {"README.md", *(f"docs/{page}.md" for page in pages)} <= set(DOCUMENTS)
     assert len(EXAMPLES) >= 3
