@@ -34,14 +34,13 @@ hls: check-hls $(OUT)/csim.json $(OUT)/rtlsim.json $(if $(filter vitis,$(HLS)),$
 sim: $(OUT)/rtlsim.json ## cocotb regression of a build's RTL at its AXI pins (RTL=folder for other RTL)
 	@$(PY) -m sim cocotb $(FILES) $(if $(RTL),--rtl $(RTL)) $(if $(WAVES),--waves)
 
-synth: $(OUT)/synth.json ## count the RTL's LUTs, DSPs and block RAMs with Yosys (minutes)
+synth: $(addprefix $(OUT)/,csim.json rtlsim.json synth.json) ## count the RTL's LUTs, DSPs and block RAMs with Yosys (minutes)
 	@$(PY) -m sim report $(FILES)
 
-report: $(TOML) | $(VENV) ## print the summary of a build
-	@$(PY) -m sim report $(FILES)
-
-bench: $(TOML) | $(VENV) ## time the engine and print all numbers of a build
-	@$(PY) -m sim bench $(FILES)
+report: ## print the summary of a build
+bench: ## time the engine and print all numbers of a build
+report bench: $(TOML) | $(VENV)
+	@$(PY) -m sim $@ $(FILES)
 
 test: | $(VENV) ## run the tests (ARGS="-m slow" for the long ones)
 	@$(PY) -m pytest -n auto --dist worksteal $(ARGS)

@@ -19,12 +19,32 @@ from codegen.interpret import interpret
 from tests.engines import CACHE, chain_case
 from tests.ladder import random_images
 from tests.test_sim_report import RECORDS
-from winnow.artefact import load_arrays, save_arrays
+from winnow.artefact import Record, load_arrays, save_arrays
 from winnow.cli import guard
 
 MAINS = {"codegen": codegen.__main__.main, "sim": sim.__main__.main}
 GRAPH = chain_case(33, 4)
 VERBS = (("codegen", "schedule"), ("codegen", "emit"), ("sim", "csim"))
+# What `sim rtl` and `sim rtlsim` would record: making and simulating RTL takes too long here.
+RTL_RECORDS = {
+    "rtl": Record("rtl", {}, {}, {"compile_seconds": 1.5, "seconds": 2.0}),
+    "rtlsim": Record(
+        "rtlsim",
+        {},
+        {},
+        {
+            "values": 321,
+            "images": 3,
+            "build_seconds": 2.5,
+            "seconds": 3.0,
+            "stall_0": {
+                "cycles": [70000, 70001],
+                "layer_cycles": {layer.name: 60000 + i for i, layer in enumerate(GRAPH.layers)},
+                "cycles_per_second": 1000,
+            },
+        },
+    ),
+}
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -72,6 +92,11 @@ def run_all(run: Run) -> None:
         assert text.startswith(f"{verb}: ")
 
 
+def fake_rtl(out: Path) -> None:
+    for stage, record in RTL_RECORDS.items():
+        record.save(out / f"{stage}.json")
+
+
 def error_of(result: tuple[int, str, str]) -> str:
     """Return the one line of a failed command."""
     code, text, error = result
@@ -88,6 +113,7 @@ def snapshot(folder: Path) -> dict[Path, bytes]:
 
 def test_graph_becomes_checked_hardware_and_a_report(out: Path, run: Run) -> None:
     run_all(run)
+    fake_rtl(out)
     count = sum(a.size for n, a in load_arrays(out / "golden.npz", "").items() if "." in n)
     csim = json.loads((out / "csim.json").read_text())["numbers"]
     assert (csim["values"], csim["images"]) == (count, 3)
@@ -95,7 +121,10 @@ def test_graph_becomes_checked_hardware_and_a_report(out: Path, run: Run) -> Non
         code, text, error = run("sim", verb)
         assert (code, error) == (0, "")
         assert f"  Brevitas (float64) = HLS C++       {count} integers, 3 images" in text
-        assert all(layer.name in text for layer in GRAPH.layers)
+        assert "  Brevitas (float64) = RTL           321 integers, 3 images" in text
+        for i, layer in enumerate(GRAPH.layers):
+            (line,) = [x for x in text.splitlines() if x.split()[:1] == [layer.name]]
+            assert str(60000 + i) in line.split()
         assert ("images/s" in text) == (verb == "bench")
 
 
@@ -165,6 +194,12 @@ def test_images_of_another_network_are_one_line(out: Path, run: Run) -> None:
         ("sim", "csim", "emit.json", "codegen emit"),
         ("sim", "report", "csim.json", "sim csim"),
         ("sim", "report", "train.json", "quant train"),
+        ("sim", "report", "rtl.json", "sim rtl"),
+        ("sim", "report", "rtlsim.json", "sim rtlsim"),
+        ("sim", "rtl", "emit.json", "codegen emit"),
+        ("sim", "rtlsim", "golden.npz", "quant golden"),
+        ("sim", "rtlsim", "rtl.json", "sim rtl"),
+        ("sim", "synth", "rtl.json", "sim rtl"),
         ("sim", "bench", "lower.json", "codegen lower"),
     ],
 )
@@ -175,6 +210,7 @@ def test_missing_file_names_the_command_that_makes_it(
         run_all(run)
     elif name == "emit.json":
         run("codegen", "schedule")
+    fake_rtl(out)
     (out / name).unlink(missing_ok=True)
     before = snapshot(out)
     assert error_of(run(module, verb)) == (

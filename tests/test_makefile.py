@@ -22,12 +22,24 @@ from winnow import host
 from winnow.errors import ToolError
 
 TOOLS = ("sh", "find", "cksum", "awk", "touch", "rm", "mkdir", "g++", "make", "perl")
-STAGES = ["train", "prune", "bits", "qat", "golden", "lower", "schedule", "emit", "csim"]
+BEFORE_SIM = ["train", "prune", "bits", "qat", "golden", "lower", "schedule", "emit"]
+STAGES = [*BEFORE_SIM, "csim", "rtl", "rtlsim"]
+SOURCES = (
+    "quant/a.py",
+    "codegen/a.py",
+    "hls_templates/a.hpp",
+    "openhls/a.py",
+    "openhls/library/a.sv",
+    "sim/harness/a.cpp",
+    "sim/a.py",
+    "tests/a.py",
+)
 FAKE_PYTHON = """#!/bin/sh
 echo "$*" >> calls
 case "$2 $3" in
-  "quant $FAIL" | "codegen $FAIL") echo "error: $FAIL failed" >&2; exit 1 ;;
-  "quant "* | "codegen "* | "sim csim") mkdir -p "$7"; test -e "$7/$3.json" || : > "$7/$3.json" ;;
+  "quant $FAIL" | "codegen $FAIL" | "sim $FAIL") echo "error: $FAIL failed" >&2; exit 1 ;;
+  "sim report" | "sim bench" | "sim cocotb") ;;
+  "quant "* | "codegen "* | "sim "*) mkdir -p "$7"; test -e "$7/$3.json" || : > "$7/$3.json" ;;
 esac
 """
 
@@ -67,8 +79,8 @@ def tree(tmp_path: Path, root: Path) -> Tree:
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(root / name, folder)
-    for name in ("quant/a.py", "codegen/a.py", "sim/a.py", "hls_templates/a.hpp", "tests/a.py"):
-        (folder / name).parent.mkdir()
+    for name in SOURCES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     tools.mkdir()
     for tool in TOOLS:
@@ -106,33 +118,59 @@ def test_hls_runs_the_stages_in_order_and_once(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "first"),
+    ("changed", "stages"),
     [
-        ("configs/digits.toml", "train"),
-        ("winnow/config.py", "train"),
-        ("quant/a.py", "train"),
-        ("codegen/a.py", "lower"),
-        ("hls_templates/a.hpp", "emit"),
-        ("sim/a.py", "csim"),
+        ("configs/digits.toml", STAGES),
+        ("winnow/config.py", STAGES),
+        ("quant/a.py", STAGES),
+        ("codegen/a.py", STAGES[5:]),
+        ("hls_templates/a.hpp", ["emit", "csim", "rtl", "rtlsim"]),
+        ("openhls/a.py", ["rtl", "rtlsim"]),
+        ("openhls/library/a.sv", ["rtl", "rtlsim"]),
+        ("sim/a.py", ["csim", "rtlsim"]),
+        ("sim/harness/a.cpp", ["rtlsim"]),
     ],
 )
-def test_a_change_invokes_the_stages_from_there_once(tree: Tree, changed: str, first: str) -> None:
+def test_a_change_invokes_the_stages_from_there_once(
+    tree: Tree, changed: str, stages: list[str]
+) -> None:
     tree.make("hls")
     tree.verbs()
     tree.change(changed)
     assert tree.make("hls").returncode == 0
-    assert tree.verbs() == [*STAGES[STAGES.index(first) :], "report"]
+    assert tree.verbs() == [*stages, "report"]
     assert tree.make("hls").returncode == 0
     assert tree.verbs() == ["report"]
 
 
-def test_a_failed_stage_stops_the_flow_and_is_tried_again(tree: Tree) -> None:
-    failed = tree.make("hls", FAIL="bits")
+@pytest.mark.parametrize("stage", ["bits", "emit", "rtl"])
+def test_a_failed_stage_stops_the_flow_and_is_tried_again(tree: Tree, stage: str) -> None:
+    place = STAGES.index(stage)
+    failed = tree.make("hls", FAIL=stage)
     assert failed.returncode != 0
-    assert "error: bits failed" in failed.stderr
-    assert tree.verbs() == ["train", "prune", "bits"]
+    assert f"error: {stage} failed" in failed.stderr
+    assert tree.verbs() == STAGES[: place + 1]
     assert tree.make("hls").returncode == 0
-    assert tree.verbs() == [*STAGES[2:], "report"]
+    assert tree.verbs() == [*STAGES[place:], "report"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "stages", "last"),
+    [("sim", ["rtl", "rtlsim"], "cocotb"), ("synth", ["csim", "rtl", "rtlsim", "synth"], "report")],
+)
+def test_verbs_run_only_the_stages_they_need(
+    tree: Tree, verb: str, stages: list[str], last: str
+) -> None:
+    assert tree.make(verb).returncode == 0
+    assert tree.verbs() == [*BEFORE_SIM, *stages, last]
+    assert tree.make(verb).returncode == 0
+    assert tree.verbs() == [last]
+
+
+@pytest.mark.parametrize("verb", ["report", "bench"])
+def test_reports_run_no_stage(tree: Tree, verb: str) -> None:
+    assert tree.make(verb).returncode == 0
+    assert tree.verbs() == [verb]
 
 
 def test_stages_get_config_out_and_device(tree: Tree) -> None:
@@ -142,7 +180,15 @@ def test_stages_get_config_out_and_device(tree: Tree) -> None:
     files = "--config configs/other.toml --out build/other"
     assert calls[0] == f"-m quant train {files} --device cuda"
     assert calls[5] == f"-m codegen lower {files}"
+    assert calls[9] == f"-m sim rtl {files}"
     assert calls[-1] == f"-m sim report {files}"
+
+
+def test_cocotb_gets_other_rtl_and_waves(tree: Tree) -> None:
+    tree.make("sim", "RTL=vitis/rtl", "WAVES=1")
+    calls = (tree.folder / "calls").read_text().splitlines()
+    files = "--config configs/digits.toml --out build/digits"
+    assert calls[-1] == f"-m sim cocotb {files} --rtl vitis/rtl --waves"
 
 
 @pytest.mark.parametrize("verb", ["hls", "report", "bench"])

@@ -2,8 +2,8 @@
 """The cycle model: clock cycles of a layer on an engine, and the strips that minimise them.
 
 Loading the operands of the next strip, streaming the weights of the next block, computing and
-writing results overlap as far as the two halves of each bank allow. The model takes an ideal memory:
-one beat per port and cycle, no arbitration. `python -m sim rtlsim` prints it beside RTL cycles.
+writing results overlap as far as the two halves of each bank allow. The model takes an ideal
+memory: one beat per port and cycle, no arbitration. `make report` prints it beside RTL cycles.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from winnow.blocking import (
 from winnow.engine import EngineConfig
 
 FILL_CYCLES = 80  # descriptor, first memory latency and pipeline fill of one layer, from RTL
+MAX_SIMULATED = 50_000  # blocks, over all strips compared: more are compared by the estimate
 
 
 @dataclass(frozen=True)
@@ -177,12 +178,18 @@ def _candidates(engine: EngineConfig, shape: LayerShape, name: str) -> Iterator[
 def best_blocking(engine: EngineConfig, shape: LayerShape, name: str) -> Blocking:
     """Return the strips with the fewest modelled cycles; fewer, larger strips win a tie.
 
-    Raises ScheduleError naming layer `name` when a single tile group does not fit.
+    Very large layers are compared by the estimate. Raises ScheduleError naming layer `name` when a
+    single tile group does not fit.
     """
-    return min(
-        _candidates(engine, shape, name),
-        key=lambda b: (_estimate(_busy(engine, shape, b)), -b.strip_rows * b.strip_groups),
-    )
+    choices = [(b, _busy(engine, shape, b)) for b in _candidates(engine, shape, name)]
+    exact = sum(busy.blocks * len(busy.compute) for _, busy in choices) <= MAX_SIMULATED
+
+    def key(choice: tuple[Blocking, _Busy]) -> tuple[int, int]:
+        blocking, busy = choice
+        total = _simulate(busy, engine.blocks_per_group) if exact else _estimate(busy)
+        return total, -blocking.strip_rows * blocking.strip_groups
+
+    return min(choices, key=key)[0]
 
 
 def layer_cycles(engine: EngineConfig, shape: LayerShape, name: str = "layer") -> LayerCycles:
