@@ -22,6 +22,7 @@ from openhls.errors import HlsError
 from winnow.errors import ToolError
 
 RUN_SECONDS = 3600
+LOGIC_CELLS = "t:LUT* t:MUXF* t:CARRY4 t:INV %u %u %u"  # a selection: the combinational cells
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def part_resources(part: str) -> Resources:
 class ModuleUse:
     """One module: resources of one instance without its children, instances, logic levels.
 
-    `levels` is the longest combinational path in mapped cells (`ltp`), 0 when it has none.
+    `levels` is the longest path through LUTs, muxes and carry cells (`ltp`), 0 when it has none.
     """
 
     name: str
@@ -115,7 +116,9 @@ def synthesise(sources: Sequence[Path], top: str, log: Path) -> tuple[ModuleUse,
             *(f"read_verilog -sv {path.resolve()}" for path in sources),
             f"synth_xilinx -family xc7 -noiopad -noclkbuf -top {top}",
             f"tee -q -o {statistics} stat -json",
-            f"tee -q -o {paths} ltp -noff",
+            # A path ends at state and at instances; `ltp -noff` knows only unmapped flip-flops.
+            f"delete t:* {LOGIC_CELLS} %d",
+            f"tee -q -o {paths} ltp",
         ]
         command = [sys.executable, "-m", "openhls.synth", *script]
         log.parent.mkdir(parents=True, exist_ok=True)
