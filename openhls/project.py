@@ -62,7 +62,8 @@ class Design:
 
 def openhls_hash() -> str:
     """Return the hash of everything of openhls that decides its output."""
-    return sources_hash(HERE) + sources_hash(HERE / "include", "*") + sources_hash(LIBRARY, "*")
+    folders = (HERE / "include", HERE / "templates", LIBRARY)
+    return "".join([sources_hash(HERE), *(sources_hash(folder, "*") for folder in folders)])
 
 
 def _module(process: Process) -> Module:
