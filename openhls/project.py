@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A C++ project -> a folder of SystemVerilog: compiled processes, generated top, library.
 
-    top.cpp + include dirs -> rtl/<process>_process.sv, rtl/<top>.sv, rtl/openhls_*.sv, report.json
+top.cpp + include dirs -> rtl/<process>_process.sv, rtl/<top>.sv, rtl/openhls_*.sv, report.json
 """
 
 from __future__ import annotations

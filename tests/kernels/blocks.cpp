@@ -7,7 +7,7 @@
 
 typedef ap_uint<10> Block[16];
 
-void fill(hls::stream<ap_uint<10> >& words, hls::stream_of_blocks<Block>& bank) {
+void fill(hls::stream<ap_uint<10>>& words, hls::stream_of_blocks<Block>& bank) {
   ap_uint<10> word;
 each_block:
   do {
@@ -24,8 +24,8 @@ each_block:
 }
 
 // lengths: {last, words of the block - 1}
-void replay(hls::stream<ap_uint<5> >& lengths, hls::stream_of_blocks<Block>& bank,
-            hls::stream<ap_uint<10> >& replayed) {
+void replay(hls::stream<ap_uint<5>>& lengths, hls::stream_of_blocks<Block>& bank,
+            hls::stream<ap_uint<10>>& replayed) {
   ap_uint<5> length;
 each_block:
   do {

@@ -20,7 +20,7 @@ shift:
 }
 
 // samples: {last, sample}
-void fir(hls::stream<ap_uint<17> >& samples, hls::stream<ap_int<40> >& filtered) {
+void fir(hls::stream<ap_uint<17>>& samples, hls::stream<ap_int<40>>& filtered) {
   const int weight[kTaps] = {3, -17, 96, 1024, 1024, 96, -17, 3};
   Taps taps;
   for (int i = 0; i < kTaps; i++) taps.past[i] = 0;

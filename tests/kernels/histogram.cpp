@@ -8,7 +8,7 @@
 constexpr int kBins = 64;
 
 // values: {last, bin}
-void histogram(hls::stream<ap_uint<7> >& values, hls::stream<ap_uint<20> >& counts) {
+void histogram(hls::stream<ap_uint<7>>& values, hls::stream<ap_uint<20>>& counts) {
   hls::ram<ap_uint<20>, kBins> bins;
 clear:
   for (int i = 0; i < kBins; i++) {

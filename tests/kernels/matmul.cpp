@@ -8,7 +8,7 @@ constexpr int kSize = 6;
 typedef ap_uint<8 * kSize> Vector;
 
 void matmul(hls::stream<Vector>& rows, hls::stream<Vector>& columns,
-            hls::stream<ap_int<20> >& products) {
+            hls::stream<ap_int<20>>& products) {
   hls::ram<Vector, kSize> a, b;
 load:
   for (int i = 0; i < kSize; i++) {

@@ -4,7 +4,7 @@
 #include <ap_int.h>
 #include <hls_stream.h>
 
-void nest(hls::stream<ap_uint<12> >& sizes, hls::stream<ap_uint<12> >& steps) {
+void nest(hls::stream<ap_uint<12>>& sizes, hls::stream<ap_uint<12>>& steps) {
   const ap_uint<12> size = sizes.read();
   const ap_uint<4> outer = ap_uint<4>(size), middle = ap_uint<4>(size >> 4);
   const ap_uint<4> inner = ap_uint<4>(size >> 8);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Drives the ready/valid channels of a Verilated module from a file of tokens, with random stalls.
 //   rtl_main TOKENS STALL_PERCENT SEED LIMIT
-// TOKENS: lines "channel hex"; prints lines "channel hex", and "cycles N" from the first token in to
-// the last one out. Generated: MODEL, INPUTS(F), OUTPUTS(F), in ports.hpp.
+// TOKENS: lines "channel hex"; prints lines "channel hex", and "cycles N" from the first token in
+// to the last one out. Generated: MODEL, INPUTS(F), OUTPUTS(F), in ports.hpp.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -80,26 +80,26 @@ int main(int, char** arguments) {
     top.eval();
     idle++;
     bool running = !top.rst;
-#define PRINT(name)                                                 \
-  if (running && top.name##_vld && top.name##_rdy) {                \
-    std::printf("%s %s\n", #name, get(top.name##_data).c_str());    \
-    last = cycle;                                                   \
-    idle = 0;                                                       \
+#define PRINT(name)                                              \
+  if (running && top.name##_vld && top.name##_rdy) {             \
+    std::printf("%s %s\n", #name, get(top.name##_data).c_str()); \
+    last = cycle;                                                \
+    idle = 0;                                                    \
   }
     OUTPUTS(PRINT)
     bool taken[] = {
-#define TAKEN(name) running && top.name##_vld&& top.name##_rdy,
+#define TAKEN(name) running &&top.name##_vld &&top.name##_rdy,
         INPUTS(TAKEN) false};
     top.clk = 1;
     top.eval();
     top.clk = 0;
     int i = 0;
-#define ADVANCE(name)               \
-  if (taken[i++]) {                 \
-    tokens[#name].pop_front();      \
-    top.name##_vld = 0;             \
-    idle = 0;                       \
-    if (first < 0) first = cycle;   \
+#define ADVANCE(name)             \
+  if (taken[i++]) {               \
+    tokens[#name].pop_front();    \
+    top.name##_vld = 0;           \
+    idle = 0;                     \
+    if (first < 0) first = cycle; \
   }
     INPUTS(ADVANCE)
   }

@@ -4,7 +4,7 @@
 #include <ap_int.h>
 #include <hls_stream.h>
 
-void run_length(hls::stream<ap_uint<9> >& bytes, hls::stream<ap_uint<17> >& runs) {
+void run_length(hls::stream<ap_uint<9>>& bytes, hls::stream<ap_uint<17>>& runs) {
   ap_uint<8> value = 0, length = 0;
   bool last;
 each_byte:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads and checks the program. Damage ends the run with a status code: header and descriptors carry
-// checksums, and sizes are compared with the engine's buffers. A forged descriptor with a valid
-// checksum and sizes that contradict each other is not detected.
+// Reads and checks the program. Damage ends the run with a status code: header and descriptors
+// carry checksums, and sizes are compared with the engine's buffers. A forged descriptor with a
+// valid checksum and sizes that contradict each other is not detected.
 #pragma once
 
 #include "winnow/stream.hpp"
