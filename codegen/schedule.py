@@ -33,7 +33,7 @@ from winnow.blocking import (
 from winnow.cycles import LayerCycles, best_blocking, blocking_cycles
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
-from winnow.fixed_point import int_range
+from winnow.fixed_point import int_range, signed_bits
 from winnow.winograd import winograd
 
 Values = dict[str, int | tuple[int, ...]]
@@ -279,7 +279,7 @@ def _check_word_lengths(engine: EngineConfig, layer: Layer, source: TensorType) 
         "y_bits": (int(results.max()), engine.y_bits),
     }
     for key, (bound, bits) in checks.items():
-        needed = bound.bit_length() + 1
+        needed = signed_bits(bound)
         if needed > bits:
             raise ScheduleError(
                 f"layer '{layer.name}': its largest sum needs {needed} bits, engine.{key} is "

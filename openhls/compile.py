@@ -178,11 +178,10 @@ def _process(name: str, plan: Plan, translator: Translator, made: Generated) -> 
 
 
 def _writes(unit: Unit, mangled: str) -> bool:
-    pointers = Pointers(unit.module.functions[mangled])
     return any(
         instruction.detail == "__openhls_send" and instruction.operands[1].name == _WRITE_DATA
         for instruction in unit.module.functions[mangled].instructions()
-        if pointers is not None and instruction.opcode == "call"
+        if instruction.opcode == "call"
     )
 
 

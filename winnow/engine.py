@@ -14,7 +14,6 @@ from winnow.srbs import SUB_ROW
 from winnow.winograd import KERNEL, TILE_SIZES
 
 INDEX_BITS = 3
-FEATURE_BYTES = SUB_ROW  # one beat of the feature ports: the 8 channels of one pixel
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,6 @@ namespace winnow {
 constexpr int ceil_log2(int x) {
   return x <= 1 ? 0 : 1 + ceil_log2((x + 1) / 2);
 }
-constexpr int max_of(int a, int b) {
-  return a > b ? a : b;
-}
 
 constexpr int kSubRow = 8;  // channels of a sub-row and of a feature word
 constexpr int kAlpha = kM + 2;
