@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All networks of the library by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from quant.models.channels import CompressibleNet
+from quant.models.form import Form
+from quant.models.mobilenet import mobilenet_v2
+from quant.models.resnet import resnet18, resnet34, resnet50
+from quant.models.vgg import NAGADOMI, VGG16, vgg16, vgg_nagadomi
+from winnow.errors import ConfigError
+
+MAX_WIDTH = 16.0
+MAX_EDGE = 1024
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to make a network, and the smallest input it can take (pixels)."""
+
+    make: Callable[[Form], CompressibleNet]
+    smallest_edge: int
+
+
+_LIBRARY = {
+    "vgg16": Entry(vgg16, VGG16.smallest_edge),
+    "vgg16_bn": Entry(partial(vgg16, batch_norm=True), VGG16.smallest_edge),
+    "vgg_nagadomi": Entry(vgg_nagadomi, NAGADOMI.smallest_edge),
+    "vgg_nagadomi_bn": Entry(partial(vgg_nagadomi, batch_norm=True), NAGADOMI.smallest_edge),
+    "resnet18": Entry(resnet18, 8),
+    "resnet34": Entry(resnet34, 8),
+    "resnet50": Entry(resnet50, 8),
+    "mobilenet_v2": Entry(mobilenet_v2, 8),
+}
+NAMES = tuple(_LIBRARY)
+
+
+def make_model(
+    name: str, classes: int, in_channels: int = 3, edge: int = 32, width: float = 1.0
+) -> CompressibleNet:
+    """Return a network of the library with fresh weights, input [n, in_channels, edge, edge].
+
+    Up to 64 pixels it takes its CIFAR form, beyond its ImageNet form. `width` multiplies the
+    channels, rounded to multiples of 8. Raises ConfigError for an unknown name or a value out of
+    range.
+    """
+    if name not in _LIBRARY:
+        raise ConfigError(f"model '{name}' is unknown; choose one of: {', '.join(NAMES)}")
+    entry = _LIBRARY[name]
+    _check(f"model '{name}': classes", classes, 1, 1_000_000)
+    _check(f"model '{name}': in_channels", in_channels, 1, 4096)
+    _check(f"model '{name}': edge", edge, entry.smallest_edge, MAX_EDGE)
+    if not (math.isfinite(width) and 0 < width <= MAX_WIDTH):
+        raise ConfigError(
+            f"model '{name}': width must be above 0 and at most {MAX_WIDTH:g}, got {width:g}"
+        )
+    return entry.make(Form(classes, in_channels, edge, width))
+
+
+def _check(what: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{what} must be within {low}..{high}, got {value}")

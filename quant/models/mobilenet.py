@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MobileNetV2 (Sandler et al. 2018), with torchvision's names and shapes.
+
+For compression only: the engine runs no depthwise convolution. The CIFAR form keeps stride 1 at
+its first two strided places, so that 32 pixels end as 4.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quant.models.channels import ChannelGroup, CompressibleNet
+from quant.models.form import Form
+from quant.models.width import init_weights, round_width
+
+LINEAR_STD = 0.01
+DROPOUT = 0.2
+STEM_CHANNELS, LAST_CHANNELS = 32, 1280
+# Table 2 of the paper: expansion t, channels c, repeats n, stride s.
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+UNSTRIDED_STAGE = 1  # stage whose stride the CIFAR form drops, beside the stem's
+
+
+def _unit(in_channels: int, channels: int, kernel: int, stride: int, groups: int) -> nn.Sequential:
+    """Convolution, BatchNorm, ReLU6."""
+    conv = nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU6(inplace=True))
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion (none if `expansion` is 1), depthwise 3x3, linear 1x1; shortcut if it fits."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = in_channels * expansion
+        expand = [_unit(in_channels, hidden, 1, 1, 1)] if expansion != 1 else []
+        self.has_shortcut = stride == 1 and in_channels == channels
+        self.expands = expansion != 1
+        self.conv = nn.Sequential(
+            *expand,
+            _unit(hidden, hidden, 3, stride, hidden),
+            nn.Conv2d(hidden, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x) if self.has_shortcut else self.conv(x)
+
+
+class MobileNetV2(CompressibleNet):
+    """MobileNetV2; input [n, in_channels, edge, edge], output logits [n, classes]."""
+
+    head = "classifier.1"
+
+    def __init__(self, form: Form) -> None:
+        super().__init__()
+        channels = form.scaled(STEM_CHANNELS)
+        layers: list[nn.Module] = [
+            _unit(form.in_channels, channels, 3, 1 if form.is_small else 2, 1)
+        ]
+        self._ends: list[int] = []
+        for number, (expansion, width, repeats, stride) in enumerate(STAGES):
+            first = 1 if form.is_small and number == UNSTRIDED_STAGE else stride
+            for i in range(repeats):
+                out = form.scaled(width)
+                layers.append(InvertedResidual(channels, out, first if i == 0 else 1, expansion))
+                channels = out
+            self._ends.append(len(layers) - 1)
+        # The paper narrows every layer but this one.
+        last = round_width(LAST_CHANNELS * max(1.0, form.width))
+        layers.append(_unit(channels, last, 1, 1, 1))
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(last, form.classes))
+        init_weights(self, LINEAR_STD)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.adaptive_avg_pool2d(self.features(x), 1)
+        return self.classifier(x.flatten(1))
+
+    def blocks(self) -> list[str]:
+        return [f"features.{end}" for end in self._ends]
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        groups = []
+        for i, block in enumerate(self.features):
+            if not isinstance(block, InvertedResidual):
+                continue
+            if block.has_shortcut and not block.expands:
+                continue  # its hidden channels are a residual width; narrow networks only
+            if block.expands:
+                name, depthwise, project = (f"features.{i}.conv.{part}" for part in range(3))
+            else:  # the hidden channels are those of the unit before, which nothing else reads
+                name = f"features.{i - 1}"
+                depthwise, project = (f"features.{i}.conv.{part}" for part in range(2))
+            followers = (f"{name}.1", f"{depthwise}.0", f"{depthwise}.1")
+            groups.append(ChannelGroup(f"{name}.0", (f"{name}.0",), followers, (project,)))
+        last = f"features.{len(self.features) - 1}"
+        groups.append(ChannelGroup(f"{last}.0", (f"{last}.0",), (f"{last}.1",), (self.head,)))
+        return groups
+
+
+def mobilenet_v2(form: Form) -> MobileNetV2:
+    """Return MobileNetV2; `form.width` is the paper's width multiplier."""
+    return MobileNetV2(form)
