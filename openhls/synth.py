@@ -1,28 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resources of an RTL design on a 7-series part, estimated with Yosys (pyosys wheel).
+"""Resources and longest paths of an RTL design on a 7-series part, estimated with Yosys.
 
-The hierarchy is kept, so that every process has its own row and is mapped once however many
-instances it has. Yosys maps but does not place: LUT counts are an estimate, DSP and BRAM counts are
-what the netlist uses.
+Every module is mapped on its own (openhls/yosys.py), so that every process has its own row and is
+mapped once however many instances it has, and again only when it changes: results are cached by
+content. Yosys maps but does not place: LUT counts are an estimate, DSP and BRAM counts are what the
+netlist uses, paths are estimated as openhls/timing.py says.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from openhls.errors import HlsError
-from winnow.errors import ToolError
+from openhls.timing import Arcs, TimingPath, longest
+from openhls.yosys import Elaborated, batch_text, elaborate, run_child, text_key
+from winnow.artefact import sha256_file, sha256_value, write_text
 
-RUN_SECONDS = 3600
-LOGIC_CELLS = "t:LUT* t:MUXF* t:CARRY4 t:INV %u %u %u"  # a selection: the combinational cells
+HERE = Path(__file__).resolve().parent
+WORKERS = 2
+BATCH_BYTES = 60_000  # of RTLIL: about as long a run as its start
 
 
 @dataclass(frozen=True)
@@ -65,15 +71,20 @@ def part_resources(part: str) -> Resources:
 
 @dataclass(frozen=True)
 class ModuleUse:
-    """One module: resources of one instance without its children, instances, logic levels.
+    """One module: resources of one instance without its children, instances, longest path.
 
-    `levels` is the longest path through LUTs, muxes and carry cells (`ltp`), 0 when it has none.
+    `path` is that of the module alone: its ports and its instances' count as flip-flops.
     """
 
     name: str
     instances: int
     own: Resources
-    levels: int
+    path: TimingPath
+
+    @property
+    def group(self) -> str:
+        """Return the name without parameters."""
+        return self.name.split()[0]
 
 
 def _resources(cells: Mapping[str, int]) -> Resources:
@@ -105,53 +116,96 @@ def _instances(children: Mapping[str, Mapping[str, int]], top: str) -> Counter[s
     return total
 
 
-def synthesise(sources: Sequence[Path], top: str, log: Path) -> tuple[ModuleUse, ...]:
+@dataclass(frozen=True)
+class _Mapped:
+    """What Yosys made of a module."""
+
+    cells: Mapping[str, int]
+    arcs: Arcs
+
+    @classmethod
+    def parse(cls, found: Mapping[str, Any]) -> _Mapped:
+        """Read what `openhls.yosys map` wrote; HlsError for what is wrong with the module."""
+        if "error" in found:
+            raise HlsError(found["error"])
+        arcs = {}
+        for start, end, ns, levels, chains, cells in found["arcs"]:
+            arcs[start, end] = TimingPath.over(ns, levels, chains, cells)
+        return cls(found["cells"], arcs)
+
+
+def synth_hash() -> str:
+    """Return the hash of the code and tools that decide the result."""
+    files = (HERE / name for name in ("synth.py", "timing.py", "yosys.py"))
+    return sha256_value([version("pyosys"), *map(sha256_file, files)])
+
+
+def _batches(modules: Sequence[Elaborated]) -> list[list[Elaborated]]:
+    """Share out modules to runs of Yosys, longest first; small ones share the cost of a start."""
+    batches: list[list[Elaborated]] = []
+    room = 0
+    for module in sorted(modules, key=lambda m: -len(m.text)):
+        if len(module.text) > room:
+            batches.append([])
+            room = BATCH_BYTES
+        batches[-1].append(module)
+        room -= len(module.text)
+    return batches
+
+
+def _map_all(design: Mapping[str, Elaborated], log: Path, cache: Path) -> dict[str, _Mapped]:
+    """Map the modules that the cache lacks, two at a time; return all."""
+    tools = synth_hash()
+    places = {
+        name: cache / f"{sha256_value([tools, text_key(module, design)])[:24]}.json"
+        for name, module in design.items()
+    }
+    batches = _batches([design[name] for name, place in places.items() if not place.is_file()])
+
+    def run(number: int) -> None:
+        source = cache / f"batch{os.getpid()}_{number}.il"
+        try:
+            write_text(source, batch_text(batches[number], design))
+            out = source.with_suffix(".json")
+            run_child(
+                ["map", str(source.resolve()), str(out.resolve())],
+                log.with_suffix(f".{number}{log.suffix}"),
+            )
+            for name, found in json.loads(out.read_text()).items():
+                _Mapped.parse(found)
+                write_text(places[name], json.dumps(found))
+        finally:
+            for path in cache.glob(f"{source.stem}.*"):
+                path.unlink()
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(run, range(len(batches))))
+    return {name: _Mapped.parse(json.loads(place.read_text())) for name, place in places.items()}
+
+
+def synthesise(
+    sources: Sequence[Path], top: str, log: Path, cache: Path | None = None
+) -> tuple[ModuleUse, ...]:
     """Map a design for 7-series; one row per module, the largest share of LUTs first.
 
-    Raises ToolError that names the log when Yosys fails.
+    Raises ToolError that names the log when Yosys fails, HlsError for a combinational loop.
     """
     with tempfile.TemporaryDirectory() as work:
-        statistics, paths = Path(work) / "stat.json", Path(work) / "ltp.txt"
-        script = [
-            *(f"read_verilog -sv {path.resolve()}" for path in sources),
-            f"synth_xilinx -family xc7 -noiopad -noclkbuf -top {top}",
-            f"tee -q -o {statistics} stat -json",
-            # A path ends at state and at instances; `ltp -noff` knows only unmapped flip-flops.
-            f"delete t:* {LOGIC_CELLS} %d",
-            f"tee -q -o {paths} ltp",
-        ]
-        command = [sys.executable, "-m", "openhls.synth", *script]
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("w") as file:
-            code = subprocess.run(
-                command, stdout=file, stderr=subprocess.STDOUT, check=False, timeout=RUN_SECONDS
-            ).returncode
-        if code != 0 or not statistics.is_file():
-            raise ToolError(f"Yosys failed with exit code {code}; see '{log}'", log=log)
-        modules = json.loads(statistics.read_text())["modules"]
-        levels = _levels(paths.read_text())
-    cells = {
-        _plain(name): {_plain(c): n for c, n in module["num_cells_by_type"].items()}
-        for name, module in modules.items()
-    }
-    children = {n: {c: k for c, k in uses.items() if c in cells} for n, uses in cells.items()}
-    count = _instances(children, top)
+        design = elaborate(sources, top, Path(work), log)
+        mapped = _map_all(design, log, cache or Path(work))
+    children = {name: Counter(module.children.values()) for name, module in design.items()}
+    count = _instances(children, f"\\{top}")
     rows = [
-        ModuleUse(name, count[name], _resources(uses), levels.get(name, 0))
-        for name, uses in cells.items()
+        ModuleUse(
+            module.label,
+            count[name],
+            _resources(mapped[name].cells),
+            longest(mapped[name].arcs),
+        )
+        for name, module in design.items()
         if count[name]
     ]
     return tuple(sorted(rows, key=lambda row: -row.own.lut * row.instances))
-
-
-def _plain(name: str) -> str:
-    """Return a module's name without Yosys' escapes; of a parametrised one, its parameters too."""
-    return name.removeprefix("\\").replace("$paramod", "").lstrip("\\")
-
-
-def _levels(text: str) -> dict[str, int]:
-    found = re.findall(r"Longest topological path in (\S+) \(length=(\d+)\)", text)
-    return {_plain(name): int(length) for name, length in found}
 
 
 def total(rows: Sequence[ModuleUse]) -> Resources:
@@ -172,17 +226,3 @@ def require_fit(used: Resources, part: Resources, name: str) -> None:
             f"target.part: {name} has {have:g} {kind.upper()}, the design needs {need:g}; choose "
             f"a larger part or a smaller engine"
         )
-
-
-def _run_script(commands: Sequence[str]) -> None:
-    """Run Yosys commands in this process; a child process of `synthesise`."""
-    # Deferred: loading Yosys takes a second and only the child needs it.
-    from pyosys import libyosys
-
-    design = libyosys.Design()
-    for command in commands:
-        design.run_pass(command)
-
-
-if __name__ == "__main__":
-    _run_script(sys.argv[1:])

@@ -29,6 +29,8 @@ def parser() -> argparse.ArgumentParser:
         if name == "cocotb":
             verb.add_argument("--rtl", type=Path, help="folder of other RTL to run, e.g. of Vitis")
             verb.add_argument("--waves", action="store_true", help="write waveforms beside the log")
+        if name == "synth":
+            verb.add_argument("--brief", action="store_true", help="one line instead of the table")
     return whole
 
 
@@ -38,6 +40,8 @@ def main() -> None:
     build = Build(load_config(options.config), options.config, options.out)
     if options.verb == "cocotb":
         rtl_stages.regress(build, options.rtl, waves=options.waves)
+    elif options.verb == "synth":
+        rtl_stages.synthesise_rtl(build, brief=options.brief)
     else:
         STAGES[options.verb](build)
 

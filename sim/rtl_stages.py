@@ -16,10 +16,12 @@ from typing import Any
 
 from codegen.stages import Build, Golden, load_golden, read_schedule, require_golden
 from openhls.project import WAIVERS, compile_design, openhls_hash
-from openhls.synth import part_resources, require_fit, synthesise, total
+from openhls.synth import part_resources, require_fit, synth_hash, synthesise, total
 from sim import rtl
+from sim.resources import format_table, group_rows, share_line, timing_line
 from sim.stages import HERE, cache_folder
 from sim.verilator import lint
+from winnow.artefact import Record
 from winnow.stage import Result, run_stage, sources_hash
 
 RTL_IMAGES = 20
@@ -93,27 +95,32 @@ def _rtl_inputs(build: Build) -> dict[str, str]:
     return build.inputs(("seed", "engine", "target"), files) | {"sim": sources_hash(HERE, "*.?pp")}
 
 
-def synthesise_rtl(build: Build) -> None:
-    """Estimate the resources of the RTL with Yosys; fail when the part does not hold them."""
-    part = part_resources(build.config.target.part)
+def synthesise_rtl(build: Build, *, brief: bool = False) -> None:
+    """Estimate resources and longest paths of the RTL; fail when the part does not hold it."""
+    target = build.config.target
+    part = part_resources(target.part)
     inputs = build.inputs(("target",), {"rtl.json": build.command("sim", "rtl")})
+    inputs["synth"] = synth_hash()
 
     def work() -> Result:
         log = build.rtl / "yosys.log"
-        rows = synthesise(rtl.rtl_sources(build.rtl), rtl.TOP, log)
+        rows = synthesise(rtl.rtl_sources(build.rtl), rtl.TOP, log, cache_folder(build) / "synth")
         whole = total(rows)
-        require_fit(whole, part, build.config.target.part)
+        require_fit(whole, part, target.part)
         numbers = {
-            "modules": [asdict(row) for row in rows],
+            "modules": group_rows(rows),
             "total": asdict(whole),
             "part": asdict(part),
+            "part_name": target.part,
+            "clock_mhz": target.clock_mhz,
         }
-        summary = (
-            f"{whole.lut:.0f} LUT, {whole.ff:.0f} FF, {whole.dsp:.0f} DSP, {whole.bram:g} BRAM36"
-        )
-        return Result([], summary, numbers)
+        return Result([], share_line(asdict(whole), asdict(part)) + ",", numbers)
 
     run_stage(build.out, "synth", inputs, work)
+    if not brief:
+        record = Record.load(build.out / "synth.json", build.command("sim", "synth"))
+        print("\n".join(format_table(record.numbers)))
+        print(timing_line(record.numbers["modules"], target.clock_mhz))
 
 
 def regress(build: Build, source: Path | None = None, *, waves: bool = False) -> None:

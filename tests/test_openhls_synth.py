@@ -15,8 +15,6 @@ from openhls.synth import (
     ModuleUse,
     Resources,
     _instances,
-    _levels,
-    _plain,
     _resources,
     part_resources,
     require_fit,
@@ -91,12 +89,12 @@ def mapped() -> tuple[ModuleUse, ...]:
 
 
 def row(name: str) -> ModuleUse:
-    (found,) = [use for use in mapped() if use.name.startswith(name)]
+    (found,) = [use for use in mapped() if use.group == name]
     return found
 
 
 def test_every_used_module_has_a_row() -> None:
-    names = {use.name.split("\\")[0] for use in mapped()}
+    names = {use.group for use in mapped()}
     assert names == {"tiny", "pair", "stage", "deep", "product", "store", "delay"}
     assert [use.own.lut * use.instances for use in mapped()] == sorted(
         (use.own.lut * use.instances for use in mapped()), reverse=True
@@ -104,7 +102,7 @@ def test_every_used_module_has_a_row() -> None:
 
 
 def test_instances_are_counted_through_the_hierarchy() -> None:
-    counts = {use.name.split("\\")[0]: use.instances for use in mapped()}
+    counts = {use.group: use.instances for use in mapped()}
     ones = dict.fromkeys(("tiny", "deep", "product", "store", "delay"), 1)
     assert counts == {**ones, "pair": 2, "stage": 4}
 
@@ -116,14 +114,6 @@ def test_resources_of_one_instance() -> None:
     assert row("product").own.dsp == 1
     assert row("store").own.bram == 1
     assert row("delay").own.lut == 1  # a shift register in a LUT
-
-
-def test_levels_end_at_state_and_at_instances() -> None:
-    """36 bits need two levels of 6-input LUTs; Yosys may take more. State is no level."""
-    assert 2 <= row("deep").levels <= 4
-    assert row("stage").levels == 1
-    assert row("delay").levels <= 1
-    assert {row(name).levels for name in ("pair", "product", "store")} == {0}
 
 
 def test_total_counts_every_instance() -> None:
@@ -165,27 +155,6 @@ def test_instances_of_a_module_under_two_parents_add_up() -> None:
 def test_resources_add_and_multiply() -> None:
     one = Resources(1, 2, 3, 0.5)
     assert one + one == one.times(2) == Resources(2, 4, 6, 1)
-
-
-@pytest.mark.parametrize(
-    ("name", "plain"),
-    [
-        ("\\top", "top"),
-        ("FDRE", "FDRE"),
-        ("$paramod\\fifo\\WIDTH=s32'1", "fifo\\WIDTH=s32'1"),
-        ("$paramod$8a3f\\fifo", "$8a3f\\fifo"),
-    ],
-)
-def test_names_lose_the_escapes_of_yosys(name: str, plain: str) -> None:
-    assert _plain(name) == plain
-
-
-def test_levels_are_read_for_every_module() -> None:
-    text = (
-        "Longest topological path in \\top (length=3):\n    0: \\a\n"
-        "Longest topological path in $paramod\\fifo\\W=1 (length=12):\n"
-    )
-    assert _levels(text) == {"top": 3, "fifo\\W=1": 12}
 
 
 def test_part_is_known_by_the_start_of_its_name() -> None:
