@@ -57,11 +57,15 @@ class Link:
 
 @dataclass(frozen=True)
 class Instance:
-    """A process instance. `nets` gives the net of every port: `net`_data, `net`_vld, `net`_rdy."""
+    """A process instance. `nets` gives the net of every port: `net`_data, `net`_vld, `net`_rdy.
+
+    `outputs` are the ports on which the process sends.
+    """
 
     name: str
     module: str
     nets: Mapping[str, str]
+    outputs: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,10 @@ class _Builder:
             else:
                 actual = Actual(place.base, place.element + port.element)
                 self.links[actual].append(Link(instance, port))
+
+    def instance(self, name: str, module: Module) -> Instance:
+        outputs = frozenset(port.name for port in module.channels if port.is_output)
+        return Instance(name, module.name, self.nets[name], outputs)
 
     def add_local(self, instance: str, port: Channel) -> None:
         """Connect a port of a local RAM."""
@@ -276,11 +284,8 @@ def build_netlist(
             fifos.append(builder.fifo(actual, links))
         else:
             banks.append(builder.bank(actual, links))
-    instances = [
-        Instance(name, modules[call.process].name, builder.nets[name])
-        for call, name in zip(calls, names, strict=True)
-    ]
-    instances.append(Instance(CONTROL, control.name, builder.nets[CONTROL]))
+    used = [(name, modules[call.process]) for call, name in zip(calls, names, strict=True)]
+    instances = [builder.instance(name, module) for name, module in (*used, (CONTROL, control))]
     return Netlist(
         tuple(instances),
         tuple(fifos),

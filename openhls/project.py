@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A C++ project -> a folder of SystemVerilog: compiled processes, generated top, library.
 
-top.cpp + include dirs -> rtl/<process>_process.sv, rtl/<top>.sv, rtl/openhls_*.sv, report.json
+top.cpp + include dirs -> rtl/<process>_process.sv, rtl/<top>.sv, rtl/openhls_*.sv, waits.json,
+report.json
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from openhls.compile import CONTROL, Compiled, Process, Report, compile_project
 from openhls.errors import HlsError
 from openhls.interface import parse_interface
 from openhls.netlist import Actual, Call, Module, Netlist, build_netlist
-from openhls.top import LIBRARY, render_top
+from openhls.top import LIBRARY, all_nets, render_top
+from openhls.waits import FILE, find_waits
 from winnow.artefact import write_text
 from winnow.stage import sources_hash
 
@@ -106,6 +108,8 @@ def compile_design(
     texts |= {f"{process.module}.sv": process.verilog for process in processes.values()}
     texts |= {path.name: path.read_text(encoding="utf-8") for path in sorted(LIBRARY.glob("*.sv"))}
     texts[WAIVERS] = _WAIVED.format(top=top)
+    names = [net.name for net in all_nets(netlist)]
+    texts[FILE] = find_waits(netlist, interface, names).text()
     reports = {name: process.report for name, process in processes.items()}
     design = Design(
         tuple(folder / name for name in texts), reports, netlist, time.monotonic() - started

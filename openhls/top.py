@@ -26,6 +26,7 @@ LITE_PINS = (
     *("RDATA", "RRESP", "RVALID", "RREADY"),
 )
 REQUEST_BITS = 64
+LEAST_WAIT_BITS = 96  # Verilator has one C++ type for all signals of more than 64 bits
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Result:
     word: int
 
 
-def _nets(netlist: Netlist) -> list[Net]:
+def all_nets(netlist: Netlist) -> list[Net]:
+    """Return every ready/valid net of the top module, in a fixed order."""
     nets = [Net("control_start", 1), Net("control_done", 1)]
     for fifo in netlist.fifos:
         nets += [Net(f"{fifo.name}_in", fifo.width), Net(f"{fifo.name}_out", fifo.width)]
@@ -82,12 +84,15 @@ def axi_error_offset(interface: Interface) -> int:
 
 
 def render_top(top: str, netlist: Netlist, interface: Interface) -> str:
-    """Return the top module; raises HlsError when a port has no register or no user."""
+    """Return the top module; raises HlsError when a port has no register, no user or no pragma."""
     words = {register.name: register.word for register in interface.registers}
     by_name = {port.name: port for port in netlist.axi_ports}
     unused = interface.masters.keys() - by_name.keys()
     if unused:
         raise HlsError(f"port '{min(unused)}' is used by no process")
+    unnamed = by_name.keys() - interface.masters.keys()
+    if unnamed:
+        raise HlsError(f"port '{min(unnamed)}' must have an m_axi interface pragma")
     results = [port for port in netlist.results if port.name in words]
     if len(results) != len(netlist.results):
         lost = next(port.name for port in netlist.results if port.name not in words)
@@ -96,10 +101,13 @@ def render_top(top: str, netlist: Netlist, interface: Interface) -> str:
     pointers = {words[name] + i for name in interface.masters for i in range(2)}
     writable = "".join("1" if w in pointers else "0" for w in reversed(range(error_word + 1)))
     end = FIRST_ARGUMENT + WORD_BYTES * (error_word + 1)
+    nets = all_nets(netlist)
     context: dict[str, Any] = {
         "top": top,
         "netlist": netlist,
-        "nets": _nets(netlist),
+        "nets": nets,
+        "bits": {net.name: bit for bit, net in enumerate(nets)},
+        "wait_bits": max(LEAST_WAIT_BITS, len(nets)),
         "masters": [
             Master(bundle, by_name[name], words[name])
             for name, bundle in sorted(interface.masters.items(), key=lambda item: item[1])

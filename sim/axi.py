@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 from cocotb.triggers import RisingEdge
@@ -275,9 +276,11 @@ class Registers:
     """A master on the AXI4-Lite slave `s_axi_control`."""
 
     TIMEOUT_CYCLES = 1000
+    LEADS = (0, 3, -3)  # cycles that a write's address comes before its data
 
     def __init__(self, dut: Any, clock: Any) -> None:
         self.clock = clock
+        self.leads = cycle(self.LEADS)
         self.pins = {name: pin(dut, f"s_axi_control_{name}") for name in PINS}
         for name in ("AWVALID", "WVALID", "BREADY", "ARVALID", "RREADY"):
             self.pins[name].value = 0
@@ -294,22 +297,40 @@ class Registers:
         if response != OKAY:
             raise AxiError(f"s_axi_control: {name} must be {OKAY}, got {response}")
 
-    async def write(self, offset: int, value: int, strobe: int = 0xF) -> None:
-        """Write a 32-bit register."""
+    async def write(
+        self, offset: int, value: int, strobe: int = 0xF, *, lead: int | None = None
+    ) -> None:
+        """Write a 32-bit register.
+
+        The address comes `lead` cycles before the data, after it if negative, with it if 0. A slave
+        may wait for either; unless stated, calls take turns through all three orders.
+        """
         pins = self.pins
-        pins["AWADDR"].value = offset
-        pins["AWVALID"].value = 1
-        await self._until("AWREADY")
-        pins["AWVALID"].value = 0
-        pins["WDATA"].value = value
-        pins["WSTRB"].value = strobe
-        pins["WVALID"].value = 1
-        await self._until("WREADY")
-        pins["WVALID"].value = 0
+        pins["AWADDR"].value, pins["WDATA"].value, pins["WSTRB"].value = offset, value, strobe
+        lead = next(self.leads) if lead is None else lead
+        starts = {"AW": max(0, -lead), "W": max(0, lead)}
+        await self._send(starts)
         pins["BREADY"].value = 1
         await self._until("BVALID")
         self._check("BRESP")
         pins["BREADY"].value = 0
+
+    async def _send(self, starts: dict[str, int]) -> None:
+        """Hold VALID of each channel from its cycle on until it is taken."""
+        waiting = dict(starts)
+        for number in range(self.TIMEOUT_CYCLES):
+            for channel, start in waiting.items():
+                if start == number:
+                    self.pins[f"{channel}VALID"].value = 1
+            await RisingEdge(self.clock)
+            for channel, start in list(waiting.items()):
+                if start <= number and self.pins[f"{channel}READY"].value:
+                    self.pins[f"{channel}VALID"].value = 0
+                    del waiting[channel]
+            if not waiting:
+                return
+        name = f"{next(iter(waiting))}READY"
+        raise AxiError(f"s_axi_control: {name} stayed low for {self.TIMEOUT_CYCLES} cycles")
 
     async def read(self, offset: int) -> int:
         """Read a 32-bit register."""

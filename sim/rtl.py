@@ -12,18 +12,21 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from codegen.abi import LAYER_WORDS, STATUS_TEXT, Status
+from codegen.abi import AXI_ERROR, LAYER_WORDS, STATUS_TEXT, Status
 from codegen.emit import emit_data
 from codegen.ir import LayerMaps
 from codegen.layout import pack_features
 from codegen.schedule import Schedule
+from openhls import waits
+from openhls.waits import Snapshot, Waits
 from sim.csim import layer_maps
 from sim.verilator import BuildLock, build_harness, content_hash, environment
 from winnow.engine import EngineConfig
@@ -32,11 +35,22 @@ from winnow.fixed_point import IntArray
 
 TOP = "winnow_engine"
 HERE = Path(__file__).resolve().parent
-HARNESS = (HERE / "harness" / "rtl_main.cpp", HERE / "harness" / "axi_memory.hpp")
-PINS = HERE / "harness" / "pins.vlt"
+HARNESS = tuple(
+    HERE / "harness" / name
+    for name in ("rtl_main.cpp", "axi_lite.hpp", "axi_memory.hpp", "waits.hpp")
+)
+PINS, WIRES = HERE / "harness" / "pins.vlt", HERE / "harness" / "waits.vlt"
 DATA_FILES = ("program.bin", "weights.bin", "memory.json")
 LATENCY_CYCLES = 8  # of the harness' memory, from request to first beat
 RUN_SECONDS = 1800
+WATCHDOG_CYCLES = 50_000  # without a beat on any AXI port
+WAITS_DEFINE = "+define+OPENHLS_WAITS"
+HANG = 4  # exit code of the harness
+
+
+def axi_error_ports(bits: int) -> str:
+    """Return the masters named by the bits of register axi_error."""
+    return ", ".join(f"m_axi_gmem{i}" for i in range(bits.bit_length()) if bits >> i & 1)
 
 
 def rtl_sources(folder: Path) -> list[Path]:
@@ -49,19 +63,35 @@ def rtl_sources(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Harness:
-    """A Verilated engine with its C++ main program."""
+    """A Verilated engine with its C++ main program; `source` is what it was built from."""
 
     binary: Path
+    source: Source | None = None
 
 
-def build(rtl: Path, engine: EngineConfig, cache: Path) -> Harness:
-    """Build the harness of an engine's RTL."""
+@dataclass(frozen=True)
+class Source:
+    """What a harness is built from: the RTL folder, its engine, and the folder of cached builds."""
+
+    rtl: Path
+    engine: EngineConfig
+    cache: Path
+
+
+def build(rtl: Path, engine: EngineConfig, cache: Path, *, explains: bool = False) -> Harness:
+    """Build the harness of an engine's RTL; one that `explains` a hang runs at 0.6 of the speed."""
     defines = [
         f"-DWINNOW_AXI_BYTES={engine.axi_bits // 8}",
         f"-DWINNOW_LATENCY={LATENCY_CYCLES}",
         f"-DWINNOW_LAYER_BYTES={LAYER_WORDS * 8}",
+        f"-DWINNOW_AXI_ERROR_OFFSET={AXI_ERROR.offset}",
     ]
-    return Harness(build_harness(rtl_sources(rtl), HARNESS, TOP, defines, cache))
+    sources, options = rtl_sources(rtl), list[str]()
+    if explains:
+        defines.append("-DWINNOW_WAITS")
+        sources, options = [WIRES, *sources], [WAITS_DEFINE]
+    binary = build_harness(sources, HARNESS, TOP, defines, cache, options=options)
+    return Harness(binary, Source(rtl, engine, cache))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,34 +106,64 @@ class RtlRun:
 def run(
     harness: Harness, plan: Schedule, images: IntArray, *, stall: int = 0, seed: int = 0
 ) -> RtlRun:
-    """Run a scheduled network on integer images [n, c, h, w] with random stalls in percent."""
+    """Run a scheduled network on integer images [n, c, h, w] with random stalls in percent.
+
+    Raises MismatchError when the engine hangs, sees an error response or reports an error.
+    """
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         emit_data(folder, plan)
         words = pack_features(plan.input.tensor, images)
         (folder / "images.bin").write_bytes(words.tobytes())
         names = ("program.bin", "weights.bin", "images.bin", "output.bin")
-        sizes = (plan.feature_words, plan.input.base, plan.input.words, stall, seed)
-        command = [str(harness.binary), *(str(folder / n) for n in names), *map(str, sizes)]
-        result = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=RUN_SECONDS
-        )
+        sizes = (plan.feature_words, plan.input.base, plan.input.words)
+        arguments = [str(folder / name) for name in names]
+        arguments += map(str, (*sizes, stall, seed, WATCHDOG_CYCLES))
+        result = _execute(harness, arguments)
         if result.returncode not in (0, 2):
-            lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
-            raise MismatchError(f"the RTL stopped with code {result.returncode}: {lines[-1]}")
+            raise MismatchError(_failure(harness, arguments, result))
         memory = np.frombuffer((folder / "output.bin").read_bytes(), dtype=np.uint8)
-    reports: dict[str, list[list[int]]] = {"status": [], "cycles": [], "layers": []}
+    reports: dict[str, list[list[int]]] = defaultdict(list)
     for line in result.stdout.splitlines():
         kind, *numbers = line.split()
         reports[kind].append([int(number) for number in numbers])
+    _require_ok(plan, reports)
+    maps = layer_maps(plan, memory.reshape(-1, plan.feature_words * 8))
+    return RtlRun(maps, [c[0] for c in reports["cycles"]], reports["layers"])
+
+
+def _execute(harness: Harness, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    command = [str(harness.binary), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=RUN_SECONDS)
+
+
+def _failure(
+    harness: Harness, arguments: Sequence[str], result: subprocess.CompletedProcess[str]
+) -> str:
+    """Return why the harness stopped: its last line; for a hang also who waits for whom.
+
+    The wires that show it cost speed, so they are built only now, and the run is repeated.
+    """
+    lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
+    text = f"the RTL stopped with code {result.returncode}: {lines[-1]}"
+    source = harness.source
+    if result.returncode != HANG or source is None or not (source.rtl / waits.FILE).is_file():
+        return text
+    again = _execute(build(source.rtl, source.engine, source.cache, explains=True), arguments)
+    reason = waits.explain(Waits.load(source.rtl / waits.FILE), Snapshot.parse(again.stdout))
+    return f"the RTL hangs ({lines[-1].removeprefix('error: ')}): {reason}"
+
+
+def _require_ok(plan: Schedule, reports: Mapping[str, Sequence[Sequence[int]]]) -> None:
+    for (bits,) in reports["axi_error"]:
+        if bits:
+            raise MismatchError(f"the RTL saw an error response on {axi_error_ports(bits)}")
     for code, layers in reports["status"]:
         if code != Status.OK:
             name = plan.layers[min(layers, len(plan.layers) - 1)].name
             raise MismatchError(
                 f"the RTL stopped at layer '{name}' with status {code}: {STATUS_TEXT[Status(code)]}"
             )
-    maps = layer_maps(plan, memory.reshape(-1, plan.feature_words * 8))
-    return RtlRun(maps, [c[0] for c in reports["cycles"]], reports["layers"])
 
 
 @dataclass(frozen=True)

@@ -78,22 +78,29 @@ class BuildLock:
 
 
 def build_harness(
-    sources: Sequence[Path], main: Sequence[Path], top: str, defines: Sequence[str], cache: Path
+    sources: Sequence[Path],
+    main: Sequence[Path],
+    top: str,
+    defines: Sequence[str],
+    cache: Path,
+    *,
+    options: Sequence[str] = (),
 ) -> Path:
     """Compile a Verilated design with a C++ main program; return the executable.
 
-    `main` are the .cpp files and headers of the program, in one folder.
+    `main` are the .cpp files and headers of the program. `options` are Verilator's.
     """
-    threads = ("--threads", "1")
-    folder = cache / content_hash([*sources, *main], top, *threads, *defines)
+    options = ("--threads", "1", *options)
+    folder = cache / content_hash([*sources, *main], top, *options, *defines)
     binary = folder / "rtlsim"
     with BuildLock(folder):
         if binary.is_file():
             return binary
         work = folder / "obj"
-        flags = f"-O2 -std=c++17 -I{main[0].parent} " + " ".join(defines)
+        folders = sorted({f"-I{path.parent}" for path in main})
+        flags = " ".join(["-O2 -std=c++17", *folders, *defines])
         command = ["verilator", "--cc", "--exe", "--build", "-j", "2", "-O3", "--x-assign", "fast"]
-        command += ["--x-initial", "fast", "--noassert", "-Wno-fatal", *threads]
+        command += ["--x-initial", "fast", "--noassert", "-Wno-fatal", *options]
         command += ["--top-module", top, "-Mdir", str(work), "-CFLAGS", flags, "-o", "rtlsim"]
         command += [str(path.resolve()) for path in sources]
         command += [str(path.resolve()) for path in main if path.suffix == ".cpp"]

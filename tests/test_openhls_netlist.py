@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,9 @@ from openhls.netlist import (
     Netlist,
     build_netlist,
 )
+from openhls.project import compile_design
 from openhls.top import render_top
+from openhls.waits import Waits, find_waits
 
 WIDTH, WORDS, ADDRESS_BITS = 12, 32, 5
 
@@ -363,3 +366,87 @@ def test_result_without_a_register_is_refused() -> None:
     interface = Interface({"in": "gmem0"}, (Register("in", 0x10, 64),))
     with pytest.raises(HlsError, match=r"^result 'status' must have an s_axilite register$"):
         render_top("top", netlist, interface)
+
+
+def test_port_without_a_pragma_is_refused() -> None:
+    interface = Interface({}, (Register("status", 0x10, 32),))
+    with pytest.raises(HlsError, match=r"^port 'in' must have an m_axi interface pragma$"):
+        render_top("top", loading(), interface)
+
+
+# --- who waits for whom -------------------------------------------------------------------------
+
+
+def ends(netlist: Netlist, masters: Mapping[str, str], *nets: str) -> list[tuple[object, ...]]:
+    found = find_waits(netlist, Interface(masters, ()), nets)
+    return [(end.process, end.sends, end.peer, end.text) for end in found.ends]
+
+
+def test_waits_at_a_stream_and_at_a_port() -> None:
+    assert ends(loading(), {"in": "gmem5"}, "x_out", "x_in", "in_ar", "in_r", "control_start") == [
+        ("consume", False, "load", "waits for data on stream 'x' (empty)"),
+        ("load", True, "consume", "waits for space in stream 'x' (full)"),
+        ("load", True, "m_axi_gmem5", "waits to request a read on m_axi_gmem5"),
+        ("load", False, "m_axi_gmem5", "waits for read data of m_axi_gmem5"),
+        (CONTROL, False, "host", "waits for a start"),
+    ]
+    (master,) = find_waits(loading(), Interface({"in": "gmem5"}, ()), []).masters
+    assert (master.name, master.writes) == ("m_axi_gmem5", False)
+
+
+def test_waits_at_a_writer() -> None:
+    modules = {"store": process("store", *axi_writer("m"))}
+    netlist = wire(modules, call("store", "out"))
+    texts = [end[3] for end in ends(netlist, {"out": "gmem0"}, "out_aw", "out_w", "out_b")]
+    assert texts == [
+        "waits to request a write on m_axi_gmem0",
+        "waits to send write data to m_axi_gmem0",
+        "waits for a write response of m_axi_gmem0",
+    ]
+
+
+def test_waits_at_a_bank_are_for_the_other_side_only() -> None:
+    modules = {"fill": process("fill", *bank_writer("w")), "use": process("use", *bank_reader("r"))}
+    netlist = wire(modules, call("fill", "b"), call("use", "b"))
+    nets = ("b_w_acquire", "b_r_acquire", "b_wr_req", "b_rd_resp")
+    assert ends(netlist, {}, *nets) == [
+        ("fill", False, "use", "waits for a free half of bank 'b'"),
+        ("use", False, "fill", "waits for a full half of bank 'b'"),
+        ("fill", True, "", ""),
+        ("use", False, "", ""),
+    ]
+
+
+def test_waits_survive_their_file(tmp_path: Path) -> None:
+    waits = find_waits(loading(), Interface({"in": "gmem5"}, ()), ["x_out", "in_r"])
+    (tmp_path / "waits.json").write_text(waits.text())
+    assert Waits.load(tmp_path / "waits.json") == waits
+
+
+# --- the top function ---------------------------------------------------------------------------
+
+CHOOSING = """#include <ap_int.h>
+#include <hls_burst_maxi.h>
+#include <hls_stream.h>
+typedef ap_uint<64> Word;
+static void relay(hls::stream<Word>& from, hls::stream<Word>& to) { to.write(from.read()); }
+static void run(Word which) {
+#pragma HLS dataflow
+  hls::stream<Word> streams[4];
+  relay(streams[0], streams[1 + int(which & 1)]);
+}
+extern "C" void top(hls::burst_maxi<Word> memory) {
+#pragma HLS interface mode = m_axi port = memory bundle = gmem0 offset = slave
+#pragma HLS interface mode = s_axilite port = memory bundle = control offset = 0x10
+  memory.read_request(0, 1);
+  run(memory.read());
+}
+"""
+
+
+def test_channel_chosen_at_run_time_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "top.cpp"
+    source.write_text(CHOOSING)
+    message = r"^a channel that 'relay' is called with depends on a condition$"
+    with pytest.raises(HlsError, match=message):
+        compile_design(source, [], "top", tmp_path / "rtl")

@@ -27,6 +27,7 @@ from codegen.interpret import interpret
 from codegen.ir import Graph
 from codegen.schedule import LayerPlan, Schedule, schedule
 from openhls.project import WAIVERS, compile_design, openhls_hash
+from openhls.waits import End, Master, Waits
 from sim import rtl, verilator
 from tests.engines import CACHE, chain_case, fitting
 from tests.ladder import random_chain_graph, random_images, random_layer_graph
@@ -322,6 +323,52 @@ def test_program_of_another_engine_is_refused(network: tuple[Graph, Schedule]) -
         rtl.run(harness("small"), other, random_images(graph, 0, 1))
 
 
+def edited(plan: Schedule, layer: int, **values: int) -> Schedule:
+    """Return a schedule with other numbers in one layer's descriptor."""
+    layers = list(plan.layers)
+    layers[layer] = replace(layers[layer], values=layers[layer].values | values)
+    return replace(plan, layers=tuple(layers))
+
+
+def test_weights_outside_of_memory_are_an_axi_error(network: tuple[Graph, Schedule]) -> None:
+    graph, plan = network
+    broken = edited(plan, 1, weight_base=1 << 24)
+    with pytest.raises(MismatchError, match=r"^the RTL saw an error response on m_axi_gmem1$"):
+        rtl.run(harness("small"), broken, random_images(graph, 0, 1))
+
+
+def test_axi_error_names_every_master() -> None:
+    assert rtl.axi_error_ports(0b1101) == "m_axi_gmem0, m_axi_gmem2, m_axi_gmem3"
+
+
+@pytest.mark.slow
+def test_hang_names_who_waits_for_whom(network: tuple[Graph, Schedule]) -> None:
+    """A layer that is told to read a beat too few of its weights."""
+    graph, plan = network
+    broken = edited(plan, 1, strip_beats=plan.layers[1].values["strip_beats"] - 1)
+    with pytest.raises(MismatchError) as caught:
+        rtl.run(harness("small"), broken, random_images(graph, 0, 1))
+    assert re.fullmatch(
+        r"the RTL hangs \(no AXI beat for 50000 cycles\): cyclic wait: "
+        r"'read_weights' waits for data on stream 'read_weights_config' \(empty\); "
+        r"'unpack_weights' waits for data on stream 'beats' \(empty\); .*"
+        r"'multiply_lane' x16 waits for a full half of bank 'w_banks'; .*"
+        r"'control' waits for data on stream 'write_features_done' \(empty\)",
+        str(caught.value),
+    )
+
+
+@pytest.mark.slow
+def test_memory_that_answers_nothing_is_named(network: tuple[Graph, Schedule]) -> None:
+    graph, plan = network
+    with pytest.raises(MismatchError) as caught:
+        rtl.run(harness("small"), plan, random_images(graph, 0, 1), stall=100)
+    assert str(caught.value) == (
+        "the RTL hangs (no AXI beat for 50000 cycles): m_axi_gmem0 takes no address "
+        "(ARREADY is low); 'control' waits for read data of m_axi_gmem0"
+    )
+
+
 # --- what the tools say -----------------------------------------------------------------------
 
 
@@ -336,7 +383,8 @@ def harness_of(script: str, folder: Path) -> rtl.Harness:
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("echo 'error: the engine hangs' >&2; exit 3", "code 3: error: the engine hangs"),
+        ("echo 'error: AXI port gmem0: x' >&2; exit 3", "code 3: error: AXI port gmem0: x"),
+        ("echo 'error: no AXI beat' >&2; exit 4", "code 4: error: no AXI beat$"),
         ("exit 1", "the RTL stopped with code 1: no message"),
         ("kill -SEGV $$", "the RTL stopped with code -11: no message"),
         ("echo 'status 0 4'; echo 'status 7 2'; exit 2", "with status 7: a layer exceeds"),
@@ -348,6 +396,33 @@ def test_harness_that_fails_is_a_mismatch(
     graph, plan = network
     with pytest.raises(MismatchError, match=message):
         rtl.run(harness_of(script, tmp_path), plan, random_images(graph, 0, 1))
+
+
+def test_hang_is_repeated_in_a_harness_that_explains_it(
+    network: tuple[Graph, Schedule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, plan = network
+    ends = (End("control", False, "m_axi_gmem0", "waits for it"),)
+    (tmp_path / "waits.json").write_text(Waits(ends, (Master("m_axi_gmem0", False),)).text())
+    source = rtl.Source(tmp_path, plan.engine, tmp_path)
+    first = harness_of("echo 'error: no AXI beat' >&2; exit 4", tmp_path)
+    (tmp_path / "again").mkdir()
+    words = {"valid": 0, "ready": 0, "one": 1, "all": 1, "ports": 0}
+    lines = "; ".join(f"echo waits {name} {word}" for name, word in words.items())
+    again = harness_of(f"{lines}; exit 4", tmp_path / "again")
+
+    def build(*arguments: object, explains: bool) -> rtl.Harness:
+        assert arguments == (tmp_path, plan.engine, tmp_path)
+        assert explains
+        return again
+
+    monkeypatch.setattr(rtl, "build", build)
+    with pytest.raises(MismatchError) as caught:
+        rtl.run(replace(first, source=source), plan, random_images(graph, 0, 1))
+    assert str(caught.value) == (
+        "the RTL hangs (no AXI beat): m_axi_gmem0 returns no read data (RVALID is low); "
+        "'control' waits for it"
+    )
 
 
 def test_folder_without_rtl_names_the_remedy(tmp_path: Path) -> None:

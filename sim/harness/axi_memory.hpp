@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // A memory behind AXI4 masters of a Verilated design: one model per master, all sharing one set of
 // regions. Every channel can be stalled at random. Violations of the protocol that a slave can see
-// (burst over 4 KiB, wrong WLAST, unaligned address, valid withdrawn) end the simulation.
+// (burst over 4 KiB, wrong WLAST, unaligned address, another size or burst type, a request
+// withdrawn or changed) end the simulation.
 #pragma once
+
+#include <verilated.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -61,37 +64,106 @@ struct Burst {
   unsigned long long ready_at;  // clock cycle
 };
 
-constexpr int kOkay = 0, kDecodeError = 3;
-constexpr unsigned kPage = 4096;
+constexpr int kOkay = 0, kDecodeError = 3, kIncrementing = 1;
+constexpr unsigned kPage = 4096, kMaxOutstanding = 16;
 
-template <class Signals>
-void check_burst(const std::string& port, std::uint64_t address, unsigned beats, unsigned width) {
-  if (address % width != 0) violation(port, "address not aligned to the data width");
-  if (address / kPage != (address + std::uint64_t(beats) * width - 1) / kPage) {
-    violation(port, "burst crosses a 4 KiB boundary");
+// The pins of channel AR or AW.
+struct AddressPins {
+  CData *valid, *ready;
+  QData* address;
+  CData *length, *size, *burst;
+};
+
+// The pins of a master that reads words of type Data.
+template <class Data, unsigned BYTES>
+struct ReadPins {
+  static constexpr unsigned kBytes = BYTES;
+  AddressPins ar;
+  CData *r_valid, *r_ready;
+  Data* r_data;
+  CData *r_resp, *r_last;
+};
+
+// The pins of a master that writes words of 8 bytes.
+struct WritePins {
+  static constexpr unsigned kBytes = 8;
+  AddressPins aw;
+  CData *w_valid, *w_ready;
+  QData* w_data;
+  CData *w_strb, *w_last;
+  CData *b_valid, *b_ready, *b_resp;
+};
+
+#define ADDRESS_PINS(top, port, A)                                     \
+  {&(top).m_axi_##port##_##A##VALID, &(top).m_axi_##port##_##A##READY, \
+   &(top).m_axi_##port##_##A##ADDR,  &(top).m_axi_##port##_##A##LEN,   \
+   &(top).m_axi_##port##_##A##SIZE,  &(top).m_axi_##port##_##A##BURST}
+#define READ_PINS(top, port)                                                                \
+  {ADDRESS_PINS(top, port, AR), &(top).m_axi_##port##_RVALID, &(top).m_axi_##port##_RREADY, \
+   &(top).m_axi_##port##_RDATA, &(top).m_axi_##port##_RRESP,  &(top).m_axi_##port##_RLAST}
+#define WRITE_PINS(top, port)                                                                \
+  {ADDRESS_PINS(top, port, AW),  &(top).m_axi_##port##_WVALID, &(top).m_axi_##port##_WREADY, \
+   &(top).m_axi_##port##_WDATA,  &(top).m_axi_##port##_WSTRB,  &(top).m_axi_##port##_WLAST,  \
+   &(top).m_axi_##port##_BVALID, &(top).m_axi_##port##_BREADY, &(top).m_axi_##port##_BRESP}
+
+// Accepts the requests of channel AR or AW and checks them.
+class AddressChannel {
+ public:
+  AddressChannel(const std::string& port, const char* channel, AddressPins pins, unsigned width)
+      : name_(port + " " + channel), pins_(pins), width_(width) {}
+
+  // See the pins before the clock edge; true when a burst was accepted.
+  bool sample(Burst& accepted) {
+    const Burst request = {*pins_.address, unsigned(*pins_.length) + 1, 0};
+    if (waiting_ && !*pins_.valid) violation(name_, "VALID withdrawn before READY");
+    if (waiting_ && (request.address != waited_.address || request.beats != waited_.beats)) {
+      violation(name_, "changed before READY");
+    }
+    waiting_ = *pins_.valid && !*pins_.ready;
+    waited_ = request;
+    if (!*pins_.valid || waiting_) return false;
+    check(request);
+    accepted = request;
+    return true;
   }
-}
+  void drive(bool ready) { *pins_.ready = ready; }
 
-// Read side of a master. `Signals` binds the pins; sample() sees them before the clock edge, drive()
-// sets the slave's outputs after it.
+ private:
+  void check(const Burst& burst) const {
+    if (1u << *pins_.size != width_) violation(name_, "size is not the width of the data");
+    if (*pins_.burst != kIncrementing) violation(name_, "burst does not increment");
+    if (burst.address % width_ != 0) violation(name_, "address not aligned to the data width");
+    const std::uint64_t last = burst.address + std::uint64_t(burst.beats) * width_ - 1;
+    if (burst.address / kPage != last / kPage) violation(name_, "burst crosses a 4 KiB boundary");
+  }
+
+  std::string name_;
+  AddressPins pins_;
+  unsigned width_;
+  bool waiting_ = false;
+  Burst waited_{};
+};
+
+// Read side of a master. `Signals` binds the pins; sample() sees them before the clock edge,
+// drive() sets the slave's outputs after it.
 template <class Signals>
 class ReadSlave {
  public:
   ReadSlave(std::string name, Signals pins, Memory& memory, int stall_percent, unsigned seed,
             unsigned latency)
-      : name_(std::move(name)), pins_(pins), memory_(memory), stall_(stall_percent, seed),
+      : address_(name, "AR", pins.ar, Signals::kBytes),
+        pins_(pins),
+        memory_(memory),
+        stall_(stall_percent, seed),
         latency_(latency) {}
 
   void sample(unsigned long long cycle) {
-    if (*pins_.ar_valid && *pins_.ar_ready) {
-      unsigned beats = unsigned(*pins_.ar_len) + 1;
-      check_burst<Signals>(name_, *pins_.ar_addr, beats, Signals::kBytes);
-      bursts_.push_back({*pins_.ar_addr, beats, cycle + latency_});
-      requests_.push_back({*pins_.ar_addr, cycle});
-    } else if (ar_waiting_ && !*pins_.ar_valid) {
-      violation(name_, "ARVALID withdrawn before ARREADY");
+    Burst accepted;
+    if (address_.sample(accepted)) {
+      accepted.ready_at = cycle + latency_;
+      bursts_.push_back(accepted);
+      requests_.push_back({accepted.address, cycle});
     }
-    ar_waiting_ = *pins_.ar_valid && !*pins_.ar_ready;
     if (*pins_.r_valid && *pins_.r_ready) {
       offered_ = false;
       beats_++;
@@ -102,7 +174,7 @@ class ReadSlave {
   }
 
   void drive(unsigned long long cycle) {
-    *pins_.ar_ready = bursts_.size() < 16 && !stall_();
+    address_.drive(bursts_.size() < kMaxOutstanding && !stall_());
     if (!offered_) offered_ = !bursts_.empty() && bursts_.front().ready_at <= cycle && !stall_();
     *pins_.r_valid = offered_;
     if (!offered_) return;
@@ -130,14 +202,14 @@ class ReadSlave {
   }
 
  private:
-  std::string name_;
+  AddressChannel address_;
   Signals pins_;
   Memory& memory_;
   Stall stall_;
   unsigned latency_;
   std::deque<Burst> bursts_;
   std::vector<Request> requests_;
-  bool offered_ = false, ar_waiting_ = false;
+  bool offered_ = false;
   std::uint64_t beats_ = 0;
 };
 
@@ -146,19 +218,19 @@ class WriteSlave {
  public:
   WriteSlave(std::string name, Signals pins, Memory& memory, int stall_percent, unsigned seed,
              unsigned latency)
-      : name_(std::move(name)), pins_(pins), memory_(memory), stall_(stall_percent, seed),
+      : name_(name),
+        address_(name, "AW", pins.aw, Signals::kBytes),
+        pins_(pins),
+        memory_(memory),
+        stall_(stall_percent, seed),
         latency_(latency) {}
 
   void sample(unsigned long long cycle) {
-    if (*pins_.aw_valid && *pins_.aw_ready) {
-      unsigned beats = unsigned(*pins_.aw_len) + 1;
-      check_burst<Signals>(name_, *pins_.aw_addr, beats, Signals::kBytes);
-      bursts_.push_back({*pins_.aw_addr, beats, 0});
+    Burst accepted;
+    if (address_.sample(accepted)) {
+      bursts_.push_back(accepted);
       errors_.push_back(false);
-    } else if (aw_waiting_ && !*pins_.aw_valid) {
-      violation(name_, "AWVALID withdrawn before AWREADY");
     }
-    aw_waiting_ = *pins_.aw_valid && !*pins_.aw_ready;
     if (*pins_.w_valid && *pins_.w_ready) accept_beat(cycle);
     if (*pins_.b_valid && *pins_.b_ready) {
       offered_ = false;
@@ -167,7 +239,7 @@ class WriteSlave {
   }
 
   void drive(unsigned long long cycle) {
-    *pins_.aw_ready = bursts_.size() < 16 && !stall_();
+    address_.drive(bursts_.size() < kMaxOutstanding && !stall_());
     *pins_.w_ready = !bursts_.empty() && !stall_();
     if (!offered_) {
       offered_ = !responses_.empty() && responses_.front().ready_at <= cycle && !stall_();
@@ -203,6 +275,7 @@ class WriteSlave {
   }
 
   std::string name_;
+  AddressChannel address_;
   Signals pins_;
   Memory& memory_;
   Stall stall_;
@@ -210,7 +283,7 @@ class WriteSlave {
   std::deque<Burst> bursts_;
   std::deque<bool> errors_;
   std::deque<Response> responses_;
-  bool offered_ = false, aw_waiting_ = false;
+  bool offered_ = false;
   std::uint64_t beats_ = 0;
 };
 

@@ -2,11 +2,12 @@
 // Runs the RTL of the engine on a batch of images, driven only through its AXI pins. The same
 // command line and output as hls_templates/host/csim_main.cpp, plus stalls:
 //
-//   rtlsim PROGRAM WEIGHTS IMAGES OUTPUT FEATURE_WORDS INPUT_BASE INPUT_WORDS STALL% SEED
+//   rtlsim PROGRAM WEIGHTS IMAGES OUTPUT FEATURE_WORDS INPUT_BASE INPUT_WORDS STALL% SEED WATCHDOG
 //
-// Prints for every image "status CODE LAYERS", "cycles N" (start to done) and "layers C0 C1 ..."
-// (cycles from the fetch of one descriptor to the next). Exit code 0 when all ran, 2 when the engine
-// reported an error, 3 on a protocol violation or a hang.
+// Prints for every image "status CODE LAYERS", "axi_error BITS", "cycles N" (start to done) and
+// "layers C0 C1 ..." (cycles from the fetch of one descriptor to the next). Exit code 0 when all
+// ran, 2 when the engine reported an error, 3 on a protocol violation, 4 on a hang: no AXI beat for
+// WATCHDOG cycles. A hang also prints the lines of waits.hpp, if the RTL has these wires.
 #include <verilated.h>
 
 #include <cstdint>
@@ -20,7 +21,12 @@
 #include <vector>
 
 #include "Vwinnow_engine.h"
+#include "axi_lite.hpp"
 #include "axi_memory.hpp"
+#ifdef WINNOW_WAITS
+#include "Vwinnow_engine___024root.h"
+#include "waits.hpp"
+#endif
 
 namespace {
 
@@ -28,9 +34,8 @@ using Bytes = std::vector<std::uint8_t>;
 
 constexpr std::uint64_t kProgram = 0x10000000, kWeights = 0x20000000, kFeatures = 0x40000000;
 constexpr unsigned kLatency = WINNOW_LATENCY;
-constexpr unsigned long long kWatchdog = 200000;  // cycles without a beat on any AXI port
 constexpr unsigned kControl = 0x00, kStart = 1, kDone = 2;
-constexpr unsigned kStatusOffset = 0x40;
+constexpr unsigned kStatusOffset = 0x40, kAxiErrorOffset = WINNOW_AXI_ERROR_OFFSET;
 constexpr unsigned kPointerOffsets[] = {0x10, 0x1c, 0x28, 0x34};
 constexpr unsigned kHeaderBytes = 64;
 
@@ -43,51 +48,18 @@ Bytes read_file(const char* path) {
   return Bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
 }
 
-template <class Data, unsigned BYTES>
-struct ReadPins {
-  static constexpr unsigned kBytes = BYTES;
-  CData *ar_valid, *ar_ready;
-  QData* ar_addr;
-  CData* ar_len;
-  CData *r_valid, *r_ready;
-  Data* r_data;
-  CData *r_resp, *r_last;
-};
-
-struct WritePins {
-  static constexpr unsigned kBytes = 8;
-  CData *aw_valid, *aw_ready;
-  QData* aw_addr;
-  CData* aw_len;
-  CData *w_valid, *w_ready;
-  QData* w_data;
-  CData *w_strb, *w_last;
-  CData *b_valid, *b_ready, *b_resp;
-};
-
-using WordPins = ReadPins<QData, 8>;
+using WordPins = sim::ReadPins<QData, 8>;
 using BeatData = std::remove_reference_t<decltype(Vwinnow_engine::m_axi_gmem1_RDATA)>;
-using BeatPins = ReadPins<BeatData, WINNOW_AXI_BYTES>;
-
-#define READ_PINS(top, n)                                                              \
-  {&top.m_axi_gmem##n##_ARVALID, &top.m_axi_gmem##n##_ARREADY, &top.m_axi_gmem##n##_ARADDR, \
-   &top.m_axi_gmem##n##_ARLEN,   &top.m_axi_gmem##n##_RVALID,  &top.m_axi_gmem##n##_RREADY, \
-   &top.m_axi_gmem##n##_RDATA,   &top.m_axi_gmem##n##_RRESP,   &top.m_axi_gmem##n##_RLAST}
+using BeatPins = sim::ReadPins<BeatData, WINNOW_AXI_BYTES>;
 
 class Bench {
  public:
-  Bench(sim::Memory& memory, int stall, unsigned seed)
-      : program("gmem0", WordPins READ_PINS(top, 0), memory, stall, seed, kLatency),
-        weights("gmem1", BeatPins READ_PINS(top, 1), memory, stall, seed + 1, kLatency),
-        features("gmem2", WordPins READ_PINS(top, 2), memory, stall, seed + 2, kLatency),
-        results("gmem3",
-                WritePins{&top.m_axi_gmem3_AWVALID, &top.m_axi_gmem3_AWREADY,
-                          &top.m_axi_gmem3_AWADDR, &top.m_axi_gmem3_AWLEN,
-                          &top.m_axi_gmem3_WVALID, &top.m_axi_gmem3_WREADY,
-                          &top.m_axi_gmem3_WDATA, &top.m_axi_gmem3_WSTRB,
-                          &top.m_axi_gmem3_WLAST, &top.m_axi_gmem3_BVALID,
-                          &top.m_axi_gmem3_BREADY, &top.m_axi_gmem3_BRESP},
-                memory, stall, seed + 3, kLatency) {}
+  Bench(sim::Memory& memory, int stall, unsigned seed, unsigned long long watchdog)
+      : watchdog(watchdog),
+        program("gmem0", READ_PINS(top, gmem0), memory, stall, seed, kLatency),
+        weights("gmem1", READ_PINS(top, gmem1), memory, stall, seed + 1, kLatency),
+        features("gmem2", READ_PINS(top, gmem2), memory, stall, seed + 2, kLatency),
+        results("gmem3", WRITE_PINS(top, gmem3), memory, stall, seed + 3, kLatency) {}
 
   void reset() {
     top.ap_rst_n = 0;
@@ -112,48 +84,8 @@ class Bench {
     cycle++;
   }
 
-  void write(unsigned offset, std::uint32_t value) {
-    top.s_axi_control_AWADDR = offset;
-    top.s_axi_control_WDATA = value;
-    top.s_axi_control_WSTRB = 0xF;
-    top.s_axi_control_AWVALID = top.s_axi_control_WVALID = 1;
-    top.s_axi_control_BREADY = 1;
-    bool address_done = false, data_done = false, responded = false;
-    for (int i = 0; i < 1000 && !responded; i++) {
-      top.ap_clk = 0;
-      top.eval();
-      bool address_now = top.s_axi_control_AWVALID && top.s_axi_control_AWREADY;
-      bool data_now = top.s_axi_control_WVALID && top.s_axi_control_WREADY;
-      responded = top.s_axi_control_BVALID;
-      tick();
-      address_done |= address_now;
-      data_done |= data_now;
-      top.s_axi_control_AWVALID = !address_done;
-      top.s_axi_control_WVALID = !data_done;
-    }
-    top.s_axi_control_BREADY = 0;
-    if (!responded) sim::violation("s_axi_control", "a register write was never answered");
-  }
-
-  std::uint32_t read(unsigned offset) {
-    top.s_axi_control_ARADDR = offset;
-    top.s_axi_control_ARVALID = 1;
-    top.s_axi_control_RREADY = 1;
-    for (int i = 0; i < 1000; i++) {
-      top.ap_clk = 0;
-      top.eval();
-      bool address_now = top.s_axi_control_ARVALID && top.s_axi_control_ARREADY;
-      bool data_now = top.s_axi_control_RVALID;
-      std::uint32_t value = top.s_axi_control_RDATA;
-      tick();
-      if (address_now) top.s_axi_control_ARVALID = 0;
-      if (data_now) {
-        top.s_axi_control_RREADY = 0;
-        return value;
-      }
-    }
-    sim::violation("s_axi_control", "a register read was never answered");
-  }
+  void write(unsigned offset, std::uint32_t value) { sim::write_register(*this, offset, value); }
+  std::uint32_t read(unsigned offset) { return sim::read_register(*this, offset); }
 
   std::uint64_t beats() const {
     return program.beats() + weights.beats() + features.beats() + results.beats();
@@ -170,19 +102,28 @@ class Bench {
       if (beats() != beats_before) {
         beats_before = beats();
         last_beat = cycle;
-      } else if (cycle - last_beat > kWatchdog) {
-        std::fprintf(stderr, "error: no AXI beat for %llu cycles: the engine hangs\n", kWatchdog);
-        std::exit(3);
+      } else if (cycle - last_beat > watchdog) {
+        stop_hanging();
       }
     }
     return cycle - started;
   }
 
+  [[noreturn]] void stop_hanging() {
+#ifdef WINNOW_WAITS
+    PRINT_WAITS(top, winnow_engine);
+    std::fflush(stdout);
+#endif
+    std::fprintf(stderr, "error: no AXI beat for %llu cycles\n", watchdog);
+    std::exit(4);
+  }
+
   Vwinnow_engine top;
+  const unsigned long long watchdog;
   sim::ReadSlave<WordPins> program;
   sim::ReadSlave<BeatPins> weights;
   sim::ReadSlave<WordPins> features;
-  sim::WriteSlave<WritePins> results;
+  sim::WriteSlave<sim::WritePins> results;
   unsigned long long cycle = 0;
 };
 
@@ -206,10 +147,10 @@ void print_layers(const std::vector<sim::ReadSlave<WordPins>::Request>& requests
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 10) {
+  if (argc != 11) {
     std::fprintf(stderr,
                  "usage: rtlsim PROGRAM WEIGHTS IMAGES OUTPUT FEATURE_WORDS INPUT_BASE INPUT_WORDS "
-                 "STALL%% SEED\n");
+                 "STALL%% SEED WATCHDOG\n");
     return 1;
   }
   const Bytes images = read_file(argv[3]);
@@ -220,7 +161,8 @@ int main(int argc, char** argv) {
   memory.add(kProgram, read_file(argv[1]));
   memory.add(kWeights, read_file(argv[2]));
   memory.add(kFeatures, Bytes(feature_bytes));
-  auto bench = std::make_unique<Bench>(memory, std::stoi(argv[8]), unsigned(std::stoul(argv[9])));
+  auto bench = std::make_unique<Bench>(memory, std::stoi(argv[8]), unsigned(std::stoul(argv[9])),
+                                       std::stoull(argv[10]));
   bench->reset();
   const std::uint64_t pointers[] = {kProgram, kWeights, kFeatures, kFeatures};
   for (int i = 0; i < 4; i++) {
@@ -240,9 +182,11 @@ int main(int argc, char** argv) {
     if ((bench->read(kControl) & kDone) == 0) sim::violation("s_axi_control", "done bit not set");
     bench->write(0x0C, 1);  // acknowledge the interrupt
     const std::uint32_t status = bench->read(kStatusOffset);
-    std::printf("status %u %u\ncycles %llu\n", status & 0xFF, (status >> 8) & 0xFFFF, cycles);
+    const std::uint32_t axi_error = bench->read(kAxiErrorOffset);
+    std::printf("status %u %u\naxi_error %u\ncycles %llu\n", status & 0xFF, (status >> 8) & 0xFFFF,
+                axi_error, cycles);
     print_layers(bench->program.take_requests(), end, WINNOW_LAYER_BYTES);
-    if ((status & 0xFF) != 0) failures++;
+    if ((status & 0xFF) != 0 || axi_error != 0) failures++;
     output.write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
   }
   output.flush();
