@@ -9,6 +9,7 @@ that is no power of two, or a weight that is no multiple of its scale, is a Lowe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 from codegen.check import RAW_BITS
 from codegen.ir import INPUT, Graph, Layer, Op, TensorType
 from quant.build import load_quantized
-from quant.data import INPUT_BITS, INPUT_EXPONENT
+from quant.data import INPUT_BITS, INPUT_EXPONENT, input_shape
+from quant.golden import layer_name
 from quant.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d
 from quant.quantizers import bits_of, exponents, scale_of
+from quant.sites import Site, find_sites
 from winnow.config import Config
 from winnow.errors import LoweringError
 from winnow.fixed_point import IntArray, int_range
@@ -94,31 +97,38 @@ def _lower(layer: QuantTapLayer, place: Place, op: Op, size: tuple[int, int]) ->
     )
 
 
-def lower_network(layers: dict[str, nn.Module], pools: dict[str, bool], entry: TensorType) -> Graph:
-    """Return the graph of a chain of quantized layers, in order; `pools` says what pools."""
-    lowered: list[Layer] = []
-    source, kind = INPUT, entry
-    for name, layer in layers.items():
-        place = Place(name, source, kind, pools.get(name, False))
+def lower_network(net: nn.Module, sites: Mapping[str, Site], entry: TensorType) -> Graph:
+    """Return the graph of a network whose layers, at `sites`, form a chain.
+
+    Raises LoweringError that names the layer for what the engine does not run.
+    """
+    lowered: dict[str, Layer] = {}
+    kinds = {INPUT: entry}
+    for path, site in sites.items():
+        name, layer = layer_name(path), net.get_submodule(path)
+        source = layer_name(site.source or "")
+        if source not in kinds:
+            raise LoweringError(f"layer '{name}': it reads a sum; the engine runs chains of layers")
+        place = Place(name, source, kinds[source], site.pool)
         if isinstance(layer, QuantWinogradConv2d):
-            lowered.append(lower_winograd(layer, place))
+            lowered[name] = lower_winograd(layer, place)
         elif isinstance(layer, QuantDense):
-            lowered.append(lower_dense(layer, place))
+            lowered[name] = lower_dense(layer, place)
         else:
             raise LoweringError(
                 f"layer '{name}': cannot lower {type(layer).__name__}; the engine runs "
                 "QuantWinogradConv2d and QuantDense"
             )
-        source, kind = name, lowered[-1].output
-    return Graph(entry, tuple(lowered))
+        kinds[name] = lowered[name].output
+    return Graph(entry, tuple(lowered.values()))
 
 
 def lower_checkpoint(config: Config, out: Path) -> Graph:
     """Return the graph of the trained network in `out` (qat.npz and bits.json)."""
     network = load_quantized(config, out)
-    edge = config.data.image_size
-    entry = TensorType(1, edge, edge, INPUT_BITS, False, INPUT_EXPONENT)
-    return lower_network(dict(network.layers.items()), network.spec.pools, entry)
+    channels, edge, _ = input_shape(config.data)
+    entry = TensorType(channels, edge, edge, INPUT_BITS, False, INPUT_EXPONENT)
+    return lower_network(network, find_sites(network, entry.shape), entry)
 
 
 def _exponents(proxy: nn.Module, name: str, what: str) -> IntArray:

@@ -8,17 +8,22 @@ with the least total divergence whose modelled cycles stay within the budget.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
-from torch import Tensor
+from torch import Tensor, nn
 
 from quant.calibrate import quantize_weight
-from quant.model import WinogradNet, layer_shapes, net_spec
+from quant.convert import tap_layers
+from winnow.blocking import LayerShape
 from winnow.config import Config
 from winnow.cycles import layer_cycles
+from winnow.engine import EngineConfig
 from winnow.errors import ConfigError
 
 TIE = 1e-6  # prefers wider weights among choices of equal divergence, in units of divergence
@@ -30,12 +35,13 @@ def widths_of(config: Config) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def sensitivities(net: WinogradNet, x: Tensor, widths: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return the mean KL divergence [layers, widths] for inputs x [n, c, h, w]."""
+def sensitivities(net: nn.Module, x: Tensor, widths: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the mean KL divergence [tap layers, widths] for inputs x [n, c, h, w]."""
     net.eval()
     reference = F.log_softmax(net(x), dim=1)
-    table = np.zeros((len(net.layers), len(widths)))
-    for row, layer in enumerate(net.layers.values()):
+    layers = tap_layers(net)
+    table = np.zeros((len(layers), len(widths)))
+    for row, layer in enumerate(layers.values()):
         exact = layer.u
         for column, bits in enumerate(widths):
             layer.set_u(quantize_weight(exact, bits))
@@ -46,14 +52,20 @@ def sensitivities(net: WinogradNet, x: Tensor, widths: tuple[int, ...]) -> NDArr
     return table
 
 
-def cycle_table(config: Config) -> NDArray[np.int64]:
-    """Return the modelled cycles [layers, widths] of the configured engine."""
-    columns = []
-    names = net_spec(config).pools
-    for bits in widths_of(config):
-        shapes = layer_shapes(config, dict.fromkeys(names, bits))
-        columns.append([layer_cycles(config.engine, s, n).total for n, s in shapes.items()])
-    return np.array(columns, dtype=np.int64).T
+def cycle_table(
+    engine: EngineConfig, shapes: Sequence[LayerShape | None], widths: tuple[int, ...]
+) -> NDArray[np.int64]:
+    """Return the modelled cycles [layers, widths] of an engine; 0 for what it cannot run (None).
+
+    The widths in `shapes` do not count.
+    """
+    table = np.zeros((len(shapes), len(widths)), dtype=np.int64)
+    for row, shape in enumerate(shapes):
+        for column, bits in enumerate(widths):
+            if shape is not None:
+                narrowed = replace(shape, weight_bits=bits)
+                table[row, column] = layer_cycles(engine, narrowed).total
+    return table
 
 
 def choose(divergence: NDArray[np.float64], cycles: NDArray[np.int64], budget: float) -> list[int]:
@@ -87,12 +99,7 @@ def choose(divergence: NDArray[np.float64], cycles: NDArray[np.int64], budget: f
     return [int(i) for i in solution.x.reshape(layers, widths).argmax(axis=1)]
 
 
-def search(config: Config, divergence: NDArray[np.float64]) -> tuple[dict[str, int], float]:
-    """Return the chosen bits by layer name, and their share of the widest choice's cycles."""
-    widths = widths_of(config)
-    cycles = cycle_table(config)
-    columns = choose(divergence, cycles, config.quantize.cycle_budget)
-    names = net_spec(config).pools
-    bits = {name: widths[column] for name, column in zip(names, columns, strict=True)}
+def share_of(cycles: NDArray[np.int64], columns: Sequence[int]) -> float:
+    """Return the cycles of the chosen columns as a share of those of the last ones."""
     used = sum(int(cycles[row, column]) for row, column in enumerate(columns))
-    return bits, used / int(cycles[:, -1].sum())
+    return used / max(1, int(cycles[:, -1].sum()))

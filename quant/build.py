@@ -10,11 +10,15 @@ import torch
 from torch import nn
 
 from quant.checkpoint import load_model
-from quant.data import Split, load_split
-from quant.model import QuantNet, SpatialNet, WinogradNet, folded_net, net_spec
+from quant.convert import fold_norms, tap_layers, to_quantized, to_winograd
+from quant.data import Split, input_shape, load_split
+from quant.models.chain import ChainNet, InputShape, chain_spec, exit_network, trunk
+from quant.models.library import make_model
+from quant.quant_layer import Widths
+from quant.sites import Site, find_sites
 from quant.training import Plan, accuracy
 from winnow.artefact import Record
-from winnow.config import Config
+from winnow.config import CHAIN, Config
 from winnow.errors import ArtefactError
 
 SEEDS = {"train": 1, "prune": 2, "qat": 3}  # every stage draws from its own seed
@@ -35,9 +39,18 @@ class Build:
         """Return the command that runs a stage of this build."""
         return f"python -m quant {verb} --config {self.config_path} --out {self.out}"
 
+    @property
+    def shape(self) -> InputShape:
+        """Size of the images, and how many classes there are."""
+        return InputShape(*input_shape(self.config.data))
+
     def split(self) -> Split:
         """Read the data."""
         return load_split(self.config.data)
+
+    def sites(self, net: nn.Module) -> dict[str, Site]:
+        """Return where the layers of one of this build's networks sit."""
+        return find_sites(net, (self.shape.channels, self.shape.edge, self.shape.edge))
 
     def plan(self, stage: str, epochs: int, learning_rate: float) -> Plan:
         """Return how a stage trains."""
@@ -62,17 +75,44 @@ class Build:
         }
 
 
-def load_teacher(build: Build) -> SpatialNet:
+def new_network(build: Build) -> nn.Module:
+    """Return the fp32 network of the configuration, as initialised by torch's generator."""
+    model, shape = build.config.model, build.shape
+    if model.name == CHAIN:
+        return ChainNet(chain_spec(model, shape))
+    return make_model(model.name, shape.classes, shape.channels, shape.edge, model.width)
+
+
+def compressed_network(build: Build, net: nn.Module) -> nn.Module:
+    """Return the part of an fp32 network that is compressed: up to `model.exit`, no other exit."""
+    number = build.config.model.exit
+    if not isinstance(net, ChainNet):
+        return net
+    return exit_network(net, number) if number else trunk(net)
+
+
+def load_teacher(build: Build) -> nn.Module:
     """Read the fp32 network."""
-    config = build.config
-    net = SpatialNet(net_spec(config), config.model.exit_after)
+    net = new_network(build)
     load_model(build.out / "train.npz", net, build.command("train"))
     return net.to(build.device).eval()
 
 
-def load_pruned(build: Build) -> WinogradNet:
+def winograd_network(build: Build, net: nn.Module) -> nn.Module:
+    """Return a copy of an fp32 network in the Winograd domain."""
+    return to_winograd(net, build.config.engine.m, build.sites(net))
+
+
+def folded_network(build: Build) -> nn.Module:
+    """Return the network as pruning saves it, without its weights."""
+    net = winograd_network(build, compressed_network(build, new_network(build)))
+    fold_norms(net, build.sites(net))
+    return net
+
+
+def load_pruned(build: Build) -> nn.Module:
     """Read the pruned network, BatchNorm folded."""
-    net = folded_net(net_spec(build.config), build.config.engine.m)
+    net = folded_network(build)
     load_model(build.out / "prune.npz", net, build.command("prune"))
     return net.to(build.device).eval()
 
@@ -81,22 +121,35 @@ def load_bits(build: Build) -> dict[str, int]:
     """Read the chosen weight width of every layer; ArtefactError if it is of another model."""
     path, made_by = build.out / "bits.json", build.command("bits")
     bits = Record.load(path, made_by).numbers.get("bits")
-    names = list(net_spec(build.config).pools)
+    names = list(tap_layers(folded_network(build)))
     if isinstance(bits, dict) and sorted(bits) == sorted(names):
         if all(width in WEIGHT_BITS for width in bits.values()):
             return bits
     raise ArtefactError(f"'{path}' belongs to another model; run: {made_by}")
 
 
-def untrained(build: Build) -> QuantNet:
-    """Return the Brevitas network of the chosen widths, without weights."""
-    config = build.config
-    return QuantNet(net_spec(config), config.engine.m, load_bits(build), config.quantize)
+def quantized_network(build: Build, net: nn.Module) -> nn.Module:
+    """Return the Brevitas copy of a folded network at the chosen widths, not calibrated.
+
+    The last layer gives its accumulators; a layer that no ReLU follows has a signed output.
+    """
+    sites, bits, quantize = build.sites(net), load_bits(build), build.config.quantize
+    last = list(sites)[-1]
+    widths = {
+        name: Widths(
+            bits[name],
+            quantize.v_bits,
+            None if name == last else quantize.activation_bits,
+            relu=sites[name].relu,
+        )
+        for name in tap_layers(net)
+    }
+    return to_quantized(net, widths)
 
 
-def load_quantized(config: Config, out: Path) -> QuantNet:
+def load_quantized(config: Config, out: Path) -> nn.Module:
     """Read the trained Brevitas network of a build, in float64 and evaluation mode."""
     build = Build(config, out, torch.device("cpu"))
-    net = untrained(build)
+    net = quantized_network(build, folded_network(build))
     load_model(out / "qat.npz", net, build.command("qat"))
     return net.double().eval()

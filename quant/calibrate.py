@@ -9,18 +9,18 @@ layer's taps lie within `SPREAD` of each other so that aligning them stays a sma
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from quant.data import INPUT_EXPONENT
-from quant.model import QuantNet
 from quant.quant_layer import QuantTapLayer
 from quant.quantizers import bits_of, set_exponents
+from quant.sites import visit_layers
 from winnow.fixed_point import int_range
 
 SPREAD = 6
 CANDIDATES = 5
 MAX_SAMPLES = 4096  # values per scale that the search looks at
+GRID_SAMPLES = 1 << 18  # values that decide on the grid of an input
+FINEST = 30  # bits after the point of the finest grid looked for
 
 
 def quantize(x: Tensor, exponent: Tensor, bounds: tuple[int, int]) -> Tensor:
@@ -62,33 +62,37 @@ def quantize_weight(u: Tensor, bits: int) -> Tensor:
     return quantize(u, weight_exponents(u, bits), bounds)
 
 
+def grid_exponent(x: Tensor) -> int:
+    """Return the exponent of the coarsest power-of-two grid that holds all of x."""
+    sample = x.flatten()[:: max(1, x.numel() // GRID_SAMPLES)].double()
+    top = int(sample.abs().amax().clamp(min=2.0**-FINEST).log2().ceil())
+    for exponent in range(top, -FINEST, -1):
+        steps = sample * 2.0**-exponent
+        if torch.equal(steps, steps.round()):
+            return exponent
+    return -FINEST
+
+
 @torch.no_grad()
-def calibrate_layer(layer: QuantTapLayer, x: Tensor, input_exponent: int) -> int:
-    """Set all scales of a layer from its quantized input `x`; return its output's exponent."""
+def calibrate_layer(layer: QuantTapLayer, x: Tensor) -> None:
+    """Set all scales of a layer from its input `x`, which lies on the grid of the layer before."""
     u = layer.u
     set_exponents(layer.weight_quant, weight_exponents(u, bits_of(layer.weight_quant)))
     v = layer.lift(x)
     v_bounds = int_range(bits_of(layer.input_quant), signed=True, narrow=True)
-    best = best_exponents(v.flatten(1), v_bounds).clamp(min=input_exponent)
+    best = best_exponents(v.flatten(1), v_bounds).clamp(min=grid_exponent(x))
     set_exponents(layer.input_quant, best.clamp(min=int(best.max()) - SPREAD))
     if layer.is_raw:
-        return 0
+        return
     bounds = int_range(bits_of(layer.output_quant), signed=not layer.widths.relu)
     y = layer.accumulate(layer.input_quant(v), layer.weight_quant(u), x).flatten()
     if layer.widths.relu:
         y = y.clamp(min=0)
-    exponent = best_exponents(y[None], bounds)
-    set_exponents(layer.output_quant, exponent)
-    return int(exponent)
+    set_exponents(layer.output_quant, best_exponents(y[None], bounds))
 
 
 @torch.no_grad()
-def calibrate(net: QuantNet, x: Tensor) -> None:
+def calibrate(net: nn.Module, x: Tensor) -> None:
     """Set all scales of a network, layer by layer on quantized maps, from inputs x [n, c, h, w]."""
-    net.eval()
-    exponent = INPUT_EXPONENT
-    for name, pool in net.spec.pools.items():
-        layer = net.layers[name]
-        exponent = calibrate_layer(layer, x, exponent)
-        x = layer(x)
-        x = F.max_pool2d(x, 2) if pool else x
+    layers = [m for m in net.modules() if isinstance(m, QuantTapLayer)]
+    visit_layers(net, layers, x, calibrate_layer)

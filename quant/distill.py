@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quant.model import SpatialNet
+from quant.models.chain import ChainNet
 from winnow.config import DistillConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -34,7 +34,7 @@ def _with_teacher(logits: Tensor, labels: Tensor, teacher: Tensor, config: Disti
     return (1 - config.soft) * hard + config.soft * soft
 
 
-def self_distillation(net: SpatialNet, config: DistillConfig) -> Loss:
+def self_distillation(net: ChainNet, config: DistillConfig) -> Loss:
     """Return the loss of the fp32 network with its exits; takes inputs and labels."""
 
     def loss(x: Tensor, labels: Tensor) -> Tensor:

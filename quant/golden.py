@@ -11,34 +11,46 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from quant.data import Samples, to_input
-from quant.model import QuantNet
 from quant.quant_layer import QuantTapLayer
 from quant.quantizers import scale_of
+from quant.sites import trace
 from winnow.errors import LoweringError
 
 BATCH = 120
 
 
+def layer_name(path: str) -> str:
+    """Return the name of a layer in the integer graph: "features.0" is "features_0"."""
+    return path.replace(".", "_")
+
+
 @torch.no_grad()
-def golden_arrays(net: QuantNet, samples: Samples) -> dict[str, NDArray[Any]]:
+def golden_arrays(net: nn.Module, samples: Samples) -> dict[str, NDArray[Any]]:
     """Return `images` uint8 [n, c, h, w], `labels` [n] and `layer.<name>` [n, c, h, w] integers.
 
-    Maps are taken after the pool and have the smallest type that holds their width; a raw layer
-    gives its int32 accumulators. The network becomes float64. Raises LoweringError for a value
-    that is no multiple of its scale.
+    Maps are taken after ReLU and pool and have the smallest type that holds their width; a raw
+    layer gives its int32 accumulators. The network becomes float64. Raises LoweringError for a
+    value that is no multiple of its scale.
     """
     net.double().eval()
-    parts: dict[str, list[NDArray[Any]]] = {f"layer.{name}": [] for name in net.layers}
+    parts: dict[str, list[NDArray[Any]]] = {}
     for start in range(0, len(samples), BATCH):
         x = to_input(samples.images[start : start + BATCH], torch.float64)
-        for name, value in net.trace(x).items():
-            layer = net.layers[name]
-            parts[f"layer.{name}"].append(to_integers(value, layer, name))
+        for path, value in trace(net, x).results.items():
+            name = layer_name(path)
+            integers = to_integers(value, net.get_submodule(path), name)
+            parts.setdefault(f"layer.{name}", []).append(as_map(integers))
     arrays: dict[str, NDArray[Any]] = {n: np.concatenate(maps) for n, maps in parts.items()}
-    return {"images": samples.images.numpy(), "labels": samples.labels.numpy()} | arrays
+    images: NDArray[Any] = samples.images[: len(samples)].numpy()
+    return {"images": images, "labels": samples.labels.numpy()} | arrays
+
+
+def as_map(values: NDArray[Any]) -> NDArray[Any]:
+    """Return [n, c] or [n, c, h, w] as [n, c, h, w]."""
+    return values.reshape(*values.shape, *(1,) * (4 - values.ndim))
 
 
 def to_integers(value: Tensor, layer: QuantTapLayer, name: str) -> NDArray[Any]:

@@ -24,7 +24,15 @@ from quant.quantizers import (
     scale_of,
     value_of,
 )
-from quant.winograd_layer import Dense, TapLayer, WinogradConv2d, tap_sums
+from quant.winograd_layer import (
+    Dense,
+    DirectConv2d,
+    TapLayer,
+    Window,
+    WinogradConv2d,
+    add_bias,
+    tap_sums,
+)
 
 
 @dataclass(frozen=True)
@@ -79,9 +87,9 @@ class QuantTapLayer(QuantWeightBiasInputOutputLayer, TapLayer):
         return torch.minimum(finest, scale_of(self.output_quant).flatten()[0])
 
     def accumulate(self, v: IntQuantTensor, u: IntQuantTensor, like: Tensor) -> Tensor:
-        """Return the accumulators Y [n, oc, h, w] of quantized operands and weights."""
+        """Return the accumulators Y [n, oc, ...] of quantized operands and weights."""
         bias = value_of(self.bias_quant(self.bias, v, u))
-        return self.drop(tap_sums(u.value, v.value), like) + bias.view(-1, 1, 1)
+        return add_bias(self.drop(tap_sums(u.value, v.value), like), bias)
 
     def forward(self, x: Tensor) -> Tensor:
         v = self.input_quant(self.lift(x))
@@ -103,9 +111,17 @@ class QuantWinogradConv2d(QuantTapLayer, WinogradConv2d):
         self.add_quantizers(widths)
 
 
+class QuantDirectConv2d(QuantTapLayer, DirectConv2d):
+    """Quantized convolution without a transform; V is the feature map, rounded to its width."""
+
+    def __init__(self, in_channels: int, out_channels: int, window: Window, widths: Widths) -> None:
+        DirectConv2d.__init__(self, in_channels, out_channels, window)
+        self.add_quantizers(widths)
+
+
 class QuantDense(QuantTapLayer, Dense):
     """Quantized fully connected layer; V is the feature map itself, rounded to its width."""
 
-    def __init__(self, operands: int, out_channels: int, widths: Widths) -> None:
-        Dense.__init__(self, operands, out_channels)
+    def __init__(self, operands: int, out_channels: int, in_channels: int, widths: Widths) -> None:
+        Dense.__init__(self, operands, out_channels, in_channels)
         self.add_quantizers(widths)

@@ -17,15 +17,26 @@ from typing import Any
 
 import torch
 
-from quant.bits import cycle_table, search, sensitivities, widths_of
-from quant.build import Build, load_bits, load_pruned, load_quantized, load_teacher, untrained
+from quant.bits import choose, cycle_table, sensitivities, share_of, widths_of
+from quant.build import (
+    Build,
+    compressed_network,
+    load_bits,
+    load_pruned,
+    load_quantized,
+    load_teacher,
+    new_network,
+    quantized_network,
+    winograd_network,
+)
 from quant.calibrate import calibrate
 from quant.checkpoint import save_model
+from quant.convert import fold_norms, tap_layers
 from quant.data import to_input
 from quant.distill import distillation, self_distillation
 from quant.golden import golden_arrays
-from quant.model import SpatialNet, WinogradNet, net_spec
-from quant.prune import keep_schedule, pruning_steps, step_at
+from quant.prune.srbs import keep_schedule, pruning_steps, step_at
+from quant.sizes import layer_keeps, layer_shapes, measured_keeps, sparse_layers
 from quant.training import Resume, fit
 from winnow import stage as winnow_stage
 from winnow.artefact import is_current, save_arrays, sha256_file, sha256_value
@@ -112,21 +123,22 @@ def train(build: Build, resume: Resume) -> Result:
     config = build.config
     with torch.random.fork_rng(devices=[]):  # layers initialise from the global generator
         torch.manual_seed(config.seed)
-        net = SpatialNet(net_spec(config), config.model.exit_after)
+        net = new_network(build)
     net.to(build.device)
+    compressed_network(build, net)  # an exit that is not there stops the run here, not later
     plan = build.plan("train", config.train.epochs, config.train.learning_rate)
     loss = self_distillation(net, config.distill)
-    fit(net, build.split().train, loss, plan, resume=resume)
+    fit(net, build.split(), loss, plan, resume=resume)
     return _saved(build, "train", net, "fp32")
 
 
 def prune(build: Build, resume: Resume) -> Result:
     """Prune all layers step by step, fine-tune under the teacher, fold BatchNorm."""
-    config, samples, teacher = build.config, build.split().train, load_teacher(build)
-    net = WinogradNet(net_spec(config), config.engine.m).to(build.device)
-    net.load_spatial(teacher)
-    sparse = list(net.layers.values())[config.prune.skip :]
-    x = to_input(samples.images[:SAMPLE_IMAGES]).to(build.device)
+    config, split, teacher = build.config, build.split(), load_teacher(build)
+    net = winograd_network(build, compressed_network(build, teacher))
+    sites = build.sites(net)
+    sparse = list(sparse_layers(net, sites, config.prune.skip).values())
+    x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
     keeps = keep_schedule(config.prune.keep, config.prune.steps)
     prune_step = pruning_steps(net, sparse, x, keeps)
 
@@ -137,37 +149,42 @@ def prune(build: Build, resume: Resume) -> Result:
 
     plan = build.plan("prune", config.prune.epochs, config.prune.learning_rate)
     loss = distillation(net, teacher, config.distill)
-    fit(net, samples, loss, plan, resume=resume, begin_epoch=begin_epoch)
-    net.fold()
-    return _saved(build, "prune", net, "pruned", keep=net.keeps())
+    fit(net, split, loss, plan, resume=resume, begin_epoch=begin_epoch)
+    fold_norms(net, sites)
+    return _saved(build, "prune", net, "pruned", keep=measured_keeps(net))
 
 
 def choose_bits(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training here)
     """Choose the weight width of every layer under the cycle budget."""
     config, net = build.config, load_pruned(build)
     x = to_input(build.split().train.images[:SAMPLE_IMAGES]).to(build.device)
-    divergence = sensitivities(net, x, widths_of(config))
-    bits, share = search(config, divergence)
+    widths, names = widths_of(config), list(tap_layers(net))
+    divergence = sensitivities(net, x, widths)
+    sites = build.sites(net)
+    shapes = layer_shapes(net, sites, layer_keeps(config, net, sites), dict.fromkeys(names, 8))
+    cycles = cycle_table(config.engine, [shapes.get(name) for name in names], widths)
+    columns = choose(divergence, cycles, config.quantize.cycle_budget)
+    bits = {name: widths[column] for name, column in zip(names, columns, strict=True)}
+    share = share_of(cycles, columns)
     chosen = " ".join(f"{name}={width}" for name, width in bits.items())
     numbers = {
         "bits": bits,
         "cycle_share": share,
-        "widths": list(widths_of(config)),
-        "divergence": dict(zip(bits, divergence.tolist(), strict=True)),
-        "cycles": dict(zip(bits, cycle_table(config).tolist(), strict=True)),
+        "widths": list(widths),
+        "divergence": dict(zip(names, divergence.tolist(), strict=True)),
+        "cycles": dict(zip(names, cycles.tolist(), strict=True)),
     }
     return Result([], f"{chosen}, {share:.3f} of the widest choice's modelled cycles", numbers)
 
 
 def qat(build: Build, resume: Resume) -> Result:
     """Calibrate and fine-tune the Brevitas network under the fp32 teacher."""
-    config, samples, teacher = build.config, build.split().train, load_teacher(build)
-    net = untrained(build).to(build.device)
-    net.load_folded(load_pruned(build))
-    calibrate(net, to_input(samples.images[:SAMPLE_IMAGES]).to(build.device))
+    config, split, teacher = build.config, build.split(), load_teacher(build)
+    net = quantized_network(build, load_pruned(build)).to(build.device)
+    calibrate(net, to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device))
     plan = build.plan("qat", config.quantize.epochs, config.quantize.learning_rate)
     loss = distillation(net, teacher, config.distill)
-    fit(net, samples, loss, plan, resume=resume)
+    fit(net, split, loss, plan, resume=resume)
     return _saved(build, "qat", net, "quantized")
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from quant.checkpoint import arrays_of, load_state
-from quant.data import Samples, augment, to_input
+from quant.data import Samples, Split, to_input
 from quant.distill import Loss
 from winnow.artefact import load_arrays, save_arrays
 from winnow.errors import ConfigError
@@ -96,20 +96,21 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def batches(samples: Samples, batch: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(split: Split, batch: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield shuffled, augmented (input, label) batches; the last incomplete one is dropped."""
+    samples = split.train
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(len(samples), generator=generator)
     size = min(batch, len(samples))
     for start in range(0, len(order) - size + 1, size):
         chosen = order[start : start + size]
-        x = augment(to_input(samples.images[chosen]), generator)
+        x = split.augment(to_input(samples.images[chosen]), generator)
         yield x, samples.labels[chosen]
 
 
 def fit(
     model: nn.Module,
-    samples: Samples,
+    split: Split,
     loss: Loss,
     plan: Plan,
     *,
@@ -125,7 +126,8 @@ def fit(
     first = resume.load(model, optimizer)
     if first:
         tqdm.write(f"{plan.name}: resuming after epoch {first} of {plan.epochs}", file=sys.stderr)
-    steps = max(1, len(samples) // min(plan.batch, len(samples)))
+    count = len(split.train)
+    steps = max(1, count // min(plan.batch, count))
     hidden = not (plan.progress or sys.stderr.isatty())
     bar = tqdm(total=plan.epochs, initial=first, desc=plan.name, unit="epoch", disable=hidden)
     with bar:
@@ -134,7 +136,7 @@ def fit(
                 begin_epoch(epoch)
             model.train()
             mean = 0.0
-            epoch_batches = batches(samples, plan.batch, plan.seed, epoch)
+            epoch_batches = batches(split, plan.batch, plan.seed, epoch)
             for i, (x, labels) in enumerate(epoch_batches):
                 _set_rate(optimizer, plan, epoch * steps + i, plan.epochs * steps)
                 mean += _step(optimizer, loss, x.to(plan.device), labels.to(plan.device)) / steps

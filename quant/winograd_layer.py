@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers whose weights live where the engine multiplies: a Winograd convolution and a dense layer.
+"""Layers whose weights live where the engine multiplies: they stand in for `nn` layers.
 
-Both are `lift` (input -> operands V per tap), one matrix product per tap, and `drop` (sums M ->
-output), so that training, pruning and quantization treat them alike. A dense layer has one tap and
-the identity for both transforms.
+All are `lift` (input -> operands V per tap), one matrix product per tap, and `drop` (sums M ->
+output), so that training, pruning and quantization treat them alike. Direct convolutions and dense
+layers have one tap and the identity for both transforms.
 
     V [taps, k, p]    U [oc, k, taps]    M = U V [taps, oc, p]
 
 `k` are the operands summed over, `p` the tiles of all images. Lavin & Gray 2016, eq. 12. Where a
-weight sits within its input channel is its *position*: the tap of a convolution, the pixel of a
-dense layer.
+weight sits within its input channel is its *position*: the tap of a Winograd convolution, the place
+in the kernel of a direct one, the pixel of a dense layer.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ from winnow.winograd import KERNEL, winograd
 
 
 class TapLayer(nn.Module):
-    """Base of both layers.
+    """Base of these layers.
 
     The trained parameter is `weight` [oc, k, taps]; the weight of the sums is
     `U = weight * tap_gain * mask`. `tap_gain` [taps] holds powers of two that give all taps a like
@@ -35,9 +37,11 @@ class TapLayer(nn.Module):
     tap_gain: Tensor
     mask: Tensor
 
-    def __init__(self, out_channels: int, operands: int, tap_gain: Tensor) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, operands: int, tap_gain: Tensor
+    ) -> None:
         super().__init__()
-        self.out_channels = out_channels
+        self.in_channels, self.out_channels = in_channels, out_channels
         shape = (out_channels, operands, len(tap_gain))
         self.weight = nn.Parameter(torch.zeros(shape))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -59,22 +63,25 @@ class TapLayer(nn.Module):
         """Energy of the output per pair of sums, [taps, taps]: |drop(M)|^2 = M^T gram M."""
         raise NotImplementedError
 
-    @staticmethod
-    def by_channel(u: Tensor, channels: int) -> Tensor:
+    def by_channel(self, u: Tensor) -> Tensor:
         """Return weights [oc, k, taps] as [oc, c, positions]."""
-        return u.reshape(len(u), channels, -1)
+        return u.reshape(len(u), self.in_channels, -1)
 
     def lift(self, x: Tensor) -> Tensor:
         """Return the operands V [taps, k, p] of an input [n, c, h, w]."""
         raise NotImplementedError
 
     def drop(self, sums: Tensor, like: Tensor) -> Tensor:
-        """Return the output [n, oc, h, w] of sums M [taps, oc, p] of input `like`."""
+        """Return the output [n, oc, ...] of sums M [taps, oc, p] of input `like`."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        sums = tap_sums(self.u, self.lift(x))
-        return self.drop(sums, x) + self.bias.view(-1, 1, 1)
+        return add_bias(self.drop(tap_sums(self.u, self.lift(x)), x), self.bias)
+
+
+def add_bias(y: Tensor, bias: Tensor) -> Tensor:
+    """Return y [n, oc, ...] plus a bias per channel."""
+    return y + bias.view(-1, *(1,) * (y.dim() - 2))
 
 
 def tap_sums(u: Tensor, v: Tensor) -> Tensor:
@@ -89,7 +96,7 @@ class WinogradConv2d(TapLayer):
     output_kron: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, m: int) -> None:
-        super().__init__(out_channels, in_channels, _tap_gain(m))
+        super().__init__(in_channels, out_channels, in_channels, _tap_gain(m))
         self.m = m
         matrices = winograd(m)
         self.register_buffer("input_kron", torch.tensor(matrices.input_kron).float())
@@ -109,7 +116,7 @@ class WinogradConv2d(TapLayer):
     def lift(self, x: Tensor) -> Tensor:
         m, alpha = self.m, self.m + KERNEL - 1
         channels = x.shape[1]
-        height, width = (-(-edge // m) * m for edge in x.shape[2:])
+        height, width = (-(-int(edge) // m) * m for edge in x.shape[2:])
         extra = (1, width + 1 - x.shape[3], 1, height + 1 - x.shape[2])
         padded = F.pad(x, extra).transpose(0, 1)  # c, n, h, w
         taps = [
@@ -122,18 +129,69 @@ class WinogradConv2d(TapLayer):
 
     def drop(self, sums: Tensor, like: Tensor) -> Tensor:
         m = self.m
-        n, _, height, width = like.shape
+        n, _, height, width = (int(edge) for edge in like.shape)  # tensors while an export traces
         rows, columns = -(-height // m), -(-width // m)
         y = (self.output_kron @ sums.flatten(1)).view(m, m, self.out_channels, n, rows, columns)
         y = y.permute(3, 2, 4, 0, 5, 1).reshape(n, self.out_channels, rows * m, columns * m)
         return y[:, :, :height, :width]
 
 
-class Dense(TapLayer):
-    """Fully connected layer over a map flattened in (c, h, w) order; k = c * h * w."""
+@dataclass(frozen=True)
+class Window:
+    """Kernel size, stride and zero padding of a convolution, each (rows, columns)."""
 
-    def __init__(self, operands: int, out_channels: int) -> None:
-        super().__init__(out_channels, operands, torch.ones(1))
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+
+class DirectConv2d(TapLayer):
+    """Any other convolution without groups; k = (input channel, place in the kernel)."""
+
+    def __init__(self, in_channels: int, out_channels: int, window: Window) -> None:
+        operands = in_channels * window.kernel[0] * window.kernel[1]
+        super().__init__(in_channels, out_channels, operands, torch.ones(1))
+        self.window = window
+
+    @torch.no_grad()
+    def load_spatial(self, kernel: Tensor) -> None:
+        """Take over a kernel [oc, ic, rows, columns]."""
+        self.set_u(kernel.flatten(1)[:, :, None])
+
+    @property
+    def gram(self) -> Tensor:
+        return torch.ones_like(self.tap_gain)[:, None]
+
+    def lift(self, x: Tensor) -> Tensor:
+        w = self.window
+        if w.kernel == (1, 1) and w.padding == (0, 0):
+            operands = x[:, :, :: w.stride[0], :: w.stride[1]].flatten(2)
+        else:
+            operands = F.unfold(x, w.kernel, padding=w.padding, stride=w.stride)  # n, k, pixels
+        return operands.transpose(0, 1).flatten(1).unsqueeze(0)
+
+    def drop(self, sums: Tensor, like: Tensor) -> Tensor:
+        w = self.window
+        height, width = (
+            (like.shape[2 + i] + 2 * w.padding[i] - w.kernel[i]) // w.stride[i] + 1
+            for i in range(2)
+        )
+        return sums[0].view(self.out_channels, len(like), height, width).transpose(0, 1)
+
+
+class Dense(TapLayer):
+    """Fully connected layer over a map flattened in (c, h, w) order, [n, oc]; k = c * h * w.
+
+    `in_channels` are those of the map.
+    """
+
+    def __init__(self, operands: int, out_channels: int, in_channels: int) -> None:
+        super().__init__(in_channels, out_channels, operands, torch.ones(1))
+
+    @torch.no_grad()
+    def load_spatial(self, matrix: Tensor) -> None:
+        """Take over a matrix [oc, k]."""
+        self.set_u(matrix[:, :, None])
 
     @property
     def gram(self) -> Tensor:
@@ -143,7 +201,7 @@ class Dense(TapLayer):
         return x.flatten(1).t().unsqueeze(0)
 
     def drop(self, sums: Tensor, like: Tensor) -> Tensor:  # noqa: ARG002 (one pixel always)
-        return sums[0].t()[:, :, None, None]
+        return sums[0].t()
 
 
 def _tap_gain(m: int) -> Tensor:

@@ -13,11 +13,14 @@ from codegen.interpret import interpret
 from codegen.ir import INPUT, Graph, Layer, Op, TensorType
 from codegen.lower import Place, lower_dense, lower_network, lower_winograd
 from quant.calibrate import calibrate
+from quant.convert import fold_norms, tap_layers, to_quantized, to_winograd
 from quant.data import Samples
 from quant.golden import golden_arrays
-from quant.model import QuantNet, net_spec
+from quant.models.chain import ChainNet, InputShape, chain_spec, trunk
+from quant.models.library import make_model
 from quant.quant_layer import QuantDense, QuantWinogradConv2d, Widths
 from quant.quantizers import set_exponents
+from quant.sites import find_sites
 from winnow.config import Config, ModelConfig, QuantizeConfig
 from winnow.errors import LoweringError
 
@@ -39,16 +42,43 @@ def place(channels: int = 8, pool: bool = False) -> Place:
     return Place("conv", INPUT, TensorType(channels, 6, 5, 8, False, -8), pool)
 
 
-def random_net(config: Config, m: int, bits: dict[str, int]) -> tuple[QuantNet, Tensor]:
-    """A network with random weights, calibrated on the random uint8 images it comes with."""
-    net = QuantNet(net_spec(config), m, bits, config.quantize)
+def random_net(
+    net: nn.Module,
+    m: int,
+    quantize: QuantizeConfig,
+    bits: dict[str, int],
+    entry: TensorType = ENTRY,
+) -> nn.Module:
+    """The Brevitas form of a network, random weights, calibrated on noise."""
+    shape = entry.shape
+    winograd = to_winograd(net, m, find_sites(net, shape))
     generator = torch.Generator().manual_seed(m)
-    for layer in net.layers.values():
+    for layer in tap_layers(winograd).values():
         nn.init.normal_(layer.weight, std=0.3, generator=generator)
         nn.init.normal_(layer.bias, std=0.1, generator=generator)
-    images = torch.randint(0, 256, (20, 1, 16, 16), generator=generator, dtype=torch.uint8)
-    calibrate(net, images[:8] / 256.0)
-    return net, images
+    sites = find_sites(winograd, shape)
+    fold_norms(winograd, sites)
+    last = list(sites)[-1]
+    widths = {
+        name: Widths(
+            bits[name],
+            quantize.v_bits,
+            None if name == last else quantize.activation_bits,
+            relu=site.relu,
+        )
+        for name, site in sites.items()
+    }
+    made = to_quantized(winograd, widths)
+    calibrate(made, random_images(generator, entry)[:8] / 256.0)
+    return made
+
+
+def random_images(generator: torch.Generator, entry: TensorType) -> Tensor:
+    return torch.randint(0, 256, (20, *entry.shape), generator=generator, dtype=torch.uint8)
+
+
+def chain_net(model: ModelConfig) -> ChainNet:
+    return trunk(ChainNet(chain_spec(model, InputShape(1, 16, 10))))
 
 
 def test_fields_of_a_winograd_layer() -> None:
@@ -76,7 +106,7 @@ def test_keep_is_the_most_any_sub_row_holds() -> None:
 
 
 def test_dense_keep_counts_channels_at_one_pixel() -> None:
-    layer = QuantDense(8 * 4, 2, Widths(8, 8, None))
+    layer = QuantDense(8 * 4, 2, 8, Widths(8, 8, None))
     nn.init.constant_(layer.weight, 0.5)
     for proxy in (layer.input_quant, layer.weight_quant):
         set_exponents(proxy, torch.tensor([-7]))
@@ -88,18 +118,48 @@ def test_dense_keep_counts_channels_at_one_pixel() -> None:
     assert lowered.output == TensorType(2, 1, 1, 32, True, -14)
 
 
-@pytest.mark.parametrize("m", [2, 4])
-def test_network_equals_its_golden_vectors(m: int) -> None:
-    model = ModelConfig(channels=(5, 9, 8), pool_after=(1, 3), exit_after=(1,))
-    quantize = QuantizeConfig(v_bits=7, activation_bits=5)
-    config = Config(model=model, quantize=quantize)
-    net, images = random_net(config, m, {"conv1": 8, "conv2": 3, "conv3": 4, "fc": 5})
+def require_golden(net: nn.Module, entry: TensorType = ENTRY) -> Graph:
+    """The graph of a network; the interpreter must give the network's golden integers."""
+    images = random_images(torch.Generator().manual_seed(9), entry)
     golden = golden_arrays(net, Samples(images, torch.zeros(20, dtype=torch.int64)))
-    graph = lower_network(dict(net.layers.items()), net.spec.pools, ENTRY)
+    graph = lower_network(net, find_sites(net, entry.shape), entry)
     maps = interpret(graph, images.numpy())
     for name, integers in maps.items():
         np.testing.assert_array_equal(golden[f"layer.{name}"], integers)
-    assert [layer.weight_bits for layer in graph.layers] == [8, 3, 4, 5]
+    check_graph(graph)
+    return graph
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_network_equals_its_golden_vectors(m: int) -> None:
+    model = ModelConfig(channels=(5, 9, 8), pool_after=(1, 3), exit_after=(1,), hidden=(11,))
+    quantize = QuantizeConfig(v_bits=7, activation_bits=5)
+    bits = {"conv1": 8, "conv2": 3, "conv3": 4, "fc1": 6, "fc": 5}
+    graph = require_golden(random_net(chain_net(model), m, quantize, bits))
+    assert [layer.weight_bits for layer in graph.layers] == list(bits.values())
+    assert [layer.name for layer in graph.layers] == list(bits)
+
+
+@pytest.mark.parametrize("name", ["vgg16_bn", "vgg_nagadomi"])
+def test_library_chain_equals_its_golden_vectors(name: str) -> None:
+    entry = TensorType(3, 32, 32, 8, False, -8)
+    net = make_model(name, 10, 3, 32, 0.02)
+    sites = find_sites(net, entry.shape)
+    assert [site.name for site in sites.values()][-1] == net.head
+    made = random_net(net, 2, QuantizeConfig(), dict.fromkeys(sites, 6), entry)
+    graph = require_golden(made, entry)
+    pools = sum(isinstance(module, nn.MaxPool2d) for module in net.modules())
+    assert sum(layer.pool for layer in graph.layers) == pools > 0
+    assert len(graph.layers) == len(sites)
+
+
+def test_network_with_sums_is_refused() -> None:
+    net = make_model("resnet18", 10, 1, 16, 0.1)
+    bits = dict.fromkeys(find_sites(net, ENTRY.shape), 8)
+    made = random_net(net, 2, QuantizeConfig(), bits)
+    match = r"^layer 'layer1_1_conv1': it reads a sum; the engine runs chains of layers$"
+    with pytest.raises(LoweringError, match=match):
+        lower_network(made, find_sites(made, ENTRY.shape), ENTRY)
 
 
 def test_scale_that_is_no_power_of_two_is_refused() -> None:
@@ -128,21 +188,23 @@ def test_weight_that_is_no_number_is_refused() -> None:
 def test_wrong_channels_are_refused() -> None:
     with pytest.raises(LoweringError, match=r"'conv': it takes 8 channels, 'input' has 3"):
         lower_winograd(winograd_layer(), place(channels=3))
-    dense = QuantDense(7, 2, Widths(8, 8, None))
+    dense = QuantDense(7, 2, 7, Widths(8, 8, None))
     with pytest.raises(LoweringError, match=r"'conv': it takes 7 values, 'input' has 240"):
         lower_dense(dense, place())
 
 
 def test_foreign_layer_is_refused() -> None:
-    match = r"^layer 'conv1': cannot lower Conv2d; the engine runs QuantWinogradConv2d and Quant"
+    net = nn.Sequential(nn.Conv2d(1, 2, 3))
+    match = r"^layer '0': cannot lower Conv2d; the engine runs QuantWinogradConv2d and Quant"
     with pytest.raises(LoweringError, match=match):
-        lower_network({"conv1": nn.Conv2d(1, 2, 3)}, {}, ENTRY)
+        lower_network(net, find_sites(net, ENTRY.shape), ENTRY)
 
 
 def test_lowered_layers_are_plain_records() -> None:
     config = Config()
-    net, _ = random_net(config, 2, dict.fromkeys(net_spec(config).pools, 6))
-    graph = lower_network(dict(net.layers.items()), net.spec.pools, ENTRY)
+    net = chain_net(config.model)
+    made = random_net(net, 2, config.quantize, dict.fromkeys(net.spec.names, 6))
+    graph = lower_network(made, find_sites(made, ENTRY.shape), ENTRY)
     check_graph(graph)
     assert all(isinstance(layer, Layer) for layer in graph.layers)
     assert [layer.source for layer in graph.layers] == [INPUT, "conv1", "conv2", "conv3", "conv4"]

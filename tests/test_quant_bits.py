@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from quant.bits import TIE, choose, cycle_table, search, sensitivities
+from quant.bits import TIE, choose, cycle_table, sensitivities, share_of
 from quant.calibrate import quantize_weight
-from quant.model import folded_net, net_spec
-from winnow.config import Config, ModelConfig, QuantizeConfig
+from quant.convert import tap_layers, to_winograd
+from quant.models.chain import ChainNet, InputShape, chain_spec, trunk
+from quant.sites import find_sites
+from quant.sizes import layer_keeps, layer_shapes
+from winnow.blocking import LayerShape
+from winnow.config import Config, ModelConfig
+from winnow.engine import EngineConfig
 from winnow.errors import ConfigError
 
 SMALL = Config(model=ModelConfig(channels=(4, 8), pool_after=(1,), exit_after=(1,)))
@@ -48,30 +53,48 @@ def test_budget_below_the_minimum_is_a_config_error() -> None:
 
 
 def test_full_budget_keeps_the_widest() -> None:
-    bits, share = search(Config(quantize=QuantizeConfig(cycle_budget=1.0)), np.zeros((5, 2)))
-    assert set(bits.values()) == {8}
-    assert list(bits) == ["conv1", "conv2", "conv3", "conv4", "fc"]
-    assert share == 1.0
+    cycles = np.array([[5, 9], [3, 3]])
+    assert choose(np.zeros((2, 2)), cycles, 1.0) == [1, 1]
+    assert share_of(cycles, [1, 1]) == 1.0
+    assert share_of(cycles, [0, 1]) == 8 / 12
+
+
+def digits_shapes() -> list[LayerShape]:
+    net = ChainNet(chain_spec(Config().model, InputShape(1, 16, 10)))
+    sites = find_sites(net, (1, 16, 16))
+    winograd = to_winograd(net, 2, sites)
+    keeps = layer_keeps(Config(), winograd, sites)
+    return list(layer_shapes(winograd, sites, keeps, dict.fromkeys(sites, 8)).values())
 
 
 def test_digits_budget_forces_two_widths() -> None:
-    divergence = np.tile([1e-3, 1e-6], (5, 1))
-    bits, share = search(Config(), divergence)
-    assert set(bits.values()) == {4, 8}
-    assert share <= Config().quantize.cycle_budget
+    cycles = cycle_table(EngineConfig(), digits_shapes(), (4, 8))
+    columns = choose(np.tile([1e-3, 1e-6], (5, 1)), cycles, Config().quantize.cycle_budget)
+    assert set(columns) == {0, 1}
+    assert share_of(cycles, columns) <= Config().quantize.cycle_budget
 
 
 def test_cycle_table_has_a_row_per_layer_and_grows_with_width() -> None:
-    table = cycle_table(Config())
-    assert table.shape == (5, 2)
+    shapes = digits_shapes()
+    assert [(s.op, s.in_channels, s.height, s.pool) for s in shapes] == [
+        ("winograd", 1, 16, False),
+        ("winograd", 16, 16, True),
+        ("winograd", 32, 8, False),
+        ("winograd", 32, 8, True),
+        ("dense", 64, 4, False),
+    ]
+    table = cycle_table(EngineConfig(), [*shapes, None], (4, 8))
+    assert table.shape == (6, 2)
     assert (table[:, 0] <= table[:, 1]).all()
-    assert (table[:, 0] < table[:, 1]).any()
+    assert (table[:5, 0] < table[:5, 1]).any()
+    assert (table[5] == 0).all()
 
 
 def test_sensitivity_falls_with_width_and_leaves_the_net_alone() -> None:
-    net = folded_net(net_spec(SMALL), 2)
+    spatial = ChainNet(chain_spec(SMALL.model, InputShape(1, 16, 10)))
+    net = to_winograd(trunk(spatial), 2, find_sites(spatial, (1, 16, 16)))
     generator = torch.Generator().manual_seed(0)
-    for layer in net.layers.values():
+    for layer in tap_layers(net).values():
         torch.nn.init.normal_(layer.weight, std=0.3, generator=generator)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     x = torch.rand(16, 1, 16, 16, generator=generator)

@@ -6,8 +6,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from quant.convert import fold_norms, to_winograd
 from quant.distill import distillation, self_distillation, soft_cross_entropy
-from quant.model import SpatialNet, WinogradNet, folded_net, net_spec
+from quant.models.chain import ChainNet, InputShape, chain_spec, exit_network, trunk
+from quant.sites import find_sites
 from winnow.config import Config, DistillConfig, ModelConfig
 
 CONFIG = Config(model=ModelConfig(channels=(4, 8, 8), pool_after=(1, 2), exit_after=(1, 2)))
@@ -18,10 +20,10 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.rand(6, 1, 16, 16, generator=generator), torch.arange(6)
 
 
-def spatial_net() -> SpatialNet:
+def spatial_net() -> ChainNet:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return SpatialNet(net_spec(CONFIG), CONFIG.model.exit_after)
+        return ChainNet(chain_spec(CONFIG.model, InputShape(1, 16, 10)))
 
 
 def test_soft_cross_entropy_is_zero_for_equals_and_positive_otherwise() -> None:
@@ -51,16 +53,26 @@ def test_hint_pulls_the_exit_and_not_the_deepest_map() -> None:
     with_hint = self_distillation(net, only_hint)(*batch())
     assert float(with_hint.detach()) > float(without.detach())
     (with_hint - without).backward()
-    assert float(net.convs["conv3"].weight.grad.abs().sum()) < 1e-4
-    assert float(net.bottlenecks["conv1"][0].weight.grad.abs().sum()) > 1e-4
+    assert float(net.conv3.weight.grad.abs().sum()) < 1e-4
+    assert float(net.exits["conv1"].exit1_conv1.weight.grad.abs().sum()) > 1e-4
 
 
 def test_teacher_is_left_alone() -> None:
-    teacher, student = spatial_net(), WinogradNet(net_spec(CONFIG), 2)
-    student.load_spatial(teacher)
+    teacher = spatial_net()
+    sites = find_sites(teacher, (1, 16, 16))
+    student = to_winograd(trunk(teacher), 2, sites)
     distillation(student, teacher, DistillConfig())(*batch()).backward()
     assert all(p.grad is None for p in teacher.parameters())
     assert not teacher.training
+
+
+def test_exit_network_gives_the_logits_of_its_exit() -> None:
+    net = spatial_net().eval()
+    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        torch.nn.init.uniform_(norm.running_mean)
+    _, _, shallow = net.with_exits(batch()[0])
+    for number, (logits, _) in zip(CONFIG.model.exit_after, shallow, strict=True):
+        assert torch.equal(exit_network(net, number).eval()(batch()[0]), logits)
 
 
 def test_winograd_net_is_the_spatial_net_before_and_after_folding() -> None:
@@ -69,9 +81,9 @@ def test_winograd_net_is_the_spatial_net_before_and_after_folding() -> None:
         net(batch()[0])  # moves the running statistics
     net.eval()
     want = net(batch()[0]).detach()
-    ours = WinogradNet(net_spec(CONFIG), 4).eval()
-    ours.load_spatial(net)
+    sites = find_sites(net, (1, 16, 16))
+    ours = to_winograd(trunk(net), 4, sites).eval()
     torch.testing.assert_close(ours(batch()[0]).detach(), want, rtol=0, atol=1e-4)
-    ours.fold()
+    fold_norms(ours, sites)
     torch.testing.assert_close(ours(batch()[0]).detach(), want, rtol=0, atol=1e-4)
-    assert ours.state_dict().keys() == folded_net(net_spec(CONFIG), 4).state_dict().keys()
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in ours.modules())

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quant.prune import compensate, hessian, keep_schedule, prune_layer, select, step_at
+from quant.prune.srbs import compensate, hessian, keep_schedule, prune_layer, select, step_at
 from quant.winograd_layer import Dense, TapLayer, WinogradConv2d
 from winnow.srbs import max_keep, srbs_mask, to_sub_rows
 
@@ -33,7 +33,7 @@ def layer_of(channels: int, m: int, seed: int) -> WinogradConv2d:
 
 def dense_of(channels: int, edge: int, seed: int) -> Dense:
     generator = torch.Generator().manual_seed(seed)
-    layer = Dense(channels * edge**2, 6)
+    layer = Dense(channels * edge**2, 6, channels)
     torch.nn.init.normal_(layer.weight, generator=generator)
     return layer
 
@@ -99,9 +99,9 @@ def test_dense_form_is_the_output_error_of_eight_channels() -> None:
 
 def test_dense_compensation_is_the_least_squares_fit() -> None:
     layer, x = dense_of(8, 4, 0), smooth_input(8, 0, num=400)[..., :4, :4]
-    want = layer(x).flatten(1).detach().double().numpy()
+    want = layer(x).detach().double().numpy()
     prune_layer(layer, x, 2)
-    ours = layer(x).flatten(1).detach().double().numpy()
+    ours = layer(x).detach().double().numpy()
     inputs = x.flatten(1).double().numpy()
     for output, mask in enumerate(layer.mask[:, :, 0].numpy().astype(bool)):
         best, *_ = np.linalg.lstsq(inputs[:, mask], want[:, output])

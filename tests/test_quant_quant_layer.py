@@ -14,7 +14,7 @@ from codegen.interpret import interpret
 from codegen.ir import INPUT, Graph, Layer, TensorType
 from codegen.lower import Place, lower_dense, lower_winograd
 from quant.calibrate import calibrate_layer
-from quant.golden import to_integers
+from quant.golden import as_map, to_integers
 from quant.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d, Widths
 from quant.quantizers import exponents, scale_of, set_exponents
 from winnow.fixed_point import IntArray
@@ -56,12 +56,12 @@ class Case:
         oc = int(pick(1, 12))
         layer: QuantTapLayer
         if self.dense:
-            layer = QuantDense(int(np.prod(kind.shape)), oc, widths)
+            layer = QuantDense(int(np.prod(kind.shape)), oc, kind.channels, widths)
         else:
             layer = QuantWinogradConv2d(kind.channels, oc, int(self.rng.choice([2, 4])), widths)
         torch.nn.init.normal_(layer.weight, std=0.3, generator=self.generator)
         torch.nn.init.normal_(layer.bias, std=0.3, generator=self.generator)
-        weight = layer.by_channel(layer.weight.detach(), kind.channels)
+        weight = layer.by_channel(layer.weight.detach())
         mask = srbs_mask(weight.abs().numpy(), int(pick(1, 9)))
         layer.mask.copy_(torch.from_numpy(mask).view_as(layer.mask))
         return layer.eval()
@@ -69,7 +69,7 @@ class Case:
     def _calibrate(self, ex: int) -> None:
         """Calibrate, then move every exponent a little, so that values saturate and tie."""
         layer = self.layer.double()
-        calibrate_layer(layer, self.x, ex)
+        calibrate_layer(layer, self.x)
         for proxy, low, high in ((layer.weight_quant, -1, 2), (layer.input_quant, -2, 2)):
             moved = exponents(scale_of(proxy)).flatten()
             moved = moved + torch.tensor(self.rng.integers(low, high, size=len(moved)))
@@ -92,7 +92,7 @@ class Case:
     def brevitas_integers(self) -> IntArray:
         y = self.layer(self.x)
         y = F.max_pool2d(y, 2) if self.pool else y
-        return to_integers(y, self.layer, "layer").astype(np.int64)
+        return as_map(to_integers(y, self.layer, "layer")).astype(np.int64)
 
 
 @pytest.mark.parametrize("dense", [False, True], ids=["winograd", "dense"])
@@ -146,7 +146,7 @@ def test_gradients_reach_weights_and_bias_but_no_scale() -> None:
     layer = QuantWinogradConv2d(3, 4, 2, Widths(4, 8, 8))
     torch.nn.init.normal_(layer.weight, std=0.3, generator=torch.Generator().manual_seed(0))
     x = torch.arange(2 * 3 * 6 * 6).view(2, 3, 6, 6) % 256 / 256.0
-    calibrate_layer(layer, x, -8)
+    calibrate_layer(layer, x)
     layer.train()(x).sum().backward()
     trained = {name for name, p in layer.named_parameters() if p.grad is not None}
     assert trained == {"weight", "bias"}

@@ -19,7 +19,7 @@ from codegen.interpret import interpret
 from codegen.lower import lower_checkpoint
 from quant.__main__ import main
 from quant.build import Build, load_quantized
-from quant.model import layer_keeps
+from quant.convert import tap_layers
 from quant.stages import STAGES, run_stage
 from winnow.artefact import Record, load_arrays, save_arrays
 from winnow.cli import guard
@@ -129,7 +129,7 @@ def test_golden_is_exact_and_equals_the_interpreter(done: Build) -> None:
 
 def test_all_layers_but_the_first_are_pruned(done: Build) -> None:
     keep = Record.load(done.out / "prune.json", "").numbers["keep"]
-    assert keep == layer_keeps(TINY) == {"conv1": 1, "conv2": 2, "fc": 2}
+    assert keep == {"conv1": 1, "conv2": 2, "fc": 2}
     lowered = {layer.name: layer.keep for layer in lower_checkpoint(TINY, done.out).layers}
     assert lowered == keep
 
@@ -137,13 +137,13 @@ def test_all_layers_but_the_first_are_pruned(done: Build) -> None:
 def test_pattern_survives_quantization_aware_training(done: Build) -> None:
     pruned, trained = (load_arrays(done.out / f"{verb}.npz", "") for verb in ("prune", "qat"))
     net = load_quantized(TINY, done.out)
-    for name, layer in list(net.layers.items())[TINY.prune.skip :]:
-        mask = pruned[f"layers.{name}.mask"]
-        held = to_sub_rows(mask.reshape(len(mask), net.spec.in_channels[name], -1)).sum(axis=2)
+    for name, layer in list(tap_layers(net).items())[TINY.prune.skip :]:
+        mask = pruned[f"{name}.mask"]
+        held = to_sub_rows(mask.reshape(len(mask), layer.in_channels, -1)).sum(axis=2)
         assert (held == 2).all()
-        np.testing.assert_array_equal(trained[f"layers.{name}.mask"], mask)
+        np.testing.assert_array_equal(trained[f"{name}.mask"], mask)
         assert (layer.weight_quant(layer.u).value.detach().numpy()[mask == 0] == 0).all()
-        assert (trained[f"layers.{name}.weight"] != pruned[f"layers.{name}.weight"]).any()
+        assert (trained[f"{name}.weight"] != pruned[f"{name}.weight"]).any()
 
 
 def test_a_corrupted_fc_weight_is_seen(done: Build) -> None:
@@ -192,7 +192,7 @@ def test_damaged_checkpoint_is_seen_by_lowering(copy: Build) -> None:
 def test_checkpoint_of_another_model_is_rejected(copy: Build) -> None:
     other = replace(TINY, model=replace(TINY.model, channels=(4, 16)))
     match = (
-        r"qat\.npz' belongs to another model \('layers\.\S+' must be float32\[.*\], "
+        r"qat\.npz' belongs to another model \('\S+' must be float32\[.*\], "
         r"is float32\[.*\]\); run: python -m quant qat"
     )
     with pytest.raises(ArtefactError, match=match):
@@ -208,9 +208,9 @@ def test_checkpoint_with_other_names_is_rejected(copy: Build) -> None:
     save_arrays(path, arrays | {"extra": np.zeros(1)})
     with pytest.raises(ArtefactError, match=r"another model \(it has an unknown 'extra'\)"):
         lower_checkpoint(TINY, copy.out)
-    arrays.pop("layers.fc.bias")
+    arrays.pop("fc.bias")
     save_arrays(path, arrays)
-    with pytest.raises(ArtefactError, match=r"another model \(it lacks 'layers\.fc\.bias'\)"):
+    with pytest.raises(ArtefactError, match=r"another model \(it lacks 'fc\.bias'\)"):
         lower_checkpoint(TINY, copy.out)
 
 

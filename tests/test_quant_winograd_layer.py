@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from quant.winograd_layer import Dense, WinogradConv2d
+from quant.winograd_layer import Dense, DirectConv2d, Window, WinogradConv2d
 
 
 @pytest.mark.parametrize("m", [2, 4])
@@ -36,6 +36,28 @@ def test_gradient_is_that_of_direct_convolution(m: int) -> None:
     torch.testing.assert_close(ours, direct, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [
+        ((1, 1), (1, 1), (0, 0)),
+        ((1, 1), (2, 2), (0, 0)),
+        ((7, 7), (2, 2), (3, 3)),
+        ((3, 3), (2, 2), (1, 1)),
+        ((1, 3), (1, 2), (0, 1)),
+    ],
+)
+def test_direct_is_convolution(
+    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 5, 9, 8, generator=generator, dtype=torch.float64)
+    weight = torch.randn(4, 5, *kernel, generator=generator, dtype=torch.float64)
+    layer = DirectConv2d(5, 4, Window(kernel, stride, padding)).double()
+    layer.load_spatial(weight)
+    want = F.conv2d(x, weight, layer.bias, stride, padding)
+    torch.testing.assert_close(layer(x), want, rtol=0, atol=1e-12)
+
+
 def test_tap_gains_are_powers_of_two() -> None:
     for m in (2, 4):
         mantissa, _ = torch.frexp(WinogradConv2d(1, 1, m).tap_gain)
@@ -45,10 +67,10 @@ def test_tap_gains_are_powers_of_two() -> None:
 def test_dense_flattens_channel_then_row_then_column() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, 3, 2, 5, generator=generator)
-    layer = Dense(30, 6)
+    layer = Dense(30, 6, 3)
     torch.nn.init.normal_(layer.weight, generator=generator)
     want = F.linear(x.flatten(1), layer.weight[:, :, 0], layer.bias)
-    torch.testing.assert_close(layer(x).flatten(1), want)
+    torch.testing.assert_close(layer(x), want)
 
 
 def test_masked_weights_have_no_effect_and_no_gradient() -> None:

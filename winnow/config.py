@@ -22,26 +22,65 @@ else:
     import tomli as tomllib
 
 
+CHAIN = "chain"
+MODELS = (
+    CHAIN,
+    "vgg16",
+    "vgg16_bn",
+    "vgg_nagadomi",
+    "vgg_nagadomi_bn",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "mobilenet_v2",
+)
+COLOUR_EDGE = 32  # of the generated images and of CIFAR-10's
+
+
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images, resized to `image_size` square, and the seed of the fixed split."""
+    """Which images, their edge, and the seed of the split (of the images themselves if generated).
 
-    source: str = choice("digits", ("digits",))
-    image_size: int = integer(16, low=16, high=64)
+    `path` is the folder of `cifar10` and `folder`; `train_images` and `test_images` size `colour`.
+    """
+
+    source: str = choice("digits", ("digits", "colour", "cifar10", "folder"))
+    path: str = text("")
+    image_size: int = integer(16, low=16, high=512)
     split_seed: int = integer(0, low=0, high=2**31 - 1)
+    train_images: int = integer(6000, low=100, high=1000000)
+    test_images: int = integer(2000, low=100, high=1000000)
+
+    def __post_init__(self) -> None:
+        if self.source in ("cifar10", "folder") and not self.path:
+            raise ConfigError(
+                f"data.path must name the folder of the images for data.source '{self.source}', "
+                "got ''; add it to [data]"
+            )
+        if self.source in ("colour", "cifar10") and self.image_size != COLOUR_EDGE:
+            raise ConfigError(
+                f"data.image_size must be {COLOUR_EDGE} for data.source '{self.source}', which is "
+                f"not resized, got {self.image_size}"
+            )
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A VGG-style net: 3x3 convolutions with BatchNorm and ReLU, then one fully connected layer.
+    """A network of the library, its channels times `width`, or a chain that the other keys give.
 
-    `pool_after` and `exit_after` number the convolutions from 1; an exit is a shallow classifier
-    for self-distillation.
+    A chain is 3x3 convolutions with BatchNorm and ReLU, then fully connected layers. `pool_after`
+    and `exit_after` number the convolutions from 1; an exit is a shallow classifier for
+    self-distillation. `hidden` are the widths of fully connected layers before the classifier.
+    `exit` deploys the network that ends at that exit; 0 the whole one.
     """
 
+    name: str = choice(CHAIN, MODELS)
+    width: float = real(1.0, low=0.01, high=16.0)
     channels: tuple[int, ...] = integers((16, 32, 32, 64), low=1, high=2048, at_least=1)
     pool_after: tuple[int, ...] = integers((2, 4), low=1, high=64)
     exit_after: tuple[int, ...] = integers((2, 3), low=1, high=64)
+    hidden: tuple[int, ...] = integers((), low=1, high=65536)
+    exit: int = integer(0, low=0, high=64)
 
     def __post_init__(self) -> None:
         for key in ("pool_after", "exit_after"):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quant.models.channels import ChannelGroup, CompressibleNet
@@ -35,6 +34,7 @@ class Residual(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
+        self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Sequential | None = None
         if stride != 1 or in_channels != out_channels:
             self.downsample = nn.Sequential(
@@ -47,7 +47,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        return F.relu(self.branch(x) + shortcut)
+        return self.relu(self.branch(x) + shortcut)
 
 
 class BasicBlock(Residual):
@@ -64,7 +64,7 @@ class BasicBlock(Residual):
         self.bn2 = nn.BatchNorm2d(channels)
 
     def branch(self, x: Tensor) -> Tensor:
-        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
 
 
 class Bottleneck(Residual):
@@ -83,8 +83,8 @@ class Bottleneck(Residual):
         self.bn3 = nn.BatchNorm2d(channels * self.expansion)
 
     def branch(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
-        return self.bn3(self.conv3(F.relu(self.bn2(self.conv2(x)))))
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.bn3(self.conv3(self.relu(self.bn2(self.conv2(x)))))
 
 
 class ResNet(CompressibleNet):
@@ -100,6 +100,7 @@ class ResNet(CompressibleNet):
         kernel, stride = (3, 1) if form.is_small else (7, 2)
         self.conv1 = _conv(form.in_channels, channels, kernel, stride)
         self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if form.is_small else nn.MaxPool2d(3, stride=2, padding=1)
         stages: OrderedDict[str, nn.Module] = OrderedDict()
         for number, (width, depth) in enumerate(zip(STAGE_CHANNELS, depths, strict=True), start=1):
@@ -117,7 +118,7 @@ class ResNet(CompressibleNet):
         init_weights(self, LINEAR_STD)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for name in self._stages:
             x = self.get_submodule(name)(x)
         return self.fc(self.avgpool(x).flatten(1))

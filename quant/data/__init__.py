@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images and labels from any source, one interface: docs/data.md."""
+
+from quant.data.augment import Augmentation, augment
+from quant.data.digits import NUM_CLASSES
+from quant.data.folder import LazyImages
+from quant.data.load import input_shape, load_split
+from quant.data.samples import (
+    INPUT_BITS,
+    INPUT_EXPONENT,
+    Images,
+    Samples,
+    Split,
+    to_input,
+)
+
+__all__ = [
+    "INPUT_BITS",
+    "INPUT_EXPONENT",
+    "NUM_CLASSES",
+    "Augmentation",
+    "Images",
+    "LazyImages",
+    "Samples",
+    "Split",
+    "augment",
+    "input_shape",
+    "load_split",
+    "to_input",
+]

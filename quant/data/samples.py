@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every source of images gives: samples in three disjoint parts, and their augmentation.
+
+Images are uint8 [n, c, h, w] in 0..255, labels int64 [n]. The network reads image * 2^-8, so its
+input quantization is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from quant.data.augment import Augmentation, augment
+
+INPUT_BITS = 8
+INPUT_EXPONENT = -8
+
+
+class Images(Protocol):
+    """Images by number: a uint8 tensor [n, c, h, w], or one that reads its files when asked."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """n, c, h, w."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
+        """Return the chosen images, uint8 [len, c, h, w]."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images uint8 [n, c, h, w], indexed with a slice or an int64 tensor, and labels int64 [n]."""
+
+    images: Images
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Disjoint parts, the number of classes, and how training images are varied."""
+
+    train: Samples
+    validation: Samples
+    test: Samples
+    classes: int
+    augmentation: Augmentation
+
+    @classmethod
+    def of(cls, parts: Sequence[Samples], classes: int, augmentation: Augmentation) -> Split:
+        """Return the split of [train, validation, test]."""
+        train, validation, test = parts
+        return cls(train, validation, test, classes, augmentation)
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return self.train.images.shape[1]
+
+    @property
+    def edge(self) -> int:
+        """Height and width of an image."""
+        return self.train.images.shape[2]
+
+    def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return varied network inputs [n, c, h, w], on the grid of the real ones."""
+        return augment(x, generator, self.augmentation)
+
+
+def to_input(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return uint8 images as network input: image * 2^-8, exact."""
+    return images.to(dtype) * 2.0**INPUT_EXPONENT
+
+
+def cut(
+    labels: NDArray[np.int64], share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return two disjoint sets of indices, rising; the second holds `share` of every class.
+
+    Of every class with two or more samples each set gets at least one.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    held = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = min(max(round(share * len(members)), 1), len(members) - 1)
+        held[generator.permutation(members)[:count]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network of a configuration that the engine runs as it stands: a VGG-style chain.
+
+3x3 convolutions `conv1`.. with BatchNorm, ReLU and 2x2 max pools, then fully connected layers
+`fc1`.. with ReLU and the classifier `fc`, over the map flattened in (c, h, w) order. Inputs are
+[n, c, h, w] on the 2^-8 grid, outputs logits [n, classes].
+
+The shallow exits of Be Your Own Teacher (Zhang et al., ICCV 2019) are chains too: an exit brings an
+early map to the shape of the last one with convolutions and pools of the same kind and classifies
+it. So the trunk up to an exit, with the exit, is again a network that the engine runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from quant.models.channels import ChannelGroup, CompressibleNet
+from winnow.config import ModelConfig
+from winnow.errors import ConfigError
+
+CLASSIFIER = "fc"
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """The images a network reads, and the classes it tells apart."""
+
+    channels: int
+    edge: int
+    classes: int
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """One convolution: name, channels, edge of its input map, and whether a pool follows."""
+
+    name: str
+    in_channels: int
+    out_channels: int
+    edge: int
+    pool: bool
+
+    @property
+    def out_edge(self) -> int:
+        return self.edge // 2 if self.pool else self.edge
+
+
+@dataclass(frozen=True)
+class ChainSpec:
+    """A chain: convolutions, widths of the hidden fully connected layers, classes, exits.
+
+    `exits` holds (name of a convolution, the chain that reads its map).
+    """
+
+    convs: tuple[ConvSpec, ...]
+    hidden: tuple[int, ...]
+    classes: int
+    exits: tuple[tuple[str, ChainSpec], ...] = field(default=())
+
+    @property
+    def channels(self) -> int:
+        return self.convs[-1].out_channels
+
+    @property
+    def edge(self) -> int:
+        """Edge of the map that is flattened."""
+        return self.convs[-1].out_edge
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Name of every fully connected layer -> its inputs and outputs."""
+        widths = [self.channels * self.edge**2, *self.hidden, self.classes]
+        names = [f"{CLASSIFIER}{i}" for i in range(1, len(self.hidden) + 1)] + [CLASSIFIER]
+        return {name: (widths[i], widths[i + 1]) for i, name in enumerate(names)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all layers of the trunk, in order."""
+        return (*(conv.name for conv in self.convs), *self.linears)
+
+
+def chain_spec(model: ModelConfig, shape: InputShape, widths: Sequence[int] = ()) -> ChainSpec:
+    """Return the network of a configuration; `widths` replace `model.channels` after shrinking.
+
+    Raises ConfigError if a pool has nothing to pool.
+    """
+    convs = []
+    channels, edge = shape.channels, shape.edge
+    for number, out_channels in enumerate(widths or model.channels, start=1):
+        conv = ConvSpec(f"conv{number}", channels, out_channels, edge, number in model.pool_after)
+        convs.append(conv)
+        channels, edge = out_channels, conv.out_edge
+        if edge == 0:
+            raise ConfigError(
+                f"model.pool_after: the map has no pixel left after conv{number}; pool less often"
+            )
+    spec = ChainSpec(tuple(convs), model.hidden, shape.classes)
+    taps = sorted({number for number in model.exit_after if number < len(convs)})
+    exits = tuple((f"conv{number}", _exit_spec(spec, number)) for number in taps)
+    return replace(spec, exits=exits)
+
+
+def _exit_spec(spec: ChainSpec, number: int) -> ChainSpec:
+    """Return the branch after convolution `number`: pools down to the last map, then classifies."""
+    channels, edge = spec.convs[number - 1].out_channels, spec.convs[number - 1].out_edge
+    convs: list[ConvSpec] = []
+    while not convs or edge > spec.edge:
+        name = f"exit{number}_conv{len(convs) + 1}"
+        pool = edge > spec.edge
+        last = edge // 2 <= spec.edge
+        convs.append(ConvSpec(name, channels, spec.channels if last else channels, edge, pool))
+        channels, edge = convs[-1].out_channels, convs[-1].out_edge
+    return ChainSpec(tuple(convs), (), spec.classes)
+
+
+class ChainNet(CompressibleNet):
+    """The chain. Layers are members called by their names, norms `<layer>_norm`.
+
+    Layers may be replaced by Winograd or quantized ones (`quant.convert`). Exits exist for
+    training and for early exit; `forward` does not use them.
+    """
+
+    head = CLASSIFIER
+
+    def __init__(self, spec: ChainSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        for c in spec.convs:
+            conv = nn.Conv2d(c.in_channels, c.out_channels, 3, padding=1, bias=False)
+            self.add_module(c.name, conv)
+            self.add_module(f"{c.name}_norm", nn.BatchNorm2d(c.out_channels))
+        for name, (inputs, outputs) in spec.linears.items():
+            self.add_module(name, nn.Linear(inputs, outputs))
+        self.relu = nn.ReLU()
+        self.pool = nn.MaxPool2d(2)
+        self.exits = nn.ModuleDict({name: ChainNet(branch) for name, branch in spec.exits})
+
+    def _conv(self, c: ConvSpec, x: Tensor) -> Tensor:
+        norm = self.get_submodule(f"{c.name}_norm")
+        x = self.relu(norm(self.get_submodule(c.name)(x)))
+        return self.pool(x) if c.pool else x
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the last map [n, c, h, w]."""
+        for c in self.spec.convs:
+            x = self._conv(c, x)
+        return x
+
+    def classify(self, feature: Tensor) -> Tensor:
+        """Return the logits [n, classes] of a last map."""
+        x = feature.flatten(1)
+        for name in self.spec.linears:
+            x = self.get_submodule(name)(x)
+            x = x if name == CLASSIFIER else self.relu(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.features(x))
+
+    def with_exits(self, x: Tensor) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+        """Return logits, the last map [n, c, h, w], and (logits, map) of every exit, in order."""
+        shallow = []
+        for c in self.spec.convs:
+            x = self._conv(c, x)
+            if c.name in self.exits:
+                branch = self.exits[c.name]
+                feature = branch.features(x)
+                shallow.append((branch.classify(feature), feature))
+        return self.classify(x), x, shallow
+
+    def blocks(self) -> list[str]:
+        """Return the norms that end a stage: of the last convolution before every pool."""
+        ends = [c for c in self.spec.convs if c.pool or c is self.spec.convs[-1]]
+        return [f"{c.name}_norm" for c in ends]
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """Return one group per convolution; exits that read its map are consumers too."""
+        readers = [*(c.name for c in self.spec.convs[1:]), next(iter(self.spec.linears))]
+        groups = []
+        for c, reader in zip(self.spec.convs, readers, strict=True):
+            positions = self.spec.edge**2 if reader in self.spec.linears else 1
+            consumers = [reader]
+            if c.name in self.exits:
+                first = self.exits[c.name].spec.convs[0].name
+                consumers.append(f"exits.{c.name}.{first}")
+            norms = (f"{c.name}_norm",)
+            groups.append(ChannelGroup(c.name, (c.name,), norms, tuple(consumers), positions))
+        return groups
+
+
+def trunk(net: ChainNet) -> ChainNet:
+    """Return a copy of the network without its exits."""
+    return _copied(replace(net.spec, exits=()), net.state_dict())
+
+
+def exit_network(net: ChainNet, number: int) -> ChainNet:
+    """Return the network that ends at the exit after convolution `number`, weights copied.
+
+    Raises ConfigError when there is no such exit.
+    """
+    branches = dict(net.spec.exits)
+    name = f"conv{number}"
+    if name not in branches:
+        known = ", ".join(n.removeprefix("conv") for n in branches) or "none"
+        raise ConfigError(
+            f"model.exit must be 0 (the whole network) or one of model.exit_after ({known}), "
+            f"got {number}"
+        )
+    spec, branch = net.spec, branches[name]
+    cut = ChainSpec(spec.convs[:number] + branch.convs, branch.hidden, spec.classes)
+    return _copied(cut, net.state_dict() | net.exits[name].state_dict())
+
+
+@torch.no_grad()
+def _copied(spec: ChainSpec, state: dict[str, Tensor]) -> ChainNet:
+    net = ChainNet(spec)
+    net.load_state_dict({name: state[name] for name in net.state_dict()})
+    return net.to(next(iter(state.values())).device)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the cycle model and the recipes need to know of a network: keep and size of every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from quant.convert import tap_layers
+from quant.sites import Site
+from quant.winograd_layer import Dense, TapLayer, WinogradConv2d
+from winnow.blocking import DENSE, POINTWISE, WINOGRAD, LayerShape
+from winnow.config import Config
+from winnow.srbs import SUB_ROW, max_keep
+
+
+def sparse_layers(net: nn.Module, sites: Mapping[str, Site], skip: int) -> dict[str, TapLayer]:
+    """Return the tap layers that pruning touches: all but the first `skip`, as they run."""
+    layers = tap_layers(net)
+    ordered = [name for name in sites if name in layers]
+    return {name: layers[name] for name in ordered[skip:]}
+
+
+def layer_keeps(config: Config, net: nn.Module, sites: Mapping[str, Site]) -> dict[str, int]:
+    """Return the non-zeros per sub-row that pruning leaves each tap layer."""
+    sparse = sparse_layers(net, sites, config.prune.skip)
+    return {
+        name: min(config.prune.keep if name in sparse else SUB_ROW, layer.in_channels)
+        for name, layer in tap_layers(net).items()
+    }
+
+
+def measured_keeps(net: nn.Module) -> dict[str, int]:
+    """Return the most non-zeros that any sub-row of each tap layer holds."""
+    return {
+        name: max_keep(layer.by_channel(layer.u.detach()).cpu().numpy())
+        for name, layer in tap_layers(net).items()
+    }
+
+
+def layer_shapes(
+    net: nn.Module,
+    sites: Mapping[str, Site],
+    keeps: Mapping[str, int],
+    bits: Mapping[str, int],
+) -> dict[str, LayerShape]:
+    """Return the cycle model's description of every layer that the engine can run."""
+    shapes = {}
+    for name, layer in tap_layers(net).items():
+        op, site = _op(layer), sites[name]
+        if op is not None:
+            shapes[name] = LayerShape(
+                op,
+                site.in_channels,
+                site.out_channels,
+                site.height,
+                site.width,
+                keeps[name],
+                bits[name],
+                site.pool,
+            )
+    return shapes
+
+
+def _op(layer: TapLayer) -> str | None:
+    """Return what the engine does for a layer; None if it has no such operation."""
+    if isinstance(layer, WinogradConv2d):
+        return WINOGRAD
+    if isinstance(layer, Dense):
+        return DENSE
+    window = layer.window
+    plain = (window.kernel, window.stride, window.padding) == ((1, 1), (1, 1), (0, 0))
+    return POINTWISE if plain else None
