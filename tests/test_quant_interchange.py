@@ -31,9 +31,15 @@ from quant.interchange.onnx_run import Quant, run_onnx
 from quant.interchange.torch_import import load_checkpoint
 from quant.models.channels import CompressibleNet
 from quant.models.library import NAMES, make_model
-from quant.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d, Widths
+from quant.quant_layer import (
+    QuantDense,
+    QuantDirectConv2d,
+    QuantTapLayer,
+    QuantWinogradConv2d,
+    Widths,
+)
 from quant.quantizers import set_exponents
-from quant.winograd_layer import Dense, WinogradConv2d
+from quant.winograd_layer import Dense, DirectConv2d, Window, WinogradConv2d
 from winnow.errors import (
     ArtefactError,
     ConfigError,
@@ -287,8 +293,12 @@ def test_library_network_is_exported(name: str, tmp_path: Path) -> None:
     assert not {"BatchNormalization", "Dropout"} & op_types(path)
 
 
+STRIDED = Window(kernel=(3, 3), stride=(2, 2), padding=(1, 1))
+POINTWISE = Window(kernel=(1, 1), stride=(2, 2), padding=(0, 0))
+
+
 class WinogradStack(nn.Module):
-    """F(m, 3) on a map that m does not divide, ReLU, dense."""
+    """F(m, 3) on a map that m may not divide, ReLU, dense."""
 
     def __init__(self, m: int, edge: int) -> None:
         super().__init__()
@@ -315,6 +325,17 @@ def test_winograd_layers_are_exported_as_their_computation(
     direct = F.relu(F.conv2d(x, net.kernel, padding=1)).flatten(1) @ matrix.t()
     (actual,) = ReferenceEvaluator(str(path)).run(None, {"input": x.numpy()})
     np.testing.assert_allclose(actual, direct.detach().numpy(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("window", [STRIDED, POINTWISE])
+def test_direct_convolution_is_exported(window: Window, tmp_path: Path) -> None:
+    net, kernel = DirectConv2d(3, 5, window), torch.randn(5, 3, *window.kernel)
+    net.load_spatial(kernel)
+    export_onnx(net, torch.randn(2, 3, 7, 7), tmp_path / "net.onnx")
+    x = torch.randn(2, 3, 7, 7)
+    (actual,) = ReferenceEvaluator(str(tmp_path / "net.onnx")).run(None, {"input": x.numpy()})
+    expected = F.conv2d(x, kernel, stride=window.stride, padding=window.padding)
+    np.testing.assert_allclose(actual, expected.numpy(), rtol=0, atol=1e-5)
 
 
 def test_every_tensor_of_an_export_has_its_shape(tmp_path: Path) -> None:
@@ -404,6 +425,20 @@ def test_winograd_qonnx_equals_brevitas_exactly(
     expected = net.double()(x).detach().numpy()
     assert len(np.unique(expected)) > 20
     assert np.array_equal(run_onnx(proto, x.numpy()), expected)
+
+
+@pytest.mark.parametrize("window", [STRIDED, POINTWISE])
+def test_direct_qonnx_equals_brevitas_exactly(window: Window, tmp_path: Path) -> None:
+    net = QuantDirectConv2d(3, 5, window, Widths(4, 8, 8, False))
+    nn.init.normal_(net.weight, std=0.3)
+    nn.init.normal_(net.bias, std=0.3)
+    scale(net, torch.randn(2, 3, 7, 7))
+    export_qonnx(net, torch.randn(2, 3, 7, 7), tmp_path / "net.onnx")
+    x = torch.randn(2, 3, 7, 7, dtype=torch.float64)
+    actual = run_onnx(onnx.load(tmp_path / "net.onnx"), x.numpy())
+    expected = net.double()(x).detach().numpy()
+    assert len(np.unique(expected)) > 10
+    assert np.array_equal(actual, expected)
 
 
 def test_small_accumulators_are_exact_in_float32(tmp_path: Path) -> None:

@@ -77,6 +77,18 @@ TORCHVISION = {
     },
 }
 
+# Activations that one image passes at 224 pixels, one per module call.
+NUM_RELUS = {
+    "vgg16": 13 + 2,
+    "vgg16_bn": 13 + 2,
+    "vgg_nagadomi": 8 + 2,
+    "vgg_nagadomi_bn": 8 + 2,
+    "resnet18": 1 + 2 * 8,
+    "resnet34": 1 + 2 * 16,
+    "resnet50": 1 + 3 * 16,
+    "mobilenet_v2": 1 + 1 + 2 * 16 + 1,
+}
+
 # Edge in pixels of the map after every block, for 32 and 224 pixels.
 BLOCK_EDGES = {
     "vgg16": ([16, 8, 4, 2, 1], [112, 56, 28, 14, 7]),
@@ -186,6 +198,16 @@ def test_blocks_end_where_the_map_shrinks(name: str) -> None:
             )
         net(torch.zeros(2, 3, edge, edge, device="meta"))
         assert edges == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_activation_is_a_module(name: str) -> None:
+    net, calls = shape_of(name, 224), []
+    for module in net.modules():
+        if isinstance(module, nn.ReLU | nn.ReLU6):
+            module.register_forward_hook(lambda *_: calls.append(1))
+    net(torch.zeros(1, 3, 224, 224, device="meta"))
+    assert len(calls) == NUM_RELUS[name]
 
 
 @pytest.mark.parametrize("name", NAMES)

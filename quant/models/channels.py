@@ -37,7 +37,10 @@ class ChannelGroup:
 
 
 class CompressibleNet(nn.Module):
-    """A network that says where it can be cut: in depth, in width and at its classifier."""
+    """A network that says where it can be cut: in depth, in width and at its classifier.
+
+    Activations and pools are modules, so that hooks see them.
+    """
 
     head: str  # name of the last linear layer
 

@@ -7,7 +7,6 @@ its first two strided places, so that 32 pixels end as 4.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quant.models.channels import ChannelGroup, CompressibleNet
@@ -79,12 +78,12 @@ class MobileNetV2(CompressibleNet):
         last = round_width(LAST_CHANNELS * max(1.0, form.width))
         layers.append(_unit(channels, last, 1, 1, 1))
         self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(last, form.classes))
         init_weights(self, LINEAR_STD)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.adaptive_avg_pool2d(self.features(x), 1)
-        return self.classifier(x.flatten(1))
+        return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
     def blocks(self) -> list[str]:
         return [f"features.{end}" for end in self._ends]
