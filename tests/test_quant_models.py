@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -228,6 +229,20 @@ def test_narrow_network_learns_in_all_parameters(name: str) -> None:
 )
 def test_width_is_a_near_multiple_of_eight(channels: float, rounded: int) -> None:
     assert round_width(channels) == rounded
+
+
+def test_documented_table_is_that_of_the_code(root: Path) -> None:
+    text = (root / "docs/models.md").read_text(encoding="utf-8")
+    rows = []
+    for name in NAMES:
+        large = shape_of(name, 224)
+        with torch.device("meta"):
+            narrow = make_model(name, CLASSES)
+        cells = [f"`{name}`", len(large.blocks()), len(large.channel_groups())]
+        for net, edge in ((large, 224), (narrow, 32)):
+            cells += [f"{parameters(net):,}", f"{flops(net, (3, edge, edge)) / 1e9:.3f} G"]
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    assert [line for line in text.splitlines() if line.endswith(" G |")] == rows
 
 
 # --- removal of channels ----------------------------------------------------------------------

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small library networks whose BatchNorms have seen data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from quant.models.channels import CompressibleNet
+from quant.models.library import make_model
+
+CLASSES = 10
+
+
+def tiny(name: str = "resnet18", classes: int = CLASSES) -> CompressibleNet:
+    """Return a narrow network in evaluation mode whose BatchNorms have seen data."""
+    net = make_model(name, classes, width=0.125)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+            nn.init.normal_(module.bias, std=0.3)
+    with torch.no_grad():
+        net(torch.randn(4, 3, 32, 32))
+    return net.eval()
+
+
+def images(n: int = 2) -> Tensor:
+    return torch.randn(n, 3, 32, 32)
