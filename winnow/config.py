@@ -13,7 +13,7 @@ from typing import Any
 
 from winnow.engine import EngineConfig
 from winnow.errors import ConfigError
-from winnow.fields import choice, from_table, integer, integers, real, table, text
+from winnow.fields import choice, flag, from_table, integer, integers, real, table, text
 from winnow.srbs import SUB_ROW
 
 if sys.version_info >= (3, 11):
@@ -94,25 +94,59 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """fp32 training with Be-Your-Own-Teacher self-distillation."""
+    """fp32 training with Be-Your-Own-Teacher self-distillation, and what all stages share.
+
+    `epochs`, `learning_rate` are of this stage; `batch`, `weight_decay` and the rest of all. `ema`
+    is the decay per step of an average of the weights (0: none), `amp` multiplies in bfloat16 on
+    a CUDA device, `validate_every` counts epochs (0: never).
+    """
 
     epochs: int = integer(30, low=1, high=10000)
     batch: int = integer(64, low=2, high=65536)
     learning_rate: float = real(3e-3, low=1e-7, high=10.0)
     weight_decay: float = real(1e-4, low=0.0, high=1.0)
+    ema: float = real(0.0, low=0.0, high=0.99999)
+    amp: bool = flag(False)
+    validate_every: int = integer(5, low=0, high=10000)
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Weights of the distillation losses.
+    """Knowledge distillation, in all training stages.
 
-    `temperature` softens logits; `soft` weighs the KL term against cross entropy; `hint` weighs
-    the feature distance of the exits.
+    `teacher` is the folder of another build whose fp32 network teaches, "" this build's own.
+    `temperature` softens logits; by `schedule` it moves to `temperature_end` over the epochs of a
+    stage. `soft` weighs the KL term against cross entropy, `hint` the feature distance of the
+    exits, `feature` that of the attention maps of blocks, student to teacher.
     """
 
+    teacher: str = text("")
     temperature: float = real(3.0, low=0.1, high=100.0)
+    temperature_end: float = real(1.0, low=0.1, high=100.0)
+    schedule: str = choice("constant", ("constant", "linear", "cosine"))
     soft: float = real(0.3, low=0.0, high=1.0)
     hint: float = real(0.003, low=0.0, high=100.0)
+    feature: float = real(0.0, low=0.0, high=10000.0)
+
+
+@dataclass(frozen=True)
+class ShrinkConfig:
+    """Removal of channels before pruning, down to a `share` of what `budget` counts.
+
+    `structure` chooses among `widths` (percent) for every block by how well the narrowed block
+    imitates its own; `block_epochs` train each of them. `cascade` removes the least salient
+    channels in `levels`, each taught by the one above. Groups stay multiples of `multiple`.
+    """
+
+    method: str = choice("none", ("none", "structure", "cascade"))
+    budget: str = choice("cycles", ("flops", "parameters", "cycles"))
+    share: float = real(0.5, low=0.0, high=1.0)
+    multiple: int = integer(8, low=1, high=64)
+    levels: int = integer(3, low=1, high=16)
+    widths: tuple[int, ...] = integers((25, 50, 75), low=1, high=99, at_least=1)
+    block_epochs: int = integer(2, low=1, high=1000)
+    epochs: int = integer(12, low=1, high=10000)
+    learning_rate: float = real(1e-3, low=1e-7, high=10.0)
 
 
 @dataclass(frozen=True)
@@ -159,6 +193,7 @@ class Config:
     model: ModelConfig = table(ModelConfig)
     train: TrainConfig = table(TrainConfig)
     distill: DistillConfig = table(DistillConfig)
+    shrink: ShrinkConfig = table(ShrinkConfig)
     prune: PruneConfig = table(PruneConfig)
     quantize: QuantizeConfig = table(QuantizeConfig)
     engine: EngineConfig = table(EngineConfig)
