@@ -9,6 +9,7 @@ import sys
 import torch
 
 from quant.build import Build
+from quant.distributed import join, leave
 from quant.stages import STAGES, run_stage
 from quant.training import pick_device
 from winnow.cli import guard, stage_options
@@ -64,10 +65,14 @@ def main() -> None:
     if options.threads < 1:
         raise ConfigError(f"--threads must be at least 1, got {options.threads}")
     torch.set_num_threads(options.threads)
-    build = Build(
-        config, options.out, pick_device(options.device), options.progress, str(options.config)
-    )
-    run_stage(STAGES[options.verb], build)
+    device = pick_device(options.device)
+    world = join(device)
+    path = str(options.config)
+    build = Build(config, options.out, device, options.progress, path, world)
+    try:
+        run_stage(STAGES[options.verb], build)
+    finally:
+        leave(world)
 
 
 if __name__ == "__main__":

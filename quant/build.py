@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 from quant.checkpoint import load_model
 from quant.convert import fold_norms, tap_layers, to_quantized, to_winograd
 from quant.data import Split, input_shape, load_split
+from quant.distributed import World
 from quant.models.chain import ChainNet, InputShape, chain_spec, exit_network, trunk
 from quant.models.library import make_model
 from quant.quant_layer import Widths
@@ -34,6 +35,7 @@ class Build:
     device: torch.device
     progress: bool = False
     config_path: str = "CONFIG"
+    world: World = field(default=World())
 
     def command(self, verb: str) -> str:
         """Return the command that runs a stage of this build."""
@@ -64,6 +66,11 @@ class Build:
             self.config.seed * 8 + SEEDS[stage],
             self.device,
             self.progress,
+            train.ema,
+            train.amp,
+            train.validate_every,
+            self.out / "logs",
+            self.world,
         )
 
     def accuracies(self, name: str, net: nn.Module) -> dict[str, float]:

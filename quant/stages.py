@@ -35,9 +35,11 @@ from quant.convert import fold_norms, tap_layers
 from quant.data import to_input
 from quant.distill import distillation, self_distillation
 from quant.golden import golden_arrays
+from quant.history import History
 from quant.prune.srbs import keep_schedule, pruning_steps, step_at
+from quant.resume import Resume
 from quant.sizes import layer_keeps, layer_shapes, measured_keeps, sparse_layers
-from quant.training import Resume, fit
+from quant.training import fit
 from winnow import stage as winnow_stage
 from winnow.artefact import is_current, save_arrays, sha256_file, sha256_value
 from winnow.config import Config
@@ -64,6 +66,11 @@ class Stage:
     files: tuple[str, ...]
     work: Callable[[Build, Resume], Result]
     modules: tuple[str, ...] = NUMERICS
+
+    @property
+    def trains(self) -> bool:
+        """Whether the stage trains a network: then processes of torchrun share the work."""
+        return f"{self.name}.npz" in _FILES
 
     def inputs(self, build: Build) -> dict[str, str]:
         """Return the hashes that make the stage's result; ArtefactError if a file is missing."""
@@ -97,9 +104,13 @@ def run_stage(stage: Stage, build: Build) -> None:
     inputs = stage.inputs(build)
     resume = Resume(
         build.out / f"{stage.name}.resume.npz",
-        sha256_value([inputs, build.device.type, torch.get_num_threads()]),
+        sha256_value([inputs, build.device.type, torch.get_num_threads(), build.world.size]),
         build.command(stage.name),
     )
+    if not build.world.is_main:  # helps to train, leaves no file
+        if stage.trains and not is_current(build.out / f"{stage.name}.json", inputs):
+            stage.work(build, resume)
+        return
     winnow_stage.run_stage(build.out, stage.name, inputs, lambda: stage.work(build, resume))
     resume.clear()
 
@@ -128,8 +139,8 @@ def train(build: Build, resume: Resume) -> Result:
     compressed_network(build, net)  # an exit that is not there stops the run here, not later
     plan = build.plan("train", config.train.epochs, config.train.learning_rate)
     loss = self_distillation(net, config.distill)
-    fit(net, build.split(), loss, plan, resume=resume)
-    return _saved(build, "train", net, "fp32")
+    history = fit(net, build.split(), loss, plan, resume=resume)
+    return _saved(build, net, "fp32", history)
 
 
 def prune(build: Build, resume: Resume) -> Result:
@@ -149,9 +160,9 @@ def prune(build: Build, resume: Resume) -> Result:
 
     plan = build.plan("prune", config.prune.epochs, config.prune.learning_rate)
     loss = distillation(net, teacher, config.distill)
-    fit(net, split, loss, plan, resume=resume, begin_epoch=begin_epoch)
+    history = fit(net, split, loss, plan, resume=resume, begin_epoch=begin_epoch)
     fold_norms(net, sites)
-    return _saved(build, "prune", net, "pruned", keep=measured_keeps(net))
+    return _saved(build, net, "pruned", history, keep=measured_keeps(net))
 
 
 def choose_bits(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training here)
@@ -184,8 +195,8 @@ def qat(build: Build, resume: Resume) -> Result:
     calibrate(net, to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device))
     plan = build.plan("qat", config.quantize.epochs, config.quantize.learning_rate)
     loss = distillation(net, teacher, config.distill)
-    fit(net, split, loss, plan, resume=resume)
-    return _saved(build, "qat", net, "quantized")
+    history = fit(net, split, loss, plan, resume=resume)
+    return _saved(build, net, "quantized", history)
 
 
 def golden(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training here)
@@ -199,13 +210,19 @@ def golden(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training
     return Result([path], summary, {"images": len(right), "golden_accuracy": accuracy})
 
 
-def _saved(build: Build, stage: str, net: torch.nn.Module, kind: str, **numbers: object) -> Result:
+KINDS = {"fp32": "train", "pruned": "prune", "quantized": "qat"}  # of networks -> their stage
+
+
+def _saved(
+    build: Build, net: torch.nn.Module, kind: str, history: History, **numbers: object
+) -> Result:
     """Save a trained network and measure it in float64, which is exact for the quantized one."""
-    path = build.out / f"{stage}.npz"
-    save_model(path, net)
+    path = build.out / f"{KINDS[kind]}.npz"
+    if build.world.is_main:
+        save_model(path, net)
     accuracies = build.accuracies(kind, net.double())
     summary = f"{kind} test accuracy {accuracies[f'{kind}_accuracy']:.2f}%"
-    return Result([path], summary, accuracies | numbers)
+    return Result([path], summary, accuracies | {"history": history.table()} | numbers)
 
 
 _FILES = ("train.npz", "prune.npz", "bits.json", "qat.npz")

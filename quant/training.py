@@ -1,28 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop, and resuming it bit for bit.
+"""The training loop.
 
-After every epoch the model, the optimizer and the epoch number go to a resume file. All randomness
-of an epoch comes from a generator seeded by (seed, epoch), so an interrupted run repeats exactly
-what an uninterrupted one would have done on the same machine.
+After every epoch everything that training changes goes to a resume file. All randomness of an epoch
+comes from a generator seeded by (seed, epoch), so an interrupted run repeats exactly what an
+uninterrupted one would have done on the same machine.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from quant.checkpoint import arrays_of, load_state
 from quant.data import Samples, Split, to_input
 from quant.distill import Loss
-from winnow.artefact import load_arrays, save_arrays
+from quant.distributed import World
+from quant.history import History, Progress
+from quant.resume import Resume, Run
 from winnow.errors import ConfigError
 
 WARM_UP_STEPS = 20
@@ -32,7 +32,16 @@ EVAL_BATCH = 256
 
 @dataclass(frozen=True)
 class Plan:
-    """How one stage trains. `learning_rate` is the peak of a warm-up and cosine schedule."""
+    """How one stage trains.
+
+    Members:
+        learning_rate: peak of a warm-up and cosine schedule.
+        ema: the weights at the end are an exponential average with this decay per step; 0: the
+            last ones.
+        amp: multiply in bfloat16 on a CUDA device.
+        validate_every: epochs between two measurements of the validation accuracy; 0: never.
+        logs: folder for TensorBoard files of all stages; None: none.
+    """
 
     name: str
     epochs: int
@@ -42,51 +51,17 @@ class Plan:
     seed: int
     device: torch.device
     progress: bool = False
+    ema: float = 0.0
+    amp: bool = False
+    validate_every: int = 0
+    logs: Path | None = None
+    world: World = field(default=World())
 
-
-@dataclass(frozen=True)
-class Resume:
-    """Where an unfinished run is kept; `key` is the hash of everything it depends on."""
-
-    path: Path
-    key: str
-    made_by: str
-
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-        """Restore both from the file and return the next epoch; 0 if there is nothing to resume."""
-        if not self.path.is_file():
-            return 0
-        arrays = load_arrays(self.path, self.made_by)
-        if str(arrays.get("key")) != self.key:
-            return 0
-        parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "optimizer": {}}
-        for name, array in arrays.items():
-            part, _, rest = name.partition("/")
-            if part in parts:
-                parts[part][rest] = array
-        load_state(model, parts["model"], self.path, self.made_by)
-        _load_optimizer(optimizer, parts["optimizer"])
-        return int(arrays["epoch"])
-
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
-        """Write both, and the number of the next epoch."""
-        arrays = {f"model/{name}": array for name, array in arrays_of(model).items()}
-        for index, state in optimizer.state_dict()["state"].items():
-            for name, tensor in state.items():
-                arrays[f"optimizer/{index}/{name}"] = tensor.detach().cpu().numpy()
-        save_arrays(self.path, arrays | {"epoch": np.array(epoch), "key": np.array(self.key)})
-
-    def clear(self) -> None:
-        """Delete the file once the stage's result is safe."""
-        self.path.unlink(missing_ok=True)
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, arrays: dict[str, np.ndarray]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, array in arrays.items():
-        index, _, key = name.partition("/")
-        state.setdefault(int(index), {})[key] = torch.from_numpy(array.copy())
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    def show(self) -> Progress:
+        """Return the progress of a run of this plan."""
+        hidden = not self.world.is_main or not (self.progress or sys.stderr.isatty())
+        folder = self.logs / self.name if self.logs and self.world.is_main else None
+        return Progress(self.name, self.epochs, hidden=hidden, folder=folder)
 
 
 def pick_device(name: str) -> torch.device:
@@ -96,16 +71,17 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def batches(split: Split, batch: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(split: Split, plan: Plan, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield shuffled, augmented (input, label) batches; the last incomplete one is dropped."""
-    samples = split.train
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    samples, world = split.train, plan.world
+    generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + epoch)
     order = torch.randperm(len(samples), generator=generator)
-    size = min(batch, len(samples))
+    generator.manual_seed(generator.initial_seed() * world.size + world.rank)
+    size = min(plan.batch, len(samples))
     for start in range(0, len(order) - size + 1, size):
-        chosen = order[start : start + size]
+        chosen = world.part(order[start : start + size])
         x = split.augment(to_input(samples.images[chosen]), generator)
-        yield x, samples.labels[chosen]
+        yield x.to(plan.device), samples.labels[chosen].to(plan.device)
 
 
 def fit(
@@ -116,55 +92,89 @@ def fit(
     *,
     resume: Resume,
     begin_epoch: Callable[[int], None] | None = None,
-) -> None:
+) -> History:
     """Train `model` in place, from the resume file if it belongs to this very run.
 
-    `begin_epoch` runs before every epoch with its number; pruning steps live there.
+    `begin_epoch` runs before every epoch with its number; pruning steps live there. Raises
+    ConfigError when the loss is no longer a number.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, plan.learning_rate, weight_decay=plan.weight_decay)
-    first = resume.load(model, optimizer)
-    if first:
-        tqdm.write(f"{plan.name}: resuming after epoch {first} of {plan.epochs}", file=sys.stderr)
-    count = len(split.train)
-    steps = max(1, count // min(plan.batch, count))
-    hidden = not (plan.progress or sys.stderr.isatty())
-    bar = tqdm(total=plan.epochs, initial=first, desc=plan.name, unit="epoch", disable=hidden)
-    with bar:
+    average = copy.deepcopy(model) if plan.ema else None
+    run = Run(model, average, optimizer, History())
+    first = resume.load(run)
+    with plan.show() as progress:
+        progress.start(run.history)
         for epoch in range(first, plan.epochs):
             if begin_epoch is not None:
                 begin_epoch(epoch)
-            model.train()
-            mean = 0.0
-            epoch_batches = batches(split, plan.batch, plan.seed, epoch)
-            for i, (x, labels) in enumerate(epoch_batches):
-                _set_rate(optimizer, plan, epoch * steps + i, plan.epochs * steps)
-                mean += _step(optimizer, loss, x.to(plan.device), labels.to(plan.device)) / steps
-            if not math.isfinite(mean):
-                raise ConfigError(
-                    f"{plan.name}: the loss became {mean} in epoch {epoch + 1}; lower the stage's "
-                    f"learning_rate, now {plan.learning_rate:g}"
-                )
-            resume.save(model, optimizer, epoch + 1)
-            bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
-            bar.update()
+                plan.world.share(model)
+            mean, rate = _epoch(run, split, loss, plan, epoch)
+            plan.world.share(model)
+            is_due = plan.validate_every and (epoch + 1) % plan.validate_every == 0
+            validation = accuracy(model, split.validation, plan.device) if is_due else math.nan
+            run.history.rows.append((mean, rate, validation))
+            if plan.world.is_main:
+                resume.save(run, epoch + 1)
+            progress.add(epoch, run.history.rows[-1])
+    if average is not None:
+        _copy_parameters(average, model)
+    return run.history
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, plan: Plan, step: int, total: int) -> None:
+def _epoch(run: Run, split: Split, loss: Loss, plan: Plan, epoch: int) -> tuple[float, float]:
+    """Train one epoch and return the mean loss and the last learning rate."""
+    run.model.train()
+    count = len(split.train)
+    steps = max(1, count // min(plan.batch, count))
+    mean, rate = 0.0, plan.learning_rate
+    for i, (x, labels) in enumerate(batches(split, plan, epoch)):
+        rate = _set_rate(run.optimizer, plan, epoch * steps + i, plan.epochs * steps)
+        mean += _step(run.optimizer, loss, x, labels, plan) / steps
+        if run.average is not None:
+            _update_average(run.average, run.model, plan.ema)
+    if not math.isfinite(mean):
+        raise ConfigError(
+            f"{plan.name}: the loss became {mean} in epoch {epoch + 1}; lower the stage's "
+            f"learning_rate, now {plan.learning_rate:g}"
+        )
+    return mean, rate
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, plan: Plan, step: int, total: int) -> float:
     warm = min(1.0, (step + 1) / WARM_UP_STEPS)
     rate = plan.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / total))
     for group in optimizer.param_groups:
         group["lr"] = rate
+    return rate
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Loss, x: Tensor, labels: Tensor) -> float:
-    value = loss(x, labels)
+def _step(
+    optimizer: torch.optim.Optimizer, loss: Loss, x: Tensor, labels: Tensor, plan: Plan
+) -> float:
+    is_mixed = plan.amp and x.device.type == "cuda"
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=is_mixed):
+        value = loss(x, labels)
     optimizer.zero_grad()
     value.backward()
     for group in optimizer.param_groups:
+        plan.world.average_gradients(group["params"])
         nn.utils.clip_grad_norm_(group["params"], GRADIENT_NORM)
     optimizer.step()
     return float(value.detach())
+
+
+@torch.no_grad()
+def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
+
+
+@torch.no_grad()
+def _copy_parameters(source: nn.Module, target: nn.Module) -> None:
+    """Copy parameters only: masks and running statistics stay the trained network's own."""
+    for value, mean in zip(target.parameters(), source.parameters(), strict=True):
+        value.copy_(mean)
 
 
 @torch.no_grad()

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tensorboardX.proto.event_pb2 import Event
 
 import quant.stages as stages
 import quant.training as training
@@ -56,7 +58,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Build:
 @pytest.fixture
 def copy(done: Build, tmp_path: Path) -> Build:
     """A copy of that build which a test may spoil."""
-    for path in done.out.iterdir():
+    for path in done.out.glob("*.*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return replace(done, out=tmp_path)
 
@@ -97,10 +99,10 @@ def test_resumed_run_ends_with_the_same_bits(
 
 
 def test_second_run_does_nothing(done: Build, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in done.out.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in done.out.rglob("*")}
     run_all(done)
     assert capsys.readouterr().out == "".join(f"{verb}: up to date\n" for verb in ORDER)
-    assert {path: path.stat().st_mtime_ns for path in done.out.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in done.out.rglob("*")} == before
 
 
 def test_records_hold_accuracies_and_seconds(done: Build) -> None:
@@ -108,6 +110,30 @@ def test_records_hold_accuracies_and_seconds(done: Build) -> None:
         record = Record.load(done.out / f"{verb}.json", "")
         assert 50 < record.numbers[f"{number}_accuracy"] <= 100
         assert record.numbers["seconds"] >= 0
+
+
+def event_records(content: bytes) -> Iterator[bytes]:
+    """Yield the records of a TensorBoard file: length, checksum, content, checksum."""
+    start = 0
+    while start < len(content):
+        (length,) = struct.unpack_from("<Q", content, start)
+        yield content[start + 12 : start + 12 + length]
+        start += 16 + length
+
+
+def test_history_has_a_row_per_epoch_and_is_in_the_logs(done: Build) -> None:
+    history = Record.load(done.out / "train.json", "").numbers["history"]
+    assert [len(column) for column in history.values()] == [TINY.train.epochs] * 3
+    loss, validation = history["loss"], history["validation_accuracy"]
+    assert loss[-1] < 0.8 * loss[0]
+    assert [value is not None for value in validation] == [False, False, False, False, True, False]
+    (events,) = (done.out / "logs" / "train").iterdir()
+    logged: dict[str, list[float]] = {}
+    for record in event_records(events.read_bytes()):
+        for value in Event.FromString(record).summary.value:
+            logged.setdefault(value.tag, []).append(value.simple_value)
+    np.testing.assert_allclose(logged["train/loss"], loss, rtol=1e-6)
+    assert len(logged["train/validation_accuracy"]) == 1
 
 
 def test_golden_is_exact_and_equals_the_interpreter(done: Build) -> None:
