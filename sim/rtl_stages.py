@@ -5,6 +5,7 @@ rtl     hls/ -> rtl/: SystemVerilog through openhls, lint-clean
 rtlsim  rtl/, program, weights, golden.npz -> rtlsim.json (and RTL = Brevitas, bit for bit)
 synth   rtl/ -> resources by Yosys, and whether the part holds them
 cocotb  the regression at the AXI pins: no stalls, random stalls, error cases
+fill    rtlsim.json -> the cycle model's fitted number
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from codegen.stages import Build, Golden, load_golden, read_schedule, require_go
 from openhls.project import WAIVERS, compile_design, openhls_hash
 from openhls.synth import part_resources, require_fit, synth_hash, synthesise, total
 from sim import rtl
+from sim.fill import fill
 from sim.resources import format_table, group_rows, share_line, timing_line
 from sim.stages import HERE, cache_folder
 from sim.verilator import lint
@@ -143,4 +145,10 @@ def regress(build: Build, source: Path | None = None, *, waves: bool = False) ->
         )
 
 
-STAGES = {"rtl": make_rtl, "rtlsim": check_rtl, "synth": synthesise_rtl, "cocotb": regress}
+STAGES = {
+    "rtl": make_rtl,
+    "rtlsim": check_rtl,
+    "synth": synthesise_rtl,
+    "cocotb": regress,
+    "fill": fill,
+}

@@ -17,25 +17,28 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
+import numpy as np
 import pytest
 
 from codegen import abi
 from codegen.abi import STATUS_TEXT, OpCode, Status
 from codegen.emit import emit_data, emit_engine
 from codegen.interpret import interpret
-from codegen.ir import Graph
+from codegen.ir import INPUT, Graph, Layer, Op, TensorType
 from codegen.schedule import LayerPlan, Schedule, schedule
 from openhls.project import WAIVERS, compile_design, openhls_hash
 from openhls.waits import End, Master, Waits
 from sim import rtl, verilator
 from tests.engines import CACHE, chain_case, fitting
 from tests.ladder import random_chain_graph, random_images, random_layer_graph
-from winnow.blocking import POINTWISE, bias_beats, num_channel_groups
+from winnow.blocking import bias_beats
 from winnow.compare import require_equal
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 from winnow.errors import MismatchError, ToolError
+from winnow.srbs import srbs_mask
 
 ENGINES = {
     "default": EngineConfig(),
@@ -47,7 +50,8 @@ VARIANTS = ["default", "small", pytest.param("large_tile", marks=pytest.mark.slo
 STALLS = (0, 30)
 SEEDS, LEAST_LAYERS = 64, 60
 CHAINS = 4
-LONG = 1000  # cycles from which on a layer must follow the cycle model
+LONG = 1000  # cycles from which on 5 % of a layer are more than SLACK
+SLACK = 50  # cycles
 
 
 @cache
@@ -147,32 +151,63 @@ def test_cycles_repeat_and_stalls_cost_cycles() -> None:
 # --- cycle model ------------------------------------------------------------------------------
 
 
-def unmodelled(plan: LayerPlan) -> int:
-    """Return the cycles that the model leaves out of a layer.
-
-    Where a strip of a pointwise layer is one tile group, the lanes wait 8 to 25 cycles for every
-    group of 8 output channels.
-    """
-    blocking, shape = plan.blocking, plan.shape
-    if shape.op != POINTWISE or blocking.strip_groups * blocking.strip_rows > 1:
-        return 0
-    return 25 * num_channel_groups(shape.out_channels) * len(list(blocking.strips()))
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_rtl_takes_the_modelled_cycles(name: str) -> None:
+    """Within 5 % of the model; a layer too short for that within SLACK cycles."""
     misses, long = [], 0
     for climb in climb_layers(name, 0):
         modelled, measured = climb.plan.cycles.total, climb.layer_cycles
-        if measured <= LONG:
-            continue
-        long += 1
-        above = measured - modelled
-        if not -0.1 * modelled - 120 <= above <= 0.1 * modelled + 120 + unmodelled(climb.plan):
+        long += measured > LONG
+        if abs(measured - modelled) > max(0.05 * modelled, SLACK):
             text = f"seed {climb.seed}, {climb.plan.shape.op}: {modelled} modelled, {measured}"
             misses.append(f"{text} measured, ratio {measured / modelled:.3f}")
     assert misses == []
     assert long >= 20
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_fill_cycles_fit_the_rtl(name: str) -> None:
+    """When this fails refit FILL_CYCLES: python -m sim fill."""
+    above = [climb.layer_cycles - climb.plan.cycles.total for climb in climb_layers(name, 0)]
+    assert abs(median(above)) <= 8
+
+
+def layer_a(keep: int) -> Graph:
+    """Return the layer of the README's comparison: 3x3, 64 -> 64 channels, 32x32, 8 bits."""
+    rng = np.random.default_rng(keep)
+    shape = (64, 64, 16)
+    weight = np.where(srbs_mask(rng.random(shape), keep), rng.integers(-127, 128, size=shape), 0)
+    layer = Layer(
+        name="layer_a",
+        op=Op.WINOGRAD,
+        source=INPUT,
+        m=2,
+        weight=weight,
+        bias=rng.integers(-1000, 1000, size=64),
+        v_exponent=np.full(16, 2),
+        weight_exponent=np.zeros(16, dtype=np.int64),
+        v_bits=8,
+        weight_bits=8,
+        keep=keep,
+        acc_exponent=2,
+        pool=False,
+        raw=False,
+        output=TensorType(64, 32, 32, 8, True, 12),
+    )
+    return Graph(TensorType(64, 32, 32, 8, False, 0), (layer,))
+
+
+@pytest.mark.parametrize("keep", [2, 8])
+def test_large_layer_runs_as_modelled(keep: int) -> None:
+    """The cycles that the README claims, within 1 %, and every value."""
+    graph = layer_a(keep)
+    plan, images = schedule(graph, ENGINES["default"]), random_images(graph, 1, 1)
+    run = rtl.run(harness("default"), plan, images)
+    expected = interpret(graph, images)
+    require_equal(expected, run.maps)
+    assert len(np.unique(expected["layer_a"])) > 100
+    ((measured,),) = run.layer_cycles
+    assert measured == pytest.approx(plan.layers[0].cycles.total, rel=0.01)
 
 
 # --- what the RTL is --------------------------------------------------------------------------

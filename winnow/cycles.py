@@ -3,7 +3,8 @@
 
 Loading the operands of the next strip, streaming the weights of the next block, computing and
 writing results overlap as far as the two halves of each bank allow. The model takes an ideal
-memory: one beat per port and cycle, no arbitration. `make report` prints it beside RTL cycles.
+memory: one beat per port and cycle, no arbitration. `make report` prints it beside RTL cycles;
+`python -m sim fill` fits FILL_CYCLES to the RTL of a build.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from winnow.blocking import (
 )
 from winnow.engine import EngineConfig
 
-FILL_CYCLES = 80  # descriptor, first memory latency and pipeline fill of one layer, from RTL
+FILL_CYCLES = 86  # descriptor, first memory latency and pipeline fill of one layer, from RTL
+W_QUEUE = 4  # W words of a lane that wait in front of its bank: the depth of stream `w_words`
 MAX_SIMULATED = 50_000  # blocks, over all strips compared: more are compared by the estimate
 
 
@@ -37,7 +39,7 @@ class LayerCycles:
 
     Members:
         total: from the start of the layer to its last written beat.
-        compute, weights, features, results: busy cycles of the lanes, of the weight port, of the
+        compute, weights, features, results: busy cycles of the lanes, of the weight path, of the
             feature path and of the result port, if each ran alone.
         products: multiplications the lanes do; `utilisation` is their share of the array.
     """
@@ -58,13 +60,25 @@ class LayerCycles:
 
 def _feature_cycles(engine: EngineConfig, shape: LayerShape, sub_rows: int, strip: Strip) -> int:
     """Cycles to load and transform the operands of a strip."""
-    tiles = strip.num_groups * engine.pt
     if shape.op != WINOGRAD:
-        lanes = engine.linear_pixels if shape.op == POINTWISE else engine.num_lanes
-        return sub_rows * tiles * lanes
+        return sub_rows * strip.num_groups * engine.pt * engine.num_lanes
     rows = strip.rows * engine.m + 2
     columns = strip.groups * engine.pt * engine.m + 2
     return sub_rows * rows * columns
+
+
+def _weight_cycles(engine: EngineConfig, shape: LayerShape, steps: int) -> int:
+    """Cycles to unpack the weights of a block: a beat each, but a low one of a pointwise layer
+    holds several steps, and takes a cycle for each of them."""
+    beats = bias_beats(engine) + weight_beats(engine, shape, steps)
+    if shape.op != POINTWISE:
+        return beats
+    return beats + steps - -(-steps // engine.lanes_per_beat)
+
+
+def _drain_cycles(engine: EngineConfig, shape: LayerShape) -> int:
+    """Cycles in which the sums of a tile group leave the lanes."""
+    return engine.po * tiles_per_group(engine, shape)
 
 
 def _result_cycles(engine: EngineConfig, shape: LayerShape, strip: Strip) -> int:
@@ -78,13 +92,15 @@ class _Busy:
     """Busy cycles of the parts of a layer.
 
     Members: `features` and `results` per strip (results of one group of 8 channels), `compute` per
-    strip and block, `weights` per block.
+    strip and block, `weights` per block. Of these `ahead` are over when a W bank becomes free: the
+    first words wait in front of it.
     """
 
     features: tuple[int, ...]
     compute: tuple[int, ...]
     results: tuple[int, ...]
     weights: int
+    ahead: int
     blocks: int
     out_groups: int
 
@@ -100,14 +116,15 @@ class _Busy:
 
 
 def _busy(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> _Busy:
-    drain = engine.po * tiles_per_group(engine, shape)
-    per_group = max(blocking.steps, drain)
+    per_group = max(blocking.steps, _drain_cycles(engine, shape))
+    queued = min(blocking.steps, W_QUEUE)
     strips = list(blocking.strips())
     return _Busy(
         features=tuple(_feature_cycles(engine, shape, blocking.sub_rows, s) for s in strips),
         compute=tuple(per_group * s.num_groups for s in strips),
         results=tuple(_result_cycles(engine, shape, s) for s in strips),
-        weights=bias_beats(engine) + weight_beats(engine, shape, blocking.steps),
+        weights=_weight_cycles(engine, shape, blocking.steps),
+        ahead=_weight_cycles(engine, shape, queued) - queued,
         blocks=blocking.blocks,
         out_groups=num_channel_groups(shape.out_channels),
     )
@@ -136,7 +153,8 @@ def _simulate(busy: _Busy, blocks_per_group: int) -> int:
     for features, compute, results in zip(busy.features, busy.compute, busy.results, strict=True):
         features_end = [features_end[1], max(features_end[1], strip_end[0]) + features]
         for block in range(busy.blocks):
-            weights_end = max(weights_end, compute_end[0]) + busy.weights
+            freed = compute_end[0] + busy.weights - busy.ahead
+            weights_end = max(weights_end + busy.weights, freed)
             ready = max(compute_end[1], weights_end, features_end[1], results_end[0])
             compute_end = [compute_end[1], ready + compute]
             if (block + 1) % blocks_per_group == 0:
@@ -150,7 +168,8 @@ def blocking_cycles(engine: EngineConfig, shape: LayerShape, blocking: Blocking)
     """Return the modelled cycles of a layer for given strips."""
     busy = _busy(engine, shape, blocking)
     compute, weights, features, results = busy.total
-    total = FILL_CYCLES + _simulate(busy, engine.blocks_per_group)
+    fill = FILL_CYCLES + _drain_cycles(engine, shape)
+    total = fill + _simulate(busy, engine.blocks_per_group)
     useful = blocking.blocks * blocking.steps * sum(s.num_groups for s in blocking.strips())
     return LayerCycles(total, compute, weights, features, results, useful / total)
 
