@@ -21,24 +21,21 @@ SIM    := $(addprefix $(OUT)/,csim.json rtl.json rtlsim.json synth.json)
 HLS_SOURCES := $(shell find hls_templates -type f 2> /dev/null)
 CPP    := $(shell find hls_templates tests -name '*.[ch]pp' 2> /dev/null)
 
-.PHONY: help hls sim synth report bench test lint golden setup clean check check-hls
+.PHONY: help hls sim report bench test lint golden setup clean check check-hls
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
 	@echo "usage: make VERB [CONFIG=digits] [DEVICE=cpu|cuda] [HLS=csim|vitis] [PYTHON=python3]"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
 
-hls: check-hls $(OUT)/csim.json $(OUT)/rtlsim.json $(if $(filter vitis,$(HLS)),$(OUT)/vitis.json) ## main job: train, compress, emit HLS C++, make RTL, check all bit for bit, report
+hls: check-hls $(OUT)/csim.json $(OUT)/rtlsim.json $(OUT)/synth.json $(if $(filter vitis,$(HLS)),$(OUT)/vitis.json) ## main job: train, compress, emit HLS C++, make RTL, check bit for bit, synthesise, report
 	@$(PY) -m sim report $(FILES)
 
 sim: $(OUT)/rtlsim.json ## cocotb regression of a build's RTL at its AXI pins (RTL=folder for other RTL)
 	@$(PY) -m sim cocotb $(FILES) $(if $(RTL),--rtl $(RTL)) $(if $(WAVES),--waves)
 
-synth: $(addprefix $(OUT)/,csim.json rtlsim.json synth.json) ## count the RTL's LUTs, DSPs and block RAMs with Yosys (minutes)
-	@$(PY) -m sim report $(FILES)
-
 report: ## print the summary of a build
-bench: ## time the engine and print all numbers of a build
+bench: ## measure speeds without caches and print all numbers of a build (minutes)
 report bench: $(TOML) | $(VENV)
 	@$(PY) -m sim $@ $(FILES)
 
@@ -80,7 +77,7 @@ $(QUANT): $(OUT)/%.json: | $(VENV)
 $(CODEGEN): $(OUT)/%.json: | $(VENV)
 	@$(PY) -m codegen $* $(FILES) && touch -c $@
 $(SIM): $(OUT)/%.json: | $(VENV)
-	@$(PY) -m sim $* $(FILES) && touch -c $@
+	@$(PY) -m sim $* $(FILES) $(if $(filter synth,$*),--brief) && touch -c $@
 
 configs/%.toml: # runs only when the file is missing
 	@echo "error: CONFIG=$*: $@ is missing; configs/ has: $(basename $(notdir $(wildcard configs/*.toml)))" >&2; exit 1

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 from codegen.stages import Build
-from sim import rtl_stages, stages
+from sim import bench, rtl_stages, stages
 from winnow.cli import guard, stage_options
 from winnow.config import load_config
 
-STAGES = {**stages.STAGES, **rtl_stages.STAGES}
+STAGES = {**stages.STAGES, **rtl_stages.STAGES, **bench.STAGES}
 
 
 def parser() -> argparse.ArgumentParser:

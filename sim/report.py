@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a build achieved, from the records of its stages. Only formats; measures nothing.
 
-Every number says where it comes from: *measured* (by the stage that names it) or *modelled*
-(winnow/cycles.py).
+Every number says where it comes from: *measured* (by the stage that names it), *modelled*
+(winnow/cycles.py) or *estimated* (openhls/synth.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from codegen.schedule import LayerPlan, Schedule
 from codegen.stages import Build
+from sim.resources import format_table, share_line, timing_line
 from winnow.artefact import Record
 from winnow.blocking import WINOGRAD
 from winnow.winograd import KERNEL
@@ -27,9 +28,10 @@ MAKERS = {
     "csim": "sim",
     "rtl": "sim",
     "rtlsim": "sim",
+    "synth": "sim",
 }
 STALL_NOTE = ", with 0% and 30% stalls"
-OPTIONAL = ("synth",)  # slow stages that `make hls` does not run
+MODEL_PERCENT = 5.0  # by which the cycle model may miss the RTL of a layer
 ACCURACIES = (
     ("fp32", "train", "fp32_accuracy"),
     ("pruned", "prune", "pruned_accuracy"),
@@ -42,15 +44,10 @@ Records = Mapping[str, Record]
 
 def read_records(build: Build) -> dict[str, Record]:
     """Read every stage's record; ArtefactError names the first stage that has not run."""
-    records = {
+    return {
         stage: Record.load(build.out / f"{stage}.json", build.command(folder, stage))
         for stage, folder in MAKERS.items()
     }
-    for stage in OPTIONAL:
-        path = build.out / f"{stage}.json"
-        if path.is_file():
-            records[stage] = Record.load(path, build.command("sim", stage))
-    return records
 
 
 def direct_macs(layer: LayerPlan) -> int:
@@ -69,43 +66,61 @@ def _accuracies(records: Records) -> list[str]:
     return lines
 
 
+def _deviation(modelled: int, measured: int) -> float:
+    """Return by how many percent the model misses the RTL."""
+    return 100 * (modelled - measured) / measured
+
+
 def _layers(records: Records, plan: Schedule) -> list[str]:
     rtl = records["rtlsim"].numbers["stall_0"]
     lines = [
-        "layers: cycles modelled (ideal memory) and measured in RTL; use = products / (modelled x",
-        "multipliers)",
+        "layers: cycles modelled (ideal memory) and measured in RTL simulation; use, measured, =",
+        "products / (RTL cycles x multipliers)",
         f"  {'layer':<12}{'op':<10}{'input':>10}{'out ch':>7}{'keep':>5}{'bits':>5}"
-        f"{'model':>8}{'RTL':>8}{'use %':>7}{'bound by':>10}",
+        f"{'model':>8}{'RTL':>8}{'dev %':>7}{'use %':>7}{'bound by':>10}",
     ]
     for layer in plan.layers:
         shape, cycles = layer.shape, layer.cycles
+        measured = rtl["layer_cycles"][layer.name]
         size = f"{shape.in_channels}x{shape.height}x{shape.width}"
         lines.append(
             f"  {layer.name:<12}{shape.op:<10}{size:>10}{shape.out_channels:>7}"
-            f"{shape.keep:>5}{shape.weight_bits:>5}{cycles.total:>8}"
-            f"{rtl['layer_cycles'][layer.name]:>8}"
-            f"{100 * cycles.utilisation:>7.1f}{cycles.bound:>10}"
+            f"{shape.keep:>5}{shape.weight_bits:>5}{cycles.total:>8}{measured:>8}"
+            f"{_deviation(cycles.total, measured):>7.1f}"
+            f"{100 * cycles.utilisation * cycles.total / measured:>7.1f}{cycles.bound:>10}"
         )
+    return [*lines, *_network(records, plan)]
+
+
+def _network(records: Records, plan: Schedule) -> list[str]:
+    rtl = records["rtlsim"].numbers["stall_0"]
     macs = sum(direct_macs(layer) for layer in plan.layers)
-    cycles_measured = rtl["cycles"][0]
-    rate = macs / cycles_measured
-    lines += [
-        f"  {'network':<49}{plan.total_cycles:>8}{cycles_measured:>8}",
+    measured = rtl["cycles"][0]
+    rate = macs / measured
+    worst = max(
+        plan.layers,
+        key=lambda x: abs(_deviation(x.cycles.total, rtl["layer_cycles"][x.name])),
+    )
+    missed = abs(_deviation(worst.cycles.total, rtl["layer_cycles"][worst.name]))
+    note = "" if missed <= MODEL_PERCENT else "warning: "
+    return [
+        f"  {'network':<49}{plan.total_cycles:>8}{measured:>8}"
+        f"{_deviation(plan.total_cycles, measured):>7.1f}",
+        f"  {note}the model misses {worst.name} most, by {missed:.1f} % (limit "
+        f"{MODEL_PERCENT:g} %)",
         f"  {plan.engine.num_dsp} multipliers; {rate:.1f} direct-convolution MACs/cycle in RTL, "
         f"{rate / plan.engine.num_dsp:.2f} per multiplier, load and store included",
     ]
-    return lines
 
 
 def _resources(records: Records) -> list[str]:
-    if "synth" not in records:
-        return ["resources: not counted yet; run: make synth"]
-    whole, part = records["synth"].numbers["total"], records["synth"].numbers["part"]
-    used = ", ".join(
-        f"{whole[key]:g} of {part[key]:g} {name}"
-        for key, name in (("lut", "LUT"), ("ff", "FF"), ("dsp", "DSP"), ("bram", "BRAM36"))
-    )
-    return [f"resources, estimated by Yosys after mapping: {used}"]
+    numbers = records["synth"].numbers
+    return [
+        "resources and longest path of each module alone, estimated by Yosys after mapping",
+        *format_table(numbers),
+        f"  {share_line(numbers['total'], numbers['part'])}",
+        f"  {timing_line(numbers['modules'], numbers['clock_mhz'])}",
+    ]
 
 
 def _checks(records: Records) -> list[str]:
@@ -129,27 +144,5 @@ def format_report(records: Records, plan: Schedule) -> str:
             *_resources(records),
             "",
             *_checks(records),
-        ]
-    )
-
-
-def format_bench(records: Records, plan: Schedule, images_per_second: float) -> str:
-    """Return the summary with speeds: `images_per_second` of the C++, seconds of every stage."""
-    seconds = ", ".join(
-        f"{stage} {record.numbers.get('seconds', 0):.0f}" for stage, record in records.items()
-    )
-    total = sum(record.numbers.get("seconds", 0) for record in records.values())
-    return "\n".join(
-        [
-            format_report(records, plan),
-            "",
-            "speed, measured on this machine",
-            f"  csim         {images_per_second:.0f} images/s",
-            f"  g++          {records['csim'].numbers['compile_seconds']:.1f} s to compile",
-            f"  openhls      {records['rtl'].numbers['compile_seconds']:.1f} s from C++ to RTL "
-            "(less where cached)",
-            f"  Verilator    {records['rtlsim'].numbers['build_seconds']:.1f} s to build, "
-            f"{records['rtlsim'].numbers['stall_0']['cycles_per_second']} RTL cycles/s",
-            f"  stages       {seconds}; {total:.0f} s in all",
         ]
     )

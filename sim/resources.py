@@ -38,10 +38,15 @@ def group_rows(rows: Sequence[ModuleUse]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: -float(row["lut"]))
 
 
+def _count(value: float) -> str:
+    """Return a number of LUTs, flip-flops, DSPs or block RAMs; of these there are halves."""
+    return f"{value:g}" if value < 1000 else f"{value:.0f}"
+
+
 def share_line(used: Mapping[str, float], part: Mapping[str, float]) -> str:
     """Return how much of the part is used, in one line."""
     return ", ".join(
-        f"{used[key]:g} of {part[key]:g} {name} ({100 * used[key] / part[key]:.0f} %)"
+        f"{_count(used[key])} of {_count(part[key])} {name} ({100 * used[key] / part[key]:.0f} %)"
         for key, name in KINDS
     )
 
@@ -52,12 +57,15 @@ def timing_line(rows: Sequence[Mapping[str, Any]], clock_mhz: float) -> str:
     late = [row for row in rows if row["ns"] > period]
     if not late:
         return (
-            f"every module's longest path is below {period:.2f} ns, {clock_mhz:g} MHz (estimated)"
+            f"the longest path of every module is within {period:.2f} ns, {clock_mhz:g} MHz "
+            "(estimated)"
         )
     worst = max(late, key=lambda row: float(row["ns"]))
+    count = "1 module misses" if len(late) == 1 else f"{len(late)} modules miss"
+    name = worst["name"].removesuffix("_process")
     return (
-        f"warning: {len(late)} modules miss {period:.2f} ns, {clock_mhz:g} MHz (estimated); the "
-        f"slowest is {worst['name']} with {worst['ns']:.2f} ns"
+        f"warning: {count} {period:.2f} ns, {clock_mhz:g} MHz (estimated); the slowest is {name} "
+        f"with {worst['ns']:.2f} ns"
     )
 
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stages of `python -m sim`: csim checks the generated C++, report and bench print numbers.
+"""The stages of `python -m sim`: csim checks the generated C++, report prints numbers.
 
 csim    hls/, program, weights, golden.npz -> csim.json (and C++ = Brevitas, bit for bit)
 report  the records of all stages -> a table
-bench   the table, and the C++ timed again
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 from codegen.schedule import Schedule
 from codegen.stages import Build, Golden, load_golden, read_schedule, require_golden
 from sim import csim
-from sim.report import format_bench, format_report, read_records
+from sim.report import format_report, read_records
 from winnow.stage import Result, run_stage, sources_hash
 
 HERE = Path(__file__).resolve().parent
@@ -46,7 +45,7 @@ def check_csim(build: Build) -> None:
         started = time.monotonic()
         engine = compile_engine(build)
         compile_seconds = time.monotonic() - started
-        values, seconds = _run(engine, plan, golden)
+        values, seconds = run_csim(engine, plan, golden)
         rate = len(golden.images) / seconds
         right = golden.layers[plan.layers[-1].name].reshape(len(golden.labels), -1).argmax(1)
         numbers = {
@@ -65,7 +64,7 @@ def check_csim(build: Build) -> None:
     run_stage(build.out, "csim", inputs, work)
 
 
-def _run(engine: csim.Engine, plan: Schedule, golden: Golden) -> tuple[int, float]:
+def run_csim(engine: csim.Engine, plan: Schedule, golden: Golden) -> tuple[int, float]:
     """Return the values compared and the seconds the engine ran."""
     started = time.monotonic()
     maps = csim.run(engine, plan, golden.images)
@@ -78,12 +77,4 @@ def report(build: Build) -> None:
     print(format_report(read_records(build), read_schedule(build)))
 
 
-def bench(build: Build) -> None:
-    """Time the compiled C++ on the test set and print all numbers of the build."""
-    records = read_records(build)
-    plan, golden = read_schedule(build), load_golden(build)
-    _, seconds = _run(compile_engine(build), plan, golden)
-    print(format_bench(records, plan, len(golden.images) / seconds))
-
-
-STAGES = {"csim": check_csim, "report": report, "bench": bench}
+STAGES = {"csim": check_csim, "report": report}

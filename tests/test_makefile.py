@@ -23,7 +23,7 @@ from winnow.errors import ToolError
 
 TOOLS = ("sh", "find", "cksum", "awk", "touch", "rm", "mkdir", "g++", "make", "perl")
 BEFORE_SIM = ["train", "prune", "bits", "qat", "golden", "lower", "schedule", "emit"]
-STAGES = [*BEFORE_SIM, "csim", "rtl", "rtlsim"]
+STAGES = [*BEFORE_SIM, "csim", "rtl", "rtlsim", "synth"]
 SOURCES = (
     "quant/a.py",
     "codegen/a.py",
@@ -124,9 +124,9 @@ def test_hls_runs_the_stages_in_order_and_once(tree: Tree) -> None:
         ("winnow/config.py", STAGES),
         ("quant/a.py", STAGES),
         ("codegen/a.py", STAGES[5:]),
-        ("hls_templates/a.hpp", ["emit", "csim", "rtl", "rtlsim"]),
-        ("openhls/a.py", ["rtl", "rtlsim"]),
-        ("openhls/library/a.sv", ["rtl", "rtlsim"]),
+        ("hls_templates/a.hpp", ["emit", "csim", "rtl", "rtlsim", "synth"]),
+        ("openhls/a.py", ["rtl", "rtlsim", "synth"]),
+        ("openhls/library/a.sv", ["rtl", "rtlsim", "synth"]),
         ("sim/a.py", ["csim", "rtlsim"]),
         ("sim/harness/a.cpp", ["rtlsim"]),
     ],
@@ -156,7 +156,7 @@ def test_a_failed_stage_stops_the_flow_and_is_tried_again(tree: Tree, stage: str
 
 @pytest.mark.parametrize(
     ("verb", "stages", "last"),
-    [("sim", ["rtl", "rtlsim"], "cocotb"), ("synth", ["csim", "rtl", "rtlsim", "synth"], "report")],
+    [("sim", ["rtl", "rtlsim"], "cocotb")],
 )
 def test_verbs_run_only_the_stages_they_need(
     tree: Tree, verb: str, stages: list[str], last: str

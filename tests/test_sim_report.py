@@ -12,7 +12,8 @@ import pytest
 from codegen.ir import Graph, TensorType
 from codegen.schedule import Schedule, schedule
 from codegen.stages import Build
-from sim.report import MAKERS, direct_macs, format_bench, format_report, read_records
+from sim.report import MAKERS, direct_macs, format_report, read_records
+from sim.resources import timing_line
 from tests.engines import chain_case
 from winnow.artefact import Record
 from winnow.config import Config
@@ -49,16 +50,20 @@ NUMBERS["rtlsim"] = {
         "cycles_per_second": 200000,
     },
 }
+NUMBERS["synth"] = {
+    "modules": [
+        {"name": "lane_process", "instances": 16, "lut": 6608.0, "ff": 3472.0, "dsp": 64.0,
+         "bram": 0.0, "levels": 5, "chains": 2, "ns": 5.47, "path": []},
+        {"name": "fifo", "instances": 3, "lut": 41592.6, "ff": 24964.0, "dsp": 0.0, "bram": 87.5,
+         "levels": 4, "chains": 0, "ns": 7.25, "path": []},
+    ],
+    "total": {"lut": 48200.6, "ff": 28436.0, "dsp": 64.0, "bram": 87.5},
+    "part": {"lut": 53200, "ff": 106400, "dsp": 220, "bram": 140},
+    "part_name": "xc7z020clg400-1",
+    "clock_mhz": 150,
+    "seconds": 70.0,
+}  # fmt: skip
 RECORDS = {stage: Record(stage, {}, {}, numbers) for stage, numbers in NUMBERS.items()}
-SYNTH = Record(
-    "synth",
-    {},
-    {},
-    {
-        "total": {"lut": 48201.0, "ff": 28436.0, "dsp": 64.0, "bram": 87.5},
-        "part": {"lut": 53200, "ff": 106400, "dsp": 220, "bram": 140},
-    },
-)
 
 
 @pytest.fixture
@@ -101,6 +106,7 @@ def test_every_layer_has_its_line(plan: Schedule) -> None:
     for layer in plan.layers:
         (line,) = [line for line in lines if line.split()[:1] == [layer.name]]
         shape, cycles = layer.shape, layer.cycles
+        measured = 1000 + plan.layers.index(layer)
         assert line.split() == [
             layer.name,
             shape.op,
@@ -109,8 +115,9 @@ def test_every_layer_has_its_line(plan: Schedule) -> None:
             str(shape.keep),
             str(shape.weight_bits),
             str(cycles.total),
-            str(1000 + plan.layers.index(layer)),
-            f"{100 * cycles.utilisation:.1f}",
+            str(measured),
+            f"{100 * (cycles.total - measured) / measured:.1f}",
+            f"{100 * cycles.utilisation * cycles.total / measured:.1f}",
             cycles.bound,
         ]
 
@@ -119,26 +126,65 @@ def test_network_is_judged_against_direct_convolution(plan: Schedule) -> None:
     rate = sum(direct_macs(layer) for layer in plan.layers) / 5000
     lines = format_report(RECORDS, plan).splitlines()
     (line,) = [x for x in lines if x.startswith("  network")]
-    assert line.split() == ["network", str(plan.total_cycles), "5000"]
-    assert lines[lines.index(line) + 1].strip() == (
+    assert line.split() == [
+        "network",
+        str(plan.total_cycles),
+        "5000",
+        f"{(plan.total_cycles - 5000) / 50:.1f}",
+    ]
+    assert lines[lines.index(line) + 2].strip() == (
         f"64 multipliers; {rate:.1f} direct-convolution MACs/cycle in RTL, {rate / 64:.2f} per "
         "multiplier, load and store included"
     )
 
 
-def test_resources_are_shown_when_they_were_counted(plan: Schedule) -> None:
-    assert "resources: not counted yet; run: make synth" in format_report(RECORDS, plan)
-    assert (
-        "resources, estimated by Yosys after mapping: 48201 of 53200 LUT, 28436 of 106400 FF, "
-        "64 of 220 DSP, 87.5 of 140 BRAM36"
-    ) in format_report(RECORDS | {"synth": SYNTH}, plan)
+def with_layer_cycles(plan: Schedule, percent: float) -> dict[str, Record]:
+    """Return the records with RTL cycles that the model misses by `percent` in one layer."""
+    cycles = {layer.name: layer.cycles.total for layer in plan.layers}
+    name = plan.layers[1].name
+    cycles[name] = round(cycles[name] / (1 + percent / 100))
+    numbers = dict(NUMBERS["rtlsim"])
+    numbers["stall_0"] = numbers["stall_0"] | {"layer_cycles": cycles}
+    return RECORDS | {"rtlsim": Record("rtlsim", {}, {}, numbers)}
 
 
-def test_optional_stage_is_read_when_it_ran(tmp_path: Path) -> None:
-    build = Build(Config(), Path("configs/x.toml"), tmp_path)
-    for stage, record in (RECORDS | {"synth": SYNTH}).items():
-        record.save(tmp_path / f"{stage}.json")
-    assert read_records(build) == RECORDS | {"synth": SYNTH}
+@pytest.mark.parametrize(("percent", "note"), [(4.0, ""), (-4.0, ""), (9.0, "warning: ")])
+def test_model_that_misses_the_rtl_is_named(plan: Schedule, percent: float, note: str) -> None:
+    lines = format_report(with_layer_cycles(plan, percent), plan).splitlines()
+    (line,) = [x for x in lines if "the model misses" in x]
+    assert line.startswith(f"  {note}the model misses {plan.layers[1].name} most, by ")
+    shown = float(line.split(" by ")[1].split()[0])
+    assert shown == pytest.approx(abs(percent), abs=0.3)
+    assert line.endswith(" (limit 5 %)")
+
+
+def test_resources_are_a_table_with_the_share_of_the_part(plan: Schedule) -> None:
+    lines = format_report(RECORDS, plan).splitlines()
+    start = lines.index(
+        "resources and longest path of each module alone, estimated by Yosys after mapping"
+    )
+    assert [line.split() for line in lines[start + 1 : start + 6]] == [
+        ["module", "inst", "LUT", "FF", "DSP", "BRAM", "levels", "carry", "ns"],
+        ["lane", "16", "6608", "3472", "64", "0", "5", "2", "5.47"],
+        ["fifo", "3", "41593", "24964", "0", "87.5", "4", "0", "7.25"],
+        ["total", "48201", "28436", "64", "87.5"],
+        ["xc7z020clg400-1", "53200", "106400", "220", "140"],
+    ]
+    assert lines[start + 6 : start + 8] == [
+        "  48201 of 53200 LUT (91 %), 28436 of 106400 FF (27 %), 64 of 220 DSP (29 %), "
+        "87.5 of 140 BRAM36 (62 %)",
+        "  warning: 1 module misses 6.67 ns, 150 MHz (estimated); the slowest is fifo with 7.25 ns",
+    ]
+
+
+def test_clock_that_every_module_meets_is_no_warning() -> None:
+    rows = [{"name": "a", "ns": 9.99}, {"name": "b", "ns": 10.0}]
+    assert timing_line(rows, 100) == (
+        "the longest path of every module is within 10.00 ns, 100 MHz (estimated)"
+    )
+    assert timing_line(rows, 101) == (
+        "warning: 2 modules miss 9.90 ns, 101 MHz (estimated); the slowest is b with 10.00 ns"
+    )
 
 
 def test_direct_macs_count_what_a_plain_loop_does() -> None:
@@ -158,18 +204,3 @@ def test_checks_show_how_much_was_compared(plan: Schedule) -> None:
         "  Brevitas (float64) = RTL           444 integers, 2 images, with 0% and 30% stalls"
         in lines
     )
-
-
-def test_bench_adds_speeds_to_the_report(plan: Schedule) -> None:
-    text = format_bench(RECORDS, plan, 45.6)
-    report = format_report(RECORDS, plan)
-    assert text.startswith(report + "\n")
-    assert text.removeprefix(report).strip().splitlines() == [
-        "speed, measured on this machine",
-        "  csim         46 images/s",
-        "  g++          8.2 s to compile",
-        "  openhls      4.5 s from C++ to RTL (less where cached)",
-        "  Verilator    39.5 s to build, 200000 RTL cycles/s",
-        "  stages       train 31, prune 20, bits 3, qat 12, golden 1, lower 0, schedule 0, "
-        "emit 0, csim 10, rtl 5, rtlsim 60; 143 s in all",
-    ]
