@@ -8,9 +8,9 @@ DEVICE ?= cpu
 HLS    ?= csim
 PYTHON ?= python3
 ARGS   ?=
+RECIPES ?= configs/recipes/colour.toml
 
 PY     := .venv/bin/python
-# Named after the content of pyproject.toml, so that a changed pin installs again.
 VENV   := .venv/installed-$(firstword $(shell cksum < pyproject.toml))
 TOML   := configs/$(CONFIG).toml
 OUT    := build/$(CONFIG)
@@ -21,12 +21,12 @@ SIM    := $(addprefix $(OUT)/,csim.json rtl.json rtlsim.json synth.json)
 HLS_SOURCES := $(shell find hls_templates -type f 2> /dev/null)
 CPP    := $(shell find hls_templates tests -name '*.[ch]pp' 2> /dev/null)
 
-.PHONY: help hls sim report bench test lint golden setup clean check check-hls
+.PHONY: help hls sim report bench bench-compression test lint golden setup clean check check-hls
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
 	@echo "usage: make VERB [CONFIG=digits] [DEVICE=cpu|cuda] [HLS=csim|vitis] [PYTHON=python3]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
 
 hls: check-hls $(OUT)/csim.json $(OUT)/rtlsim.json $(OUT)/synth.json $(if $(filter vitis,$(HLS)),$(OUT)/vitis.json) ## main job: train, compress, emit HLS C++, make RTL, check bit for bit, synthesise, report
 	@$(PY) -m sim report $(FILES)
@@ -39,13 +39,14 @@ bench: ## measure speeds without caches and print all numbers of a build (minute
 report bench: $(TOML) | $(VENV)
 	@$(PY) -m sim $@ $(FILES)
 
+bench-compression: | $(VENV) ## train and compare recipes over 3 seeds (RECIPES=file, ARGS="--only NAMES --seeds 0")
+	@$(PY) -m quant.bench --recipes $(RECIPES) --out build/bench $(ARGS)
+
 test: | $(VENV) ## run the tests (ARGS="-m slow" for the long ones)
 	@$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: | $(VENV) ## check style and types: ruff, mypy, clang-format
-	@$(PY) -m ruff check .
-	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 	@$(if $(CPP),.venv/bin/clang-format --dry-run --Werror $(CPP))
 
 golden: | $(VENV) ## refresh tests/golden/; review the diff like code
@@ -54,8 +55,7 @@ golden: | $(VENV) ## refresh tests/golden/; review the diff like code
 setup: $(VENV) ## install the pinned Python packages into .venv
 
 clean: ## remove build/ and caches, keep .venv
-	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis; find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # Stages: each line names only what it reads first; the rest follows along the chain.
 $(OUT)/train.json: $(TOML) $(wildcard winnow/*.py quant/*.py)

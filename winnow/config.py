@@ -117,7 +117,8 @@ class DistillConfig:
     `teacher` is the folder of another build whose fp32 network teaches, "" this build's own.
     `temperature` softens logits; by `schedule` it moves to `temperature_end` over the epochs of a
     stage. `soft` weighs the KL term against cross entropy, `hint` the feature distance of the
-    exits, `feature` that of the attention maps of blocks, student to teacher.
+    exits, `feature` that of the attention maps of blocks, student to teacher. `block_epochs` is
+    how long each block of the fp32 network first imitates the teacher's, one block at a time.
     """
 
     teacher: str = text("")
@@ -127,6 +128,14 @@ class DistillConfig:
     soft: float = real(0.3, low=0.0, high=1.0)
     hint: float = real(0.003, low=0.0, high=100.0)
     feature: float = real(0.0, low=0.0, high=10000.0)
+    block_epochs: int = integer(0, low=0, high=10000)
+
+    def __post_init__(self) -> None:
+        if self.block_epochs and not self.teacher:
+            raise ConfigError(
+                "distill.block_epochs needs a teacher: set distill.teacher to the folder of a "
+                f"trained build, or distill.block_epochs to 0, got {self.block_epochs}"
+            )
 
 
 @dataclass(frozen=True)
@@ -205,15 +214,20 @@ class Config:
         return {name: whole[name] for name in names}
 
 
-def load_config(path: Path) -> Config:
-    """Read a configuration file; raises ConfigError with one line that names the key."""
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; raises ConfigError when it is missing or no TOML."""
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.toml"))) or "none"
         raise ConfigError(f"configuration '{path}' is missing; {path.parent}/ has: {known}")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"'{path}' is not valid TOML: {error}") from error
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration file; raises ConfigError with one line that names the key."""
+    content = read_toml(path)
     try:
         return from_table(Config, content, "")
     except ConfigError as error:

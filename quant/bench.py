@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compare recipes: train each with several seeds and print what it keeps and what it costs.
+
+Every run is an ordinary build in OUT/<recipe>-<seed>. Stages that two runs share, such as fp32
+training, run once: results are kept by the hash of their inputs. An interrupted comparison
+continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+from quant.build import Build, load_bits, load_pruned
+from quant.convert import tap_layers
+from quant.recipes import Recipe, load_recipes
+from quant.sizes import layer_shapes, measured_keeps
+from quant.stages import STAGES, run_stage
+from quant.training import pick_device
+from winnow.artefact import Record, is_current, sha256_value
+from winnow.cli import guard
+from winnow.cycles import layer_cycles
+from winnow.errors import ConfigError
+
+_STAGES = tuple(name for name in STAGES if name != "golden")
+ACCURACIES = (("fp32", "train"), ("pruned", "prune"), ("quantized", "qat"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one recipe achieved with one seed.
+
+    Members:
+        accuracy: test accuracy in percent of the fp32, the pruned and the quantized network.
+        sparsity: share of zeros among the weights of all layers that multiply, in percent.
+        bits: mean width of the weights that are left.
+        cycles: modelled engine cycles of all layers that the engine can run.
+        seconds: time of the stages, also of those shared with other runs.
+    """
+
+    accuracy: tuple[float, float, float]
+    sparsity: float
+    bits: float
+    cycles: int
+    seconds: float
+
+
+def run_recipe(recipe: Recipe, out: Path, device: torch.device, *, progress: bool = False) -> Run:
+    """Run all stages of a recipe in OUT/<recipe>-<seed> and return what it achieved."""
+    folder = out / f"{recipe.name}-{recipe.config.seed}"
+    build = Build(recipe.config, folder, device, progress, f"<{recipe.name}>")
+    for name in _STAGES:
+        _run_shared(name, build, out / ".stages")
+    return measure(build)
+
+
+def _run_shared(name: str, build: Build, store: Path) -> None:
+    """Run a stage, or copy its files from a run with the same inputs."""
+    stage = STAGES[name]
+    inputs = stage.inputs(build)
+    kept = store / f"{name}-{sha256_value(inputs)[:16]}"
+    record = f"{name}.json"
+    if is_current(kept / record, inputs) and not is_current(build.out / record, inputs):
+        shutil.copytree(kept, build.out, dirs_exist_ok=True)
+    run_stage(stage, build)
+    if not is_current(kept / record, inputs):
+        outputs = Record.load(build.out / record, build.command(name)).outputs
+        kept.mkdir(parents=True, exist_ok=True)
+        for file in (*outputs, record):  # the record last
+            shutil.copyfile(build.out / file, kept / file)
+
+
+def measure(build: Build) -> Run:
+    """Return what a finished build achieved."""
+    numbers = {n: Record.load(build.out / f"{n}.json", build.command(n)).numbers for n in _STAGES}
+    net, bits = load_pruned(build), load_bits(build)
+    sites, layers = build.sites(net), tap_layers(net)
+    shapes = layer_shapes(net, sites, measured_keeps(net), bits)
+    left = {name: int((layer.u != 0).sum()) for name, layer in layers.items()}
+    total = sum(layer.weight.numel() for layer in layers.values())
+    return Run(
+        accuracy=_accuracies(numbers),
+        sparsity=100 * (1 - sum(left.values()) / total),
+        bits=sum(bits[name] * count for name, count in left.items()) / max(1, sum(left.values())),
+        cycles=sum(layer_cycles(build.config.engine, s).total for s in shapes.values()),
+        seconds=sum(stage["seconds"] for stage in numbers.values()),
+    )
+
+
+def _accuracies(numbers: Mapping[str, Mapping[str, Any]]) -> tuple[float, float, float]:
+    fp32, pruned, quantized = (numbers[stage][f"{kind}_accuracy"] for kind, stage in ACCURACIES)
+    return fp32, pruned, quantized
+
+
+def compare(
+    recipes: Sequence[Recipe],
+    seeds: Sequence[int],
+    run: Callable[[Recipe], Run],
+) -> str:
+    """Run all recipes with all seeds and return the table: mean and spread over the seeds."""
+    lines = [
+        f"test accuracy in percent, mean and standard deviation of {len(seeds)} seeds, measured; "
+        "cycles modelled",
+        f"  {'recipe':<18}{'fp32':>12}{'pruned':>13}{'quantized':>13}{'loss':>7}"
+        f"{'zeros %':>9}{'bits':>6}{'cycles':>10}{'seconds':>9}",
+    ]
+    for recipe in recipes:
+        runs = [run(recipe.with_seed(seed)) for seed in seeds]
+        columns = list(zip(*(r.accuracy for r in runs), strict=True))
+        loss = mean(columns[0]) - mean(columns[2])
+        lines.append(
+            f"  {recipe.name:<18}{_spread(columns[0]):>12}{_spread(columns[1]):>13}"
+            f"{_spread(columns[2]):>13}{loss:>7.2f}{mean(r.sparsity for r in runs):>9.1f}"
+            f"{mean(r.bits for r in runs):>6.2f}{mean(r.cycles for r in runs):>10.0f}"
+            f"{sum(r.seconds for r in runs):>9.0f}"
+        )
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    spread = stdev(values) if len(values) > 1 else 0.0
+    return f"{mean(values):.2f}±{spread:.2f}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `python -m quant.bench`."""
+    whole = argparse.ArgumentParser(
+        prog="python -m quant.bench",
+        description="Train recipes of a file with several seeds and print a table: accuracy, "
+        "sparsity, bits, modelled cycles, seconds. Continues where it was interrupted.",
+        epilog="example: python -m quant.bench --recipes configs/recipes/colour.toml "
+        "--out build/bench --only fp32,srbs-75 --seeds 0,1,2",
+    )
+    whole.add_argument("--recipes", type=Path, required=True, metavar="FILE", help="recipe file")
+    whole.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of all runs")
+    whole.add_argument("--only", default="", metavar="NAMES", help="recipes, comma-separated (all)")
+    whole.add_argument("--seeds", default="0,1,2", metavar="LIST", help="seeds (0,1,2)")
+    whole.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where (cpu)")
+    whole.add_argument("--list", action="store_true", help="list the recipes and stop")
+    return whole
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds of a comma-separated list; ConfigError unless all are whole numbers."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise ConfigError(f"--seeds must be whole numbers with commas, such as 0,1,2; got '{text}'")
+    return tuple(int(part) for part in parts)
+
+
+def main() -> None:
+    """Compare recipes."""
+    options = parser().parse_args()
+    only = tuple(name.strip() for name in options.only.split(",") if name.strip())
+    recipes = load_recipes(options.recipes, only)
+    if options.list:
+        print("\n".join(f"{recipe.name:<18}{recipe.note}" for recipe in recipes))
+        return
+    seeds, device = parse_seeds(options.seeds), pick_device(options.device)
+    torch.set_num_threads(1)
+    print(compare(recipes, seeds, lambda recipe: run_recipe(recipe, options.out, device)))
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main))

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes and their comparison: merging, refusals, shared stages, the table's arithmetic."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import quant.bench as bench
+from quant.bench import Run, compare, main, parse_seeds, run_recipe
+from quant.recipes import load_recipes, merge
+from winnow.artefact import Record, load_arrays
+from winnow.cli import guard
+from winnow.errors import ConfigError
+
+BASE = """
+[model]
+channels = [4, 8]
+pool_after = [1, 2]
+exit_after = [1]
+[train]
+epochs = 2
+batch = 128
+[prune]
+steps = 2
+epochs = 2
+[quantize]
+epochs = 1
+cycle_budget = 1.0
+"""
+RECIPES = """
+base = "tiny"
+[recipes.dense]
+note = "all weights"
+prune.keep = 8
+[recipes.sparse]
+prune.keep = 2
+quantize.weight_bits = [8]
+"""
+
+
+@pytest.fixture
+def recipes(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.toml").write_text(BASE)
+    (tmp_path / "recipes").mkdir()
+    path = tmp_path / "recipes" / "two.toml"
+    path.write_text(RECIPES)
+    return path
+
+
+def test_merge_keeps_what_does_not_change() -> None:
+    base = {"a": {"b": 1, "c": 2}, "d": 4}
+    assert merge(base, {"a": {"b": 3}, "e": {"f": 5}}) == {
+        "a": {"b": 3, "c": 2},
+        "d": 4,
+        "e": {"f": 5},
+    }
+    assert base == {"a": {"b": 1, "c": 2}, "d": 4}
+
+
+def test_recipes_are_the_base_with_changes(recipes: Path) -> None:
+    dense, sparse = load_recipes(recipes)
+    assert (dense.name, dense.note) == ("dense", "all weights")
+    assert (dense.config.prune.keep, sparse.config.prune.keep) == (8, 2)
+    assert sparse.config.quantize.weight_bits == (8,)
+    assert dense.config.model == sparse.config.model
+    assert dense.config.model.channels == (4, 8)
+    assert load_recipes(recipes, ("sparse",)) == (sparse,)
+
+
+def test_recipes_of_the_repository_are_valid(root: Path) -> None:
+    files = sorted((root / "configs" / "recipes").glob("*.toml"))
+    assert files
+    for path in files:
+        found = load_recipes(path)
+        assert all(recipe.note for recipe in found)
+
+
+def test_two_recipes_train_once_and_are_measured(
+    recipes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    runs = [run_recipe(r, out, torch.device("cpu")) for r in load_recipes(recipes)]
+    printed = capsys.readouterr().out
+    assert printed.count("train: fp32 test accuracy") == 1
+    assert printed.count("train: up to date") == 1
+    assert printed.count("prune: pruned test accuracy") == 2
+    dense, sparse = runs
+    assert dense.accuracy[0] == sparse.accuracy[0]
+    assert dense.sparsity < 1
+    masks = load_arrays(out / "sparse-0" / "prune.npz", "")
+    kept = sum(float(array.sum()) for name, array in masks.items() if name.endswith("mask"))
+    size = sum(array.size for name, array in masks.items() if name.endswith("mask"))
+    assert sparse.sparsity == pytest.approx(100 * (1 - kept / size), abs=0.5)
+    assert sparse.bits == 8
+    assert sparse.cycles < dense.cycles
+    seconds = Record.load(out / "dense-0" / "train.json", "").numbers["seconds"]
+    assert dense.seconds >= seconds
+
+
+def test_table_holds_mean_spread_and_loss(recipes: Path) -> None:
+    accuracy = {0: (90.0, 89.0, 88.0), 1: (92.0, 90.0, 90.0)}
+
+    def run(recipe: bench.Recipe) -> Run:
+        return Run(accuracy[recipe.config.seed], 75.0, 6.5, 1000, 10.0)
+
+    header, columns, dense, sparse = compare(load_recipes(recipes), (0, 1), run).splitlines()
+    assert "2 seeds" in header
+    assert columns.split() == [
+        "recipe", "fp32", "pruned", "quantized", "loss", "zeros", "%", "bits", "cycles", "seconds"
+    ]  # fmt: skip
+    assert dense.split() == [
+        "dense", "91.00±1.41", "89.50±0.71", "89.00±1.41", "2.00", "75.0", "6.50", "1000", "20"
+    ]  # fmt: skip
+    assert sparse.split()[0] == "sparse"
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("base = 1", r"a recipe file must have base = "),
+        ('base = "tiny"', r"a recipe file must have base = .* got base$"),
+        ('base = "gone"\n[recipes.a]\n', r"configuration '.*gone.toml' is missing"),
+        ('base = "tiny"\n[recipes.a]\nprune.keep = 9', r"recipe 'a': prune.keep must be an int"),
+        ('base = "tiny"\n[recipes]\na = 1', r"recipes.a must be a table, got 1$"),
+        ("base = ", r"is not valid TOML"),
+    ],
+)
+def test_bad_recipes_are_refused_before_training(recipes: Path, text: str, match: str) -> None:
+    recipes.write_text(text)
+    with pytest.raises(ConfigError, match=match):
+        load_recipes(recipes)
+
+
+def test_unknown_recipe_names_the_known(recipes: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^recipe 'x' is not in .*, which has: dense, sparse$"):
+        load_recipes(recipes, ("x",))
+
+
+def test_seeds() -> None:
+    assert parse_seeds("0,3") == (0, 3)
+    with pytest.raises(ConfigError, match=r"^--seeds must be whole numbers .* got 'a,1'$"):
+        parse_seeds("a,1")
+
+
+def test_list_prints_names_and_notes(
+    recipes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--recipes", str(recipes), "--out", "out", "--list"]
+    monkeypatch.setattr(sys, "argv", ["quant.bench", *arguments])
+    assert guard(main) == 0
+    assert capsys.readouterr().out.splitlines()[0].split(maxsplit=1) == ["dense", "all weights"]
