@@ -32,8 +32,8 @@ COARSE = 4  # knots per edge of the background's smooth colour field
 DISTRACTORS = 2
 DRAWS = 256  # random numbers set aside for the geometry and colours of one scene
 NOISE_DRAWS = CHANNELS * EDGE * EDGE
-MIN_CONTRAST, MAX_CONTRAST = 0.08, 0.22  # half the distance of a filling's two colours
-NOISE = 0.10  # largest deviation of a pixel
+MIN_CONTRAST, MAX_CONTRAST = 0.10, 0.25  # half the distance of a filling's two colours
+NOISE = 0.08  # largest deviation of a pixel
 PIXELS = (np.arange(EDGE, dtype=np.float64) - (EDGE - 1) / 2)[None, :]  # centred coordinates
 
 
@@ -64,10 +64,10 @@ def render(uniform: Array, labels: NDArray[np.int64]) -> NDArray[np.uint8]:
         filling = np.floor(draws.number(0, len(FILLINGS))).astype(np.int64)
         small = Pose.draw(draws, reach=14.0, radius=(2.5, 4.0))
         canvas = paint(canvas, draws, small, (shapes + step) % len(SHAPES), filling)
-    large = Pose.draw(draws, reach=4.0, radius=(8.5, 11.0))
+    large = Pose.draw(draws, reach=4.0, radius=(9.0, 11.5))
     canvas = paint(canvas, draws, large, shapes, fillings)
     canvas = bar(canvas, draws)
-    gain, offset = draws.number(0.6, 1.1), draws.number(-0.15, 0.15)
+    gain, offset = draws.number(0.65, 1.1), draws.number(-0.15, 0.15)
     canvas = (canvas - 0.5) * of_scene(gain) + of_scene(offset + 0.5)
     noise = uniform[:, DRAWS:].reshape(canvas.shape) * 2 - 1
     canvas = canvas + noise * of_scene(draws.number(0, NOISE))
@@ -194,14 +194,14 @@ def background(draws: Draws) -> Array:
     along, across = waves(draws, (3.5, 8.0))
     texture = np.where(on_map(draws.number(-1, 1)) < 0, along, along * across)
     _, half = two_colours(draws)
-    return smooth + half * texture[:, None] * of_scene(draws.number(0, 0.5))
+    return smooth + half * texture[:, None] * of_scene(draws.number(0, 0.4))
 
 
 def paint(
     canvas: Array, draws: Draws, pose: Pose, shapes: NDArray[np.int64], fillings: NDArray[np.int64]
 ) -> Array:
     """Return the canvas with one object per scene over it; edges cover pixels by share."""
-    along, across = waves(draws, (3.5, 6.0))
+    along, across = waves(draws, (3.75, 6.25))
     texture = np.where((fillings == 0)[:, None, None], along, along * across)
     middle, half = two_colours(draws)
     outlines = np.stack([outline(pose.u, pose.v) for outline in OUTLINES])
