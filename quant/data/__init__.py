@@ -2,7 +2,6 @@
 """Images and labels from any source, one interface: docs/data.md."""
 
 from quant.data.augment import Augmentation, augment
-from quant.data.digits import NUM_CLASSES
 from quant.data.folder import LazyImages
 from quant.data.load import input_shape, load_split
 from quant.data.samples import (
@@ -17,7 +16,6 @@ from quant.data.samples import (
 __all__ = [
     "INPUT_BITS",
     "INPUT_EXPONENT",
-    "NUM_CLASSES",
     "Augmentation",
     "Images",
     "LazyImages",

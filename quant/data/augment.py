@@ -42,7 +42,7 @@ DIGITS = Augmentation(turn=12, zoom=0.12, shift=0.14)
 PHOTOS = Augmentation(crop=4, flip=True)
 
 
-def augment(x: Tensor, generator: torch.Generator, spec: Augmentation = DIGITS) -> Tensor:
+def augment(x: Tensor, generator: torch.Generator, spec: Augmentation) -> Tensor:
     """Return `x` [n, c, h, w] varied as `spec` says; `generator` lives on the CPU."""
     if spec.turn or spec.zoom or spec.shift:
         x = _move(x, generator, spec)
