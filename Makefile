@@ -28,7 +28,7 @@ help: ## list the verbs
 	@echo "usage: make VERB [CONFIG=digits] [DEVICE=cpu|cuda] [HLS=csim|vitis] [PYTHON=python3]"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
 
-hls: check-hls $(OUT)/csim.json $(OUT)/rtlsim.json $(OUT)/synth.json $(if $(filter vitis,$(HLS)),$(OUT)/vitis.json) ## main job: train, compress, emit HLS C++, make RTL, check bit for bit, synthesise, report
+hls: check-hls $(OUT)/csim.json $(OUT)/rtlsim.json $(OUT)/synth.json $(if $(filter vitis,$(HLS)),$(OUT)/vitis.json) ## main job: train, compress, emit C++ and RTL, check both, synthesise, report
 	@$(PY) -m sim report $(FILES)
 
 sim: $(OUT)/rtlsim.json ## cocotb regression of a build's RTL at its AXI pins (RTL=folder for other RTL)
@@ -39,7 +39,7 @@ bench: ## measure speeds without caches and print all numbers of a build (minute
 report bench: $(TOML) | $(VENV)
 	@$(PY) -m sim $@ $(FILES)
 
-bench-compression: | $(VENV) ## train and compare recipes over 3 seeds (RECIPES=file, ARGS="--only NAMES --seeds 0")
+bench-compression: | $(VENV) ## train recipes with 3 seeds and compare them (RECIPES=file, ARGS=)
 	@$(PY) -m quant.bench --recipes $(RECIPES) --out build/bench $(ARGS)
 
 test: | $(VENV) ## run the tests (ARGS="-m slow" for the long ones)
