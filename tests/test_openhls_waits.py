@@ -16,7 +16,7 @@ from sim.verilator import BuildLock, build_harness, run
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / "build" / ".cache" / "tests"
 HARNESS = ROOT / "sim" / "harness"
-MAIN = tuple(sorted([ROOT / "tests" / "rtl" / "hang.cpp", *HARNESS.glob("*.hpp")]))
+MAIN = tuple(sorted([ROOT / "tests" / "kernels" / "shallow_main.cpp", *HARNESS.glob("*.hpp")]))
 
 
 # --- a design that hangs ----------------------------------------------------------------------

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs the design of tests/kernels/shallow.cpp:
 //
-//   hang COUNT LATENCY
+//   shallow COUNT LATENCY
 //
 // Prints "done CYCLES" and the words of `results`, or after kPatience cycles the lines of
 // waits.hpp.
