@@ -17,17 +17,20 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from openhls import llvm, xls_tool
+from openhls import llvm
 from openhls.channels import MARKERS, Channel, Pointers, Role
 from openhls.frontend import Unit, compile_unit, preprocess
 from openhls.machine import Plan
 from openhls.order import split_answers, stage_orders
 from openhls.translate import Options, Translator
 from openhls.xls_ir import constraint, make_channels, write_xls_ir
-from openhls.xls_tool import MULTIPLIER_PIPELINE, Generated, Pipeline, generate
+from openhls.xls_tool import MULTIPLIER_PIPELINE, Generated, MemoryPorts, Pipeline, generate
 from winnow.artefact import sha256_bytes, sha256_file, write_atomic
 
+HERE = Path(__file__).parent
 CONTROL = "control"
+# Of banks and RAMs, which accept them always.
+REQUESTS = (Role.READ_REQUEST, Role.WRITE_REQUEST, Role.RELEASE)
 logger = logging.getLogger(__name__)
 
 
@@ -116,14 +119,17 @@ class _Job:
     ir: str
     constraints: tuple[str, ...]
     pipeline: Pipeline
+    memory: MemoryPorts
 
     def key(self) -> str:
-        tool = [version("xls-python"), sha256_file(Path(xls_tool.__file__))]
-        parts = [*tool, self.module, self.ir, *self.constraints, repr(self.pipeline)]
+        sources = (HERE / name for name in ("xls_tool.py", "handshake.py"))
+        tool = [version("xls-python"), *map(sha256_file, sources)]
+        setting = [repr(self.pipeline), repr(self.memory)]
+        parts = [*tool, self.module, self.ir, *self.constraints, *setting]
         return sha256_bytes("\0".join(parts).encode())[:24]
 
     def run(self) -> Generated:
-        return generate(self.ir, self.module, self.constraints, self.pipeline)
+        return generate(self.ir, self.module, self.constraints, self.pipeline, self.memory)
 
 
 def _cached(job: _Job, cache: Path | None) -> Generated | None:
@@ -156,7 +162,12 @@ def _job(name: str, plan: Plan, settings: Settings) -> _Job:
         write_xls_ir(module, plan),
         tuple(constraint(order, plan) for order in plan.orders),
         settings.pipeline(name, multiplies),
+        MemoryPorts(_names(plan, REQUESTS), _names(plan, (Role.RESPONSE,))),
     )
+
+
+def _names(plan: Plan, roles: Sequence[Role]) -> tuple[str, ...]:
+    return tuple(x.name for port, x in plan.channels.items() if port.role in roles)
 
 
 def _process(name: str, plan: Plan, translator: Translator, made: Generated) -> Process:

@@ -4,32 +4,55 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import xls
 
 from openhls.errors import HlsError
+from openhls.handshake import free_answers, free_requests
 
 _ASSERTION = re.compile(r"^.*_assert: assert property.*\n|^ *`(ifdef|endif) *ASSERT_ON\n", re.M)
 _REGISTER = re.compile(r"^  reg (?:\[(\d+):0\] )?(\w+);", re.M)
 _PRODUCT = re.compile(r"^  assign (\w+) = [us]mul\w*\(", re.M)
 
 
+# What XLS' sky130 model takes for 1400 ps maps to 4 to 6 levels of 7-series LUTs (measured with
+# Yosys); a loop whose next iteration needs the result of this one may need a longer period.
+TARGET_PS = 1400
+PERIODS = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.4, 8.0)  # of the target, tried in turn
+
+
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """How to schedule: stages, and the delay model that says where to cut.
+    """How to schedule: a clock period in the units of a delay model, or a number of stages.
 
-    No FPGA model comes with XLS. asap7 with four stages puts registers where a DSP block has them
-    (after a memory read: operands, product, sum); sky130 balances other logic. More stages do not
-    help a loop whose next iteration needs the result of this one.
+    With `stages` None, XLS takes as few stages as the period allows, and the shortest of `PERIODS`
+    at which the process does an iteration per cycle. No FPGA model comes with XLS.
     """
 
-    stages: int = 4
+    stages: int | None = None
     delay_model: str = "sky130"
+    clock_ps: int = TARGET_PS
+
+    def tries(self) -> list[dict[str, int]]:
+        """Return the settings of XLS to try in turn."""
+        if self.stages is not None:
+            return [{"pipeline_stages": self.stages}]
+        return [{"clock_period_ps": round(self.clock_ps * factor)} for factor in PERIODS]
 
 
+# asap7 with four stages puts registers where a DSP block has them: after a memory read operands,
+# product, sum.
 MULTIPLIER_PIPELINE = Pipeline(4, "asap7")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPorts:
+    """Ports of banks and RAMs by their XLS names: requests that never wait, and answers."""
+
+    requests: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +66,22 @@ class Generated:
     register_bits: int
 
 
-def generate(ir: str, name: str, constraints: Sequence[str], pipeline: Pipeline) -> Generated:
+def generate(
+    ir: str, name: str, constraints: Sequence[str], pipeline: Pipeline, memory: MemoryPorts
+) -> Generated:
     """Schedule the proc `name` to one tick per cycle; raises HlsError when that is impossible."""
-    try:
-        package = xls.Package.parse_ir(xls.optimize_ir(ir, name))
-        result = package.schedule_and_codegen(
-            with_delay_model=True,
-            delay_model=pipeline.delay_model,
-            pipeline_stages=pipeline.stages,
-            io_constraints=list(constraints),
-            worst_case_throughput=1,
-            generator="pipeline",
-            module_name=name,
-            reset="rst",
-            use_system_verilog=True,
-            flop_inputs=False,
-            flop_outputs=False,  # a flop would part a read request from its response
-            add_invariant_assertions=False,
-            streaming_channel_data_suffix="_data",
-            streaming_channel_valid_suffix="_vld",
-            streaming_channel_ready_suffix="_rdy",
-        )
-    except RuntimeError as error:
-        raise HlsError(_explain(name, pipeline, str(error))) from error
-    verilog = merge_product_registers(_ASSERTION.sub("", result.get_verilog_text()))
+    optimised = xls.optimize_ir(ir, name)
+    verilog, message = None, ""
+    for setting in pipeline.tries():
+        try:
+            verilog = _schedule(optimised, name, constraints, pipeline.delay_model, setting)
+            break
+        except RuntimeError as error:
+            message = str(error)
+    if verilog is None:
+        raise HlsError(_explain(name, pipeline, message))
+    verilog = merge_product_registers(_ASSERTION.sub("", verilog))
+    verilog = free_answers(free_requests(verilog, memory.requests), memory.answers)
     registers = {found: int(high or 0) + 1 for high, found in _REGISTER.findall(verilog)}
     return Generated(
         verilog,
@@ -77,15 +92,44 @@ def generate(ir: str, name: str, constraints: Sequence[str], pipeline: Pipeline)
     )
 
 
+def _schedule(
+    ir: str, name: str, constraints: Sequence[str], delay_model: str, setting: Mapping[str, int]
+) -> str:
+    result = xls.Package.parse_ir(ir).schedule_and_codegen(
+        with_delay_model=True,
+        delay_model=delay_model,
+        io_constraints=list(constraints),
+        worst_case_throughput=1,
+        generator="pipeline",
+        module_name=name,
+        reset="rst",
+        use_system_verilog=True,
+        flop_inputs=False,
+        flop_outputs=False,  # a flop would part a read request from its response
+        add_invariant_assertions=False,
+        streaming_channel_data_suffix="_data",
+        streaming_channel_valid_suffix="_vld",
+        streaming_channel_ready_suffix="_rdy",
+        **setting,
+    )
+    return str(result.get_verilog_text())
+
+
 def _explain(name: str, pipeline: Pipeline, message: str) -> str:
     process = name.removesuffix("_process")
     first = message.split(";")[0].removeprefix("INVALID_ARGUMENT: ")
     hint = re.search(r"Would succeed with: (.*?)(?:;|$)", message)
     return (
-        f"process '{process}' cannot run one iteration per cycle in {pipeline.stages} stages: "
+        f"process '{process}' cannot run one iteration per cycle{_limit(pipeline)}: "
         f"{first}{f' ({hint.group(1)})' if hint else ''}; an iteration needs its own result "
         "too early, or a memory is read and written in an order that no pipeline keeps"
     )
+
+
+def _limit(pipeline: Pipeline) -> str:
+    if pipeline.stages is not None:
+        return f" in {pipeline.stages} stages"
+    return f" within {pipeline.clock_ps * PERIODS[-1]:.0f} ps of {pipeline.delay_model}"
 
 
 def merge_product_registers(verilog: str) -> str:

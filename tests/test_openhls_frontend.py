@@ -163,7 +163,7 @@ def test_slices_of_a_product_share_a_register() -> None:
 PROCESSES = {
     *("read_features", "form_tiles", "transform_input", "read_weights", "unpack_weights"),
     *("sequence", "load_v", "load_w", "multiply_lane", "drain_lane", "transform_output"),
-    *("finish", "store_tiles", "write_features"),
+    *("finish", "write_features"),
 }
 
 
@@ -184,7 +184,7 @@ def test_engine_keeps_its_rate(engine: Compiled) -> None:
     assert {
         name: p.report.interval for name, p in engine.processes.items() if p.report.interval > 1
     } == {}
-    nests = ("multiply_lane", "load_v", "load_w", "drain_lane", "store_tiles")
+    nests = ("multiply_lane", "load_v", "load_w", "drain_lane")
     assert [engine.processes[name].report.ticks for name in nests] == [1] * len(nests)
 
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // A channel that holds DEPTH words, in order.
 //
-// Latency: a word leaves one cycle after it entered (two with BLOCK). One word per cycle.
-// Paths: none from an input to an output, except out_rdy -> in_rdy when DEPTH is 1.
-// Resources: a register when DEPTH is 1; LUT RAM (2/3 LUT per bit up to 32 words, 4/3 up to 64);
-// with BLOCK block RAM, whose output register holds one word more; 10 to 25 LUTs of control.
+// Latency: a word leaves one cycle after it entered (two with BLOCK). One word per cycle; with
+// DEPTH 1 one in two cycles, because a word leaves before the next one enters.
+// Paths: none from an input to an output. in_rdy and, without BLOCK up to 8 words, out_vld are
+// registers.
+// Resources: WIDTH registers when DEPTH is 1; LUT RAM (2/3 LUT per bit up to 32 words, 4/3 up to
+// 64); with BLOCK block RAM, whose output register holds one word more; 3 to 25 LUTs of control.
 module openhls_fifo #(
   parameter int WIDTH = 32,
   parameter int DEPTH = 2,
@@ -27,36 +29,70 @@ module openhls_fifo #(
     logic [WIDTH-1:0] word_q;
     logic             full_q;
 
-    assign in_rdy   = !full_q || out_rdy;
+    assign in_rdy   = !full_q;
     assign out_data = word_q;
     assign out_vld  = full_q;
 
     always_ff @(posedge clk) begin
-      if (in_rdy) word_q <= in_data;
+      if (!full_q) word_q <= in_data;
       if (rst) full_q <= 1'b0;
-      else if (in_rdy) full_q <= in_vld;
+      else full_q <= full_q ? !out_rdy : in_vld;
     end
   end else begin : gen_memory
-    localparam int PtrBits   = $clog2(DEPTH);
-    localparam int CountBits = $clog2(DEPTH + 1);
+    localparam int PtrBits = $clog2(DEPTH);
 
-    logic [PtrBits-1:0]   write_q, read_q;
-    logic [CountBits-1:0] count_q;  // words in the memory
-    logic                 push, pop;
+    logic [PtrBits-1:0] write_q, read_q;
+    logic               full_q, any_q;  // of the memory
+    logic               push, pop;
 
-    assign in_rdy = count_q != CountBits'(DEPTH);
+    assign in_rdy = !full_q;
     assign push   = in_vld && in_rdy;
+
+    // Without a carry chain, which costs a level even for two bits.
+    function automatic logic [PtrBits-1:0] next(input logic [PtrBits-1:0] pointer);
+      logic carry;
+      carry = 1'b1;
+      for (int i = 0; i < PtrBits; i++) begin
+        next[i] = pointer[i] ^ carry;
+        carry   = carry && pointer[i];
+      end
+      if (DEPTH != 2 ** PtrBits && pointer == PtrBits'(DEPTH - 1)) next = '0;
+    endfunction
 
     always_ff @(posedge clk) begin
       if (rst) begin
         write_q <= '0;
         read_q  <= '0;
-        count_q <= '0;
       end else begin
-        if (push) write_q <= write_q == PtrBits'(DEPTH - 1) ? '0 : write_q + 1'b1;
-        if (pop) read_q <= read_q == PtrBits'(DEPTH - 1) ? '0 : read_q + 1'b1;
-        if (push && !pop) count_q <= count_q + 1'b1;
-        if (pop && !push) count_q <= count_q - 1'b1;
+        if (push) write_q <= next(write_q);
+        if (pop) read_q <= next(read_q);
+      end
+    end
+
+    if (DEPTH <= 8) begin : gen_levels
+      logic [DEPTH-1:0] above_q;  // bit i: more than i words
+
+      assign full_q = above_q[DEPTH-1];
+      assign any_q  = above_q[0];
+
+      always_ff @(posedge clk) begin
+        if (rst) above_q <= '0;
+        else if (push != pop) above_q <= push ? {above_q[DEPTH-2:0], 1'b1} : above_q >> 1;
+      end
+    end else begin : gen_count
+      localparam int CountBits = $clog2(DEPTH + 1);
+      logic [CountBits-1:0] count_q;
+
+      assign any_q = count_q != '0;
+
+      always_ff @(posedge clk) begin
+        if (rst) begin
+          count_q <= '0;
+          full_q  <= 1'b0;
+        end else if (push != pop) begin
+          count_q <= count_q + {{(CountBits - 1) {!push}}, 1'b1};  // +1 or -1, one adder
+          full_q  <= push && count_q == CountBits'(DEPTH - 1);
+        end
       end
     end
 
@@ -65,7 +101,7 @@ module openhls_fifo #(
       logic [WIDTH-1:0] out_q;
       logic             out_vld_q;
 
-      assign pop      = count_q != '0 && (!out_vld_q || out_rdy);
+      assign pop      = any_q && (!out_vld_q || out_rdy);
       assign out_data = out_q;
       assign out_vld  = out_vld_q;
 
@@ -81,7 +117,7 @@ module openhls_fifo #(
 
       assign pop      = out_vld && out_rdy;
       assign out_data = words[read_q];
-      assign out_vld  = count_q != '0;
+      assign out_vld  = any_q;
 
       always_ff @(posedge clk) if (push) words[write_q] <= in_data;
     end

@@ -54,7 +54,6 @@ struct FinishConfig {
   ap_uint<1> raw;
   ap_uint<6> shift;
   ap_int<16> low, high;
-  Address num_banks;  // strips x groups of 8 output channels
 };
 
 struct ResultConfig {  // write_features
@@ -156,7 +155,6 @@ inline FinishConfig finish_config(const Layer& layer) {
   c.shift = layer.y_shift;
   c.low = layer.low;
   c.high = layer.high;
-  c.num_banks = layer.num_banks;
   return c;
 }
 

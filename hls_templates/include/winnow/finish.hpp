@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // finish: bias, right shift half to even, clamp (an unsigned bound is the ReLU), 2x2 max pool; one
-// tile of one output channel per cycle. Sends each tile to the store of its channel.
-// store_tiles: fills the output bank of one of the 8 channels of a group, a strip at a time.
+// tile of one output channel per cycle. Fills 8 output banks, one per channel of a group, and hands
+// them over together when all channels of a strip are there.
 #pragma once
 
 #include "winnow/configure.hpp"
@@ -48,61 +48,71 @@ emit:
   return out;
 }
 
+// Where the tiles of a strip go: channel by channel within a tile group, all channels of a block.
+struct TilePlace {
+  TileAddress group;  // first tile of the tile group
+  TileAddress tile;
+
+  void start() {
+#pragma HLS inline
+    group = 0;
+    tile = 0;
+  }
+  void advance(bool last_tile, bool last_channel, bool ends_block) {
+#pragma HLS inline
+    TileAddress next = TileAddress(tile + 1);
+    if (last_tile && last_channel) group = ends_block ? TileAddress(0) : next;
+    tile = last_tile ? group : next;
+  }
+};
+
 inline void finish(Stream<FinishConfig>& config, Stream<Biases>& biases, Stream<AccTile>& tiles,
-                   Stream<TileToken> (&channels)[kSubRow]) {
+                   Bank<TileBlock> (&banks)[kSubRow]) {
   const FinishConfig c = config.read();
-  const ap_uint<4> tiles_per_channel = c.pointwise != 0 ? kPt * kLinearTiles : kPt;
+  const ap_uint<5> final_tile = c.pointwise != 0 ? kPt * kLinearTiles - 1 : kPt - 1;
   Biases bias;
   bool starts_block = true;
-  ap_uint<4> block = 0;    // of the group of 8 channels
-  ap_uint<4> channel = 0;  // of the block
-  ap_uint<4> tile = 0;     // of the channel
-  Address banks_left = c.num_banks;
+  ap_uint<4> channel = 0;  // of the group of 8
+  ap_uint<4> first = 0;    // channel of the block
+  ap_uint<5> tile = 0;     // of the channel
+  TilePlace place;
+  place.start();
   bool ends_layer;
-each_tile:
+each_group:
   do {
-#pragma HLS pipeline II = 1
-    if (starts_block) bias = biases.read();
-    AccTile in = tiles.read();
-    ends_layer = in.ends_layer != 0;
-    bool last_tile = tile + 1 == tiles_per_channel;
-    bool last_channel = channel == kPo - 1;
-    bool ends_bank = in.last_group != 0 && last_tile;
-    bool ends_block = ends_bank && last_channel;
-    bool ends_group = ends_block && block == kBlocksPerGroup - 1;
-    TileToken token;
-    token.ends_bank = ends_bank;
-    token.ends_layer = ends_bank && banks_left == 1;
-    token.tile = finish_tile(in, Select<kPo, ap_int<32>>::of(bias.value, unsigned(channel)), c);
-  each_channel:
-    for (int k = 0; k < kSubRow; k++) {
-#pragma HLS unroll
-      if (block == k / kPo && channel == k % kPo) {
-        channels[k].write(token);
-      }
-    }
-    if (ends_block) block = ends_group ? ap_uint<4>(0) : ap_uint<4>(block + 1);
-    if (ends_group) banks_left--;
-    tile = last_tile ? ap_uint<4>(0) : ap_uint<4>(tile + 1);
-    if (last_tile) channel = last_channel ? ap_uint<4>(0) : ap_uint<4>(channel + 1);
-    starts_block = ends_block;
-  } while (!ends_layer);
-}
-
-inline void store_tiles(Stream<TileToken>& tiles, Bank<TileBlock>& bank) {
-  TileToken token;
-each_bank:
-  do {
-    WriteLock<TileBlock> block(bank);
-    TileAddress address = 0;
+    WriteLock<TileBlock> b0(banks[0]), b1(banks[1]), b2(banks[2]), b3(banks[3]);
+    WriteLock<TileBlock> b4(banks[4]), b5(banks[5]), b6(banks[6]), b7(banks[7]);
+    bool ends_group;
   each_tile:
     do {
 #pragma HLS pipeline II = 1
-      token = tiles.read();
-      block[address] = token.tile;
-      address++;
-    } while (token.ends_bank == 0);
-  } while (token.ends_layer == 0);
+      if (starts_block) bias = biases.read();
+      AccTile in = tiles.read();
+      ends_layer = in.ends_layer != 0;
+      bool last_tile = tile == final_tile;
+      bool last_channel = (channel & (kPo - 1)) == kPo - 1;
+      bool ends_block = in.last_group != 0 && last_tile && last_channel;
+      ends_group = ends_block && channel == kSubRow - 1;
+      ap_int<32> channel_bias = Select<kPo, ap_int<32>>::of(bias.value, unsigned(channel));
+      ByteTile done = finish_tile(in, channel_bias, c);
+      if (channel == 0) b0[place.tile] = done;
+      if (channel == 1) b1[place.tile] = done;
+      if (channel == 2) b2[place.tile] = done;
+      if (channel == 3) b3[place.tile] = done;
+      if (channel == 4) b4[place.tile] = done;
+      if (channel == 5) b5[place.tile] = done;
+      if (channel == 6) b6[place.tile] = done;
+      if (channel == 7) b7[place.tile] = done;
+      place.advance(last_tile, last_channel, ends_block);
+      tile = last_tile ? ap_uint<5>(0) : ap_uint<5>(tile + 1);
+      if (last_tile) {
+        ap_uint<4> next = ends_group ? ap_uint<4>(0) : ap_uint<4>(channel + 1);
+        channel = last_channel && !ends_block ? first : next;
+        if (ends_block) first = next;
+      }
+      starts_block = ends_block;
+    } while (!ends_group);
+  } while (!ends_layer);
 }
 
 }  // namespace winnow

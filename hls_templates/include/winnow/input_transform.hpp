@@ -23,12 +23,14 @@ bytes:
     ap_int<8> as_signed = ap_int<8>(byte);
     d[t] = c.in_signed != 0 ? ap_int<9>(as_signed) : ap_int<9>(byte);
   }
-  ap_int<kVRawBits> transformed[kLanes];
-  transform_tile<kAlpha, kAlpha>(d, transformed, InputTransform<kM>());
-choose:
-  for (int t = 0; t < kLanes; t++) {
+  const InputTransform<kM> transform = {c.linear != 0};
+  transform_tile<kAlpha, kAlpha>(d, v, transform);
+  if (!InputTransform<kM>::kPassesLinear) {
+  choose:
+    for (int t = 0; t < kLanes; t++) {
 #pragma HLS unroll
-    v[t] = c.linear != 0 ? ap_int<kVRawBits>(d[t]) : transformed[t];
+      v[t] = c.linear != 0 ? ap_int<kVRawBits>(d[t]) : v[t];
+    }
   }
 }
 
@@ -80,8 +82,10 @@ inline ap_uint<8 * kPt> pack_operand(const ap_int<8> (&v)[kPt]) {
 }
 
 inline void load_v(Stream<VSlice>& slices, Bank<VBlock>& bank) {
-  ap_int<8> gathered[kPt][kSubRow];
-#pragma HLS array_partition variable = gathered type = complete dim = 0
+  ap_int<8> first_tile[kSubRow];       // of the pair, oldest channel first
+  ap_uint<8 * kPt> operands[kSubRow];  // the same of what is packed
+#pragma HLS array_partition variable = first_tile type = complete
+#pragma HLS array_partition variable = operands type = complete
   VSlice slice;
 each_strip:
   do {
@@ -92,34 +96,35 @@ each_strip:
     do {
 #pragma HLS pipeline II = 1
       slice = slices.read();
-    shift_tiles:
-      for (int q = 0; q < kPt; q++) {
+      // A borrow needs the first tile's value, which came kTransformSteps slices ago.
+      ap_uint<8 * kPt> packed[kTransformChannels];
+    pack_channels:
+      for (int k = 0; k < kTransformChannels; k++) {
 #pragma HLS unroll
-      shift_channels:
-        for (int k = 0; k < kSubRow; k++) {
+        ap_int<8> pair[kPt];
+        pair[0] = first_tile[k];
+        pair[kPt - 1] = slice.v[k];
+        packed[k] = pack_operand(pair);
+      }
+    shift_channels:
+      for (int k = 0; k < kSubRow - kTransformChannels; k++) {
 #pragma HLS unroll
-          bool from_slice = q == kPt - 1 && k >= kSubRow - kTransformChannels;
-          if (!from_slice) {
-            int next = k + kTransformChannels;
-            gathered[q][k] = next < kSubRow ? gathered[q][next % kSubRow]
-                                            : gathered[(q + 1) % kPt][next % kSubRow];
-          }
-        }
+        first_tile[k] = first_tile[k + kTransformChannels];
+        operands[k] = operands[k + kTransformChannels];
       }
     take_slice:
       for (int k = 0; k < kTransformChannels; k++) {
 #pragma HLS unroll
-        gathered[kPt - 1][kSubRow - kTransformChannels + k] = slice.v[k];
+        first_tile[kSubRow - kTransformChannels + k] = slice.v[k];
+        operands[kSubRow - kTransformChannels + k] = packed[k];
       }
       bool complete = step == kPt * kTransformSteps - 1;
       if (complete) {
         VWord word;
-      pack_channels:
+      each_channel:
         for (int k = 0; k < kSubRow; k++) {
 #pragma HLS unroll
-          ap_int<8> operand[kPt];
-          for (int q = 0; q < kPt; q++) operand[q] = gathered[q][k];
-          word.channel[k] = pack_operand(operand);
+          word.channel[k] = operands[k];
         }
         block[address] = word;
         address++;

@@ -35,6 +35,10 @@ each_block:
 
 constexpr int kProductSpacing = 17;
 
+// Where sums begin: the low field counts from 2^(kAccBits - 1), so that it never becomes negative
+// and takes no borrow from the upper one. drain_lane flips that bit back.
+constexpr unsigned long long kSumStart = kPt == 1 ? 0 : 1ull << (kAccBits - 1);
+
 // One multiplication: kPt products in fields of kAccBits, the upper one short of its borrow.
 inline ap_uint<kSumBits> multiply(ap_uint<8 * kPt> v, ap_int<8> w) {
 #pragma HLS inline
@@ -77,7 +81,7 @@ each_strip:
           ap_uint<8 * kPt> operand =
               Select<kSubRow, ap_uint<8 * kPt>>::of(v.channel, unsigned(w.entry[p].index));
           ap_uint<kSumBits> product = multiply(operand, w.entry[p].value);
-          ap_uint<kSumBits> before = step.first != 0 ? ap_uint<kSumBits>(0) : acc[p];
+          ap_uint<kSumBits> before = step.first != 0 ? ap_uint<kSumBits>(kSumStart) : acc[p];
           acc[p] = before + product;
           result.sum[p] = acc[p];
         }
@@ -89,43 +93,43 @@ each_strip:
   } while (step.ends_layer == 0);
 }
 
-// The sum of tile `tile` out of a packed pair.
-inline ap_int<kAccBits> unpack_sum(ap_uint<kSumBits> sum, ap_uint<1> tile) {
+// The sum of one output channel and tile out of a packed one.
+inline ap_int<kAccBits> unpack_sum(ap_uint<kSumBits> sum, int tile) {
 #pragma HLS inline
-  ap_int<kAccBits> low = ap_int<kAccBits>(sum);
-  if (kPt == 1) return low;
-  ap_int<kAccBits> high = ap_int<kAccBits>(sum >> (kAccBits * (kPt - 1)));
-  return tile == 0 ? low : ap_int<kAccBits>(high + (low < 0 ? 1 : 0));
+  ap_uint<kSumBits> started = tile == 0 ? ap_uint<kSumBits>(sum ^ kSumStart) : sum;
+  return ap_int<kAccBits>(started >> (kAccBits * tile));
 }
 
-// Order of the sums: for output channel: for tile.
+// Order of the sums: for output channel: for tile. The first leaves as its token arrives, the
+// others out of `held`: there is no multiplexer in front of `held`.
 inline void drain_lane(Stream<Sums>& sums, Stream<LaneSum>& lane_sums) {
-  Sums token;
-  ap_uint<4> channel = 0;
-  ap_uint<1> tile = 0;
-  bool ends_layer;
+  constexpr int kSums = kPo * kPt;
+  using Position = ap_uint<kSums == 1 ? 1 : ceil_log2(kSums)>;
+  Sums held;
+  Position position = 0;
+  bool done;
 each_sum:
   do {
 #pragma HLS pipeline II = 1
-    if (channel == 0 && tile == 0) token = sums.read();
-    bool last_tile = tile == kPt - 1;
-    bool last = last_tile && channel == kPo - 1;
     LaneSum out;
-    out.m = unpack_sum(token.sum[0], tile);
-    out.last_group = token.last_group;
-    out.ends_layer = last && token.ends_layer != 0;
-    lane_sums.write(out);
-    ends_layer = last && token.ends_layer != 0;
-    if (last_tile) {
-    next_channel:
-      for (int p = 0; p < kPo - 1; p++) {
-#pragma HLS unroll
-        token.sum[p] = token.sum[p + 1];
-      }
-      channel = last ? ap_uint<4>(0) : ap_uint<4>(channel + 1);
+    if (position == 0) {
+      const Sums token = sums.read();
+      out.m = unpack_sum(token.sum[0], 0);
+      out.last_group = token.last_group;
+      done = kSums == 1 && token.ends_layer != 0;
+      held = token;
+    } else {
+      ap_int<kAccBits> m[kSums];
+      for (int i = 0; i < kSums; i++) m[i] = unpack_sum(held.sum[i / kPt], i % kPt);
+      m[0] = m[kSums - 1];  // never selected
+      out.m = Select<kSums, ap_int<kAccBits>>::of(m, unsigned(position));
+      out.last_group = held.last_group;
+      done = position == kSums - 1 && held.ends_layer != 0;
     }
-    tile = last_tile ? ap_uint<1>(0) : ap_uint<1>(1);
-  } while (!ends_layer);
+    out.ends_layer = done;
+    lane_sums.write(out);
+    position = kSums == 1 ? Position(0) : Position(position + 1);  // wraps: kSums is a power of two
+  } while (!done);
 }
 
 }  // namespace winnow

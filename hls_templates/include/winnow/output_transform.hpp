@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // transform_output: Y = A^T (M << sum_shift) A for one output channel and tile per cycle.
-// Pointwise layers hand the lanes' sums on as pixels, kTilePixels per cycle; dense layers add all
-// lanes. The shifts put all taps on the accumulator's grid; arithmetic is modulo 2^kYBits, which is
-// exact because the scheduler has bounded the result.
+// Pointwise layers hand the lanes' sums on as pixels, kTilePixels per cycle; a dense layer has one
+// output per channel, y[0], the sum of all lanes. The shifts put all taps on the accumulator's
+// grid; arithmetic is modulo 2^kYBits, which is exact because the scheduler has bounded the result.
 #pragma once
 
 #include "winnow/configure.hpp"
@@ -10,22 +10,6 @@
 #include "winnow/transform.hpp"
 
 namespace winnow {
-
-// Sum of N values by a balanced tree.
-template <int N>
-struct AddTree {
-  static Accumulator of(const Accumulator* values) {
-#pragma HLS inline
-    return Accumulator(AddTree<N / 2>::of(values) + AddTree<N - N / 2>::of(values + N / 2));
-  }
-};
-template <>
-struct AddTree<1> {
-  static Accumulator of(const Accumulator* values) {
-#pragma HLS inline
-    return values[0];
-  }
-};
 
 // The lane that holds pixel i of a pointwise patch; form_tiles fills patches column by column.
 constexpr int linear_lane(int i) {
@@ -52,8 +36,8 @@ each_tile:
       }
     }
     Accumulator y[kTilePixels];
-    transform_tile<kAlpha, kM>(m, y, OutputTransform<kM>());
-    Accumulator sum = AddTree<kLanes>::of(m);
+    const OutputTransform<kM> transform = {c.op == kOpDense};
+    transform_tile<kAlpha, kM>(m, y, transform);
     AccTile tile;
   each_pixel:
     for (int i = 0; i < kTilePixels; i++) {
@@ -61,8 +45,7 @@ each_tile:
       Accumulator linear[kLinearTiles];
       for (int u = 0; u < kLinearTiles; u++) linear[u] = m[linear_lane(u * kTilePixels + i)];
       Accumulator pixel = Select<kLinearTiles, Accumulator>::of(linear, unsigned(part));
-      Accumulator untransformed = choose<Accumulator>(c.op == kOpPointwise, pixel, sum);
-      tile.y[i] = choose<Accumulator>(c.op == kOpWinograd, y[i], untransformed);
+      tile.y[i] = choose<Accumulator>(c.op == kOpPointwise, pixel, y[i]);
     }
     bool last_part = c.op != kOpPointwise || part == kLinearTiles - 1;
     tile.last_group = token.last_group;

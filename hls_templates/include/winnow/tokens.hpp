@@ -3,7 +3,6 @@
 // the middle of the engine need no configuration and no counters of their own:
 //   ends_strip / ends_block   last token of a V bank half / of a block of po output channels
 //   last_group                the last tile group of a block, for all its channels and tiles
-//   ends_bank                 last tile of a channel in a strip
 //   ends_layer                last token of all; the process returns after it
 #pragma once
 
@@ -64,8 +63,8 @@ struct Step {
   ap_uint<1> ends_layer;
 };
 
-// The finished sums of a lane for one tile group: kPt fields of kAccBits, the upper one still short
-// of its borrow.
+// The finished sums of a lane for one tile group: kPt fields of kAccBits, the lowest one counting
+// from kSumStart.
 struct Sums {
   ap_uint<kSumBits> sum[kPo];
   ap_uint<1> last_group;
@@ -91,11 +90,5 @@ struct ByteTile {
   ap_uint<8> pixel[kTilePixels];
 };
 typedef ByteTile TileBlock[kOutTiles];
-
-struct TileToken {
-  ByteTile tile;
-  ap_uint<1> ends_bank;
-  ap_uint<1> ends_layer;
-};
 
 }  // namespace winnow

@@ -13,24 +13,33 @@ struct InputTransform;
 template <int M>
 struct OutputTransform;
 
-// B^T d for F(2,3).
+// B^T d for F(2,3), or d where `linear`. The second operands vanish then, which costs no logic: a
+// bit of an adder takes both operands and the condition.
 template <>
 struct InputTransform<2> {
+  static constexpr bool kPassesLinear = true;
+  bool linear;
+
   template <class In, class Out>
-  static void apply(const In (&d)[4], Out (&v)[4]) {
+  void apply(const In (&d)[4], Out (&v)[4]) const {
 #pragma HLS inline
-    v[0] = Out(d[0] - d[2]);
-    v[1] = Out(d[1] + d[2]);
-    v[2] = Out(d[2] - d[1]);
-    v[3] = Out(d[1] - d[3]);
+    In upper = linear ? In(0) : d[1], lower = linear ? In(0) : d[2];
+    Out difference = Out(d[1] - d[3]);
+    v[0] = Out(d[0] - lower);
+    v[1] = Out(d[1] + lower);
+    v[2] = Out(d[2] - upper);
+    v[3] = linear ? Out(d[3]) : difference;
   }
 };
 
 // B^T d for F(4,3).
 template <>
 struct InputTransform<4> {
+  static constexpr bool kPassesLinear = false;
+  bool linear;
+
   template <class In, class Out>
-  static void apply(const In (&d)[6], Out (&v)[6]) {
+  void apply(const In (&d)[6], Out (&v)[6]) const {
 #pragma HLS inline
     Out x[6];
     for (int i = 0; i < 6; i++) x[i] = Out(d[i]);
@@ -46,26 +55,32 @@ struct InputTransform<4> {
   }
 };
 
-// A^T m for F(2,3).
+// A^T m for F(2,3). With `total`, y[0] is the sum of all m: twice, it adds all lanes.
 template <>
 struct OutputTransform<2> {
+  bool total;
+
   template <class In, class Out>
-  static void apply(const In (&m)[4], Out (&y)[2]) {
+  void apply(const In (&m)[4], Out (&y)[2]) const {
 #pragma HLS inline
-    y[0] = Out(m[0] + m[1] + m[2]);
-    y[1] = Out(m[1] - m[2] - m[3]);
+    Out rest = total ? Out(m[3]) : Out(0);
+    y[0] = Out((m[0] + m[1]) + (m[2] + rest));
+    y[1] = Out(m[1] - (m[2] + m[3]));
   }
 };
 
-// A^T m for F(4,3).
+// A^T m for F(4,3), with the same `total`.
 template <>
 struct OutputTransform<4> {
+  bool total;
+
   template <class In, class Out>
-  static void apply(const In (&m)[6], Out (&y)[4]) {
+  void apply(const In (&m)[6], Out (&y)[4]) const {
 #pragma HLS inline
+    Out rest = total ? Out(m[5]) : Out(0);
     Out sum_12 = Out(m[1] + m[2]), difference_12 = Out(m[1] - m[2]);
     Out sum_34 = Out(m[3] + m[4]), difference_34 = Out(m[3] - m[4]);
-    y[0] = Out(m[0] + sum_12 + sum_34);
+    y[0] = Out((m[0] + rest) + (sum_12 + sum_34));
     y[1] = Out(difference_12 + (difference_34 << 1));
     y[2] = Out(sum_12 + (sum_34 << 2));
     y[3] = Out(difference_12 + (difference_34 << 3) + m[5]);
@@ -75,7 +90,8 @@ struct OutputTransform<4> {
 // out = T in T^T for an N_IN x N_IN tile and a 1-D transform T of N_IN inputs and N_OUT outputs;
 // tiles are row-major. Columns first, then rows.
 template <int N_IN, int N_OUT, class In, class Out, class Transform>
-void transform_tile(const In (&in)[N_IN * N_IN], Out (&out)[N_OUT * N_OUT], Transform) {
+void transform_tile(const In (&in)[N_IN * N_IN], Out (&out)[N_OUT * N_OUT],
+                    const Transform& transform) {
 #pragma HLS inline
   Out half[N_OUT][N_IN];
 each_column:
@@ -84,14 +100,14 @@ each_column:
     In column[N_IN];
     Out transformed[N_OUT];
     for (int i = 0; i < N_IN; i++) column[i] = in[i * N_IN + j];
-    Transform::apply(column, transformed);
+    transform.apply(column, transformed);
     for (int i = 0; i < N_OUT; i++) half[i][j] = transformed[i];
   }
 each_row:
   for (int i = 0; i < N_OUT; i++) {
 #pragma HLS unroll
     Out transformed[N_OUT];
-    Transform::apply(half[i], transformed);
+    transform.apply(half[i], transformed);
     for (int j = 0; j < N_OUT; j++) out[i * N_OUT + j] = transformed[j];
   }
 }

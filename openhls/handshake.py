@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Handshakes of memory ports that never wait, taken out of the SystemVerilog of XLS.
+
+XLS treats every port alike: it raises `vld` before its stage can move, waits for `rdy`, and keeps
+in a register that a token has left already. Banks and RAMs accept every request, and answer a read
+in the next cycle, which is the next stage (`openhls/order.py`). So a request leaves exactly when
+its stage moves, and an answer is there when the stage behind it is occupied.
+
+    assign x_rd_req_vld = active & ~__x_rd_req_already_done_reg;  moves = ... & (x_rd_req_rdy | ...)
+ -> assign x_rd_req_vld = moves;                                  moves = ...
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+
+def free_requests(verilog: str, ports: Sequence[str]) -> str:
+    """Let requests on `ports` leave as their stage moves, without waiting."""
+    for port in ports:
+        verilog = _free_request(verilog, port)
+    return verilog
+
+
+def _free_request(verilog: str, port: str) -> str:
+    done = f"__{port}_already_done_reg"
+    update = re.search(rf"^ *{done} <= (\w+) \? \w+ : {done};\n", verilog, re.M)
+    if update is not None:
+        # set when the token leaves early, cleared when the stage moves: `early | moves`
+        enable = re.search(rf"^  assign {update.group(1)} = \w+ \| (\w+);\n", verilog, re.M)
+        if enable is None:
+            raise AssertionError(f"port {port}: no condition under which its stage moves")
+        verilog = re.sub(rf"^ *{done} <= .*\n", "", verilog, flags=re.M)
+        verilog = verilog.replace(f"  reg {done};\n", f"  wire {done} = 1'h0;\n")
+        verilog, count = re.subn(
+            rf"^  assign {port}_vld = \w+;\n",
+            f"  assign {port}_vld = {enable.group(1)};\n",
+            verilog,
+            flags=re.M,
+        )
+        if count != 1:
+            raise AssertionError(f"port {port}: {count} assignments of its valid signal")
+    return _set(verilog, f"{port}_rdy")
+
+
+def free_answers(verilog: str, ports: Sequence[str]) -> str:
+    """Take answers on `ports` as there when they are due."""
+    for port in ports:
+        verilog = _set(verilog, f"{port}_vld")
+    return verilog
+
+
+def _set(verilog: str, pin: str) -> str:
+    """Let the module read an input pin as 1."""
+    head, end, body = verilog.partition("\n);\n")
+    return head + end + re.sub(rf"\b{pin}\b", "1'h1", body)

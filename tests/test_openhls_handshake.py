@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory ports wait for nothing: what is taken out of the SystemVerilog of XLS."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from openhls.channels import Role
+from openhls.compile import REQUESTS, Process, compile_processes
+from openhls.handshake import free_answers, free_requests
+
+REPLAY = """#include <ap_int.h>
+#include <hls_stream.h>
+#include <hls_streamofblocks.h>
+typedef ap_uint<8> Block[16];
+void replay(hls::stream<ap_uint<5> >& steps, hls::stream_of_blocks<Block>& bank,
+            hls::stream<ap_uint<8> >& out) {
+  hls::read_lock<Block> block(bank);
+  ap_uint<5> step;
+  do {
+#pragma HLS pipeline II = 1
+    step = steps.read();
+    out.write(block[step & 15]);
+  } while (step < 16);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def replay(tmp_path_factory: pytest.TempPathFactory) -> Process:
+    source = tmp_path_factory.mktemp("replay") / "kernel.cpp"
+    source.write_text(REPLAY)
+    return compile_processes(source, [], ["replay"])["replay"]
+
+
+def body(process: Process) -> str:
+    return process.verilog.split("\n);\n", 1)[1]
+
+
+def test_no_stage_waits_for_a_memory(replay: Process) -> None:
+    requests = [c.name for c in replay.channels if c.role in REQUESTS]
+    assert sorted(requests) == ["bank_rd_req", "bank_release"]
+    for name in requests:
+        assert not re.search(rf"\b{name}_rdy\b", body(replay))
+    assert not re.search(r"\bbank_rd_resp_vld\b", body(replay))
+    assert re.search(r"\bsteps_vld\b", body(replay))
+    assert re.search(r"\bout_rdy\b", body(replay))
+
+
+def test_a_request_leaves_as_its_stage_moves(replay: Process) -> None:
+    assert [c.name for c in replay.channels if c.role is Role.RESPONSE] == ["bank_rd_resp"]
+    valid = re.search(r"assign bank_rd_req_vld = (\w+);", replay.verilog)
+    taken = re.search(r"assign steps_rdy = (\w+);", replay.verilog)
+    assert valid is not None
+    assert taken is not None
+    assert valid.group(1) == taken.group(1)
+
+
+EARLY = """module m(
+  input wire x_rd_req_rdy,
+  output wire x_rd_req_vld
+);
+  reg __x_rd_req_already_done_reg;
+  assign or_1 = x_rd_req_rdy | __x_rd_req_already_done_reg;
+  assign and_2 = active & not_done;
+  assign or_4 = and_3 | moves;
+  always_ff @ (posedge clk) begin
+    if (rst) begin
+      __x_rd_req_already_done_reg <= 1'h0;
+    end else begin
+      __x_rd_req_already_done_reg <= or_4 ? and_5 : __x_rd_req_already_done_reg;
+    end
+  end
+  assign x_rd_req_vld = and_2;
+endmodule
+"""
+
+
+def test_early_request_waits_for_its_stage() -> None:
+    freed = free_requests(EARLY, ["x_rd_req"])
+    assert "  assign x_rd_req_vld = moves;\n" in freed
+    assert "  assign or_1 = 1'h1 | __x_rd_req_already_done_reg;\n" in freed
+    assert "  wire __x_rd_req_already_done_reg = 1'h0;\n" in freed
+    assert "already_done_reg <=" not in freed
+    assert "  input wire x_rd_req_rdy,\n" in freed
+
+
+def test_answers_are_there_and_their_ports_stay() -> None:
+    text = (
+        "module m(\n  input wire y_vld,\n  output wire z\n);\n  assign z = p & y_vld;\nendmodule\n"
+    )
+    freed = free_answers(text, ["y"])
+    assert "  input wire y_vld,\n" in freed
+    assert "  assign z = p & 1'h1;\n" in freed
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (("or_4 = and_3 | moves", "or_4 = and_3 & moves"), "no condition under which"),
+        (("assign x_rd_req_vld = and_2", "assign x_rd_req_vld = a & b"), "0 assignments of its"),
+    ],
+)
+def test_text_of_another_xls_is_noticed(damage: tuple[str, str], message: str) -> None:
+    assert damage[0] in EARLY
+    with pytest.raises(AssertionError, match=message):
+        free_requests(EARLY.replace(*damage), ["x_rd_req"])
