@@ -22,6 +22,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="rewrite tests/golden/ from the present output; runs only the tests that use it",
     )
+    fuzz = parser.getgroup("fuzz", "random designs for openhls (make fuzz)")
+    fuzz.addoption("--fuzz-count", type=int, default=300, help="designs")
+    fuzz.addoption("--fuzz-seed", type=int, default=1, help="seed of the designs")
+    fuzz.addoption("--fuzz-layers", type=int, default=64, help="random layers on each engine's RTL")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
