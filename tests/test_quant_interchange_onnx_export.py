@@ -106,6 +106,18 @@ def test_winograd_layers_are_exported_as_their_computation(
     np.testing.assert_allclose(actual, direct.detach().numpy(), rtol=0, atol=1e-4)
 
 
+def test_batch_norm_behind_a_winograd_layer_is_exported(tmp_path: Path) -> None:
+    """No convolution it could be folded into; in operator sets below 14 it is read as training."""
+    norm = nn.BatchNorm2d(5)
+    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        nn.init.uniform_(tensor, 0.5, 1.5)
+    layer = WinogradConv2d(3, 5, 2)
+    layer.load_spatial(torch.randn(5, 3, 3, 3))
+    net = nn.Sequential(layer, norm, nn.ReLU(inplace=True)).eval()
+    export_onnx(net, torch.randn(2, 3, 8, 8), tmp_path / "net.onnx")
+    assert_runs_alike(tmp_path / "net.onnx", net, torch.randn(2, 3, 8, 8))
+
+
 @pytest.mark.parametrize("window", [STRIDED, POINTWISE])
 def test_direct_convolution_is_exported(window: Window, tmp_path: Path) -> None:
     net, kernel = DirectConv2d(3, 5, window), torch.randn(5, 3, *window.kernel)
