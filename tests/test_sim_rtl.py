@@ -8,6 +8,7 @@ build/.cache/tests.
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 import tempfile
@@ -217,6 +218,16 @@ def test_large_layer_runs_as_modelled(keep: int) -> None:
 def test_rtl_is_lint_clean(name: str, tmp_path: Path) -> None:
     folder = rtl_folder(name)
     verilator.lint(rtl.rtl_sources(folder), rtl.TOP, folder / WAIVERS, tmp_path / "lint.log")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_loop_of_the_engine_starts_an_iteration_per_cycle(name: str) -> None:
+    """Only `control`, which runs once per layer, may take longer."""
+    report = json.loads((rtl_folder(name) / "report.json").read_text())
+    slow = {process: row["interval"] for process, row in report.items() if row["interval"] != 1}
+    slow.pop("control", None)
+    assert slow == {}
+    assert len(report) >= 15
 
 
 def test_rtl_is_the_same_every_time(tmp_path: Path) -> None:
@@ -461,7 +472,8 @@ def test_hang_is_repeated_in_a_harness_that_explains_it(
 
 
 def test_folder_without_rtl_names_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ToolError, match=rf"^'{tmp_path}' holds no RTL; make it with: make hls$"):
+    message = rf"^'{tmp_path}' holds no RTL \(\.sv or \.v files\); make it with: make hls$"
+    with pytest.raises(ToolError, match=message):
         rtl.rtl_sources(tmp_path)
 
 
