@@ -45,6 +45,15 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.OK
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the seed of the random designs, if they ran."""
+    config = terminalreporter.config
+    reports = [x for found in terminalreporter.stats.values() for x in found]
+    if any("test_random_designs" in getattr(report, "nodeid", "") for report in reports):
+        count, seed = config.getoption("--fuzz-count"), config.getoption("--fuzz-seed")
+        terminalreporter.write_line(f"fuzz: {count} designs of seed {seed}")
+
+
 @pytest.fixture
 def root() -> Path:
     """The repository's root folder."""

@@ -89,10 +89,10 @@ class Climb:
 
 
 @cache
-def climb_layers(name: str, stall: int) -> tuple[Climb, ...]:
+def climb_layers(name: str, stall: int, seeds: range = range(SEEDS)) -> tuple[Climb, ...]:
     """Run the random layers that fit a variant; each must equal the interpreter."""
     climbed = []
-    for seed in range(SEEDS):
+    for seed in seeds:
         graph = random_layer_graph(seed, ENGINES[name].m)
         plan = fitting(graph, ENGINES[name])
         if plan is None:
@@ -110,8 +110,11 @@ def climb_layers(name: str, stall: int) -> tuple[Climb, ...]:
 
 @pytest.mark.parametrize("stall", STALLS)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_random_layers_equal_the_interpreter(name: str, stall: int) -> None:
+def test_random_layers_equal_the_interpreter(
+    name: str, stall: int, request: pytest.FixtureRequest
+) -> None:
     climbed = climb_layers(name, stall)
+    climb_layers(name, stall, range(SEEDS, request.config.getoption("--fuzz-layers")))
     assert len(climbed) >= LEAST_LAYERS
     assert {climb.plan.shape.op for climb in climbed} == {"winograd", "pointwise", "dense"}
 
