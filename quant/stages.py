@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages of `python -m quant`: each reads files of a build, writes its own and a record.
 
-    train -> train.npz   prune -> prune.npz   bits -> bits.json   qat -> qat.npz
-    golden -> golden.npz
+    train -> train.npz   shrink -> shrink.npz   prune -> prune.npz   bits -> bits.json
+    qat -> qat.npz       golden -> golden.npz
 
 A stage whose inputs have not changed is skipped; an interrupted one continues after its last
 whole epoch. Records hold accuracies in percent and seconds.
@@ -11,7 +11,7 @@ whole epoch. Records hold accuracies in percent and seconds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,13 @@ from quant.build import (
     Build,
     compressed_network,
     load_bits,
+    load_compact,
     load_pruned,
     load_quantized,
     load_teacher,
+    load_trained,
     new_network,
+    other_teacher,
     quantized_network,
     winograd_network,
 )
@@ -34,10 +37,16 @@ from quant.checkpoint import save_model
 from quant.convert import fold_norms, tap_layers
 from quant.data import to_input
 from quant.distill import distillation, self_distillation
+from quant.distill.blockwise import train_blocks
+from quant.distill.teacher import check_blocks, described
 from quant.golden import golden_arrays
 from quant.history import History
+from quant.layer_cost import cost_parts, total
+from quant.models.channels import CompressibleNet, channel_counts
 from quant.prune.srbs import keep_schedule, pruning_steps, step_at
 from quant.resume import Resume
+from quant.shrink.methods import METHODS
+from quant.shrink.task import Task, check_budget
 from quant.sizes import layer_keeps, layer_shapes, measured_keeps, sparse_layers
 from quant.training import fit
 from winnow import stage as winnow_stage
@@ -57,12 +66,12 @@ class Stage:
     """A stage: the configuration and files it depends on, and the function that does it.
 
     `keys` are sections of the configuration ("prune") or single keys ("engine.m"), so that a
-    change of the engine's size trains nothing again. `modules` are the files of winnow/ whose code
-    decides the result.
+    change of the engine's size trains nothing again; a function where they depend on the method.
+    `modules` are the files of winnow/ whose code decides the result.
     """
 
     name: str
-    keys: tuple[str, ...]
+    keys: tuple[str, ...] | Callable[[Config], tuple[str, ...]]
     files: tuple[str, ...]
     work: Callable[[Build, Resume], Result]
     modules: tuple[str, ...] = NUMERICS
@@ -74,7 +83,8 @@ class Stage:
 
     def inputs(self, build: Build) -> dict[str, str]:
         """Return the hashes that make the stage's result; ArtefactError if a file is missing."""
-        keys = ("seed", "data", "model", *self.keys)
+        own = self.keys(build.config) if callable(self.keys) else self.keys
+        keys = ("seed", "data", "model", *own)
         hashes = {
             "config": sha256_value({key: _setting(build.config, key) for key in keys}),
             "code": sources_hash(HERE)
@@ -88,6 +98,9 @@ class Stage:
             # Of a record only the choice counts that later stages read, not how long it took.
             is_record = path.suffix == ".json"
             hashes[name] = sha256_value(load_bits(build)) if is_record else sha256_file(path)
+        if "distill" in own and build.config.distill.teacher:
+            taught_by = Path(build.config.distill.teacher) / "train.npz"
+            hashes["teacher"] = sha256_file(taught_by) if taught_by.is_file() else "missing"
         return hashes
 
 
@@ -96,6 +109,14 @@ def _setting(config: Config, key: str) -> Any:
     section, _, name = key.partition(".")
     value = config.section(section)[section]
     return value[name] if name else value
+
+
+def _shrink_keys(config: Config) -> tuple[str, ...]:
+    """Return what the shrunk network depends on: an engine only if its cycles are the budget."""
+    if config.shrink.method == "none":
+        return ("shrink.method",)
+    engine = ("prune", "engine") if config.shrink.budget == "cycles" else ()
+    return ("train", "distill", "shrink", *engine)
 
 
 def run_stage(stage: Stage, build: Build) -> None:
@@ -136,17 +157,57 @@ def train(build: Build, resume: Resume) -> Result:
         torch.manual_seed(config.seed)
         net = new_network(build)
     net.to(build.device)
-    compressed_network(build, net)  # an exit that is not there stops the run here, not later
-    plan = build.plan("train", config.train.epochs, config.train.learning_rate)
-    loss = self_distillation(net, config.distill)
-    history = fit(net, build.split(), loss, plan, resume=resume)
-    return _saved(build, net, "fp32", history)
+    teacher = other_teacher(build)
+    _check_recipe(build, net, teacher)
+    plan, split = (
+        build.plan("train", config.train.epochs, config.train.learning_rate),
+        build.split(),
+    )
+    numbers: dict[str, object] = {"config": described(config)}
+    if teacher is not None and config.distill.block_epochs:
+        blocks = replace(plan, epochs=config.distill.block_epochs)
+        numbers["block_errors"] = train_blocks(
+            net, teacher, split, blocks, resume=resume, samples=SAMPLE_IMAGES
+        )
+    loss = self_distillation(net, config.distill, teacher)
+    history = fit(net, split, loss, plan, resume=resume)
+    return _saved(build, net, "fp32", history, **numbers)
+
+
+def _check_recipe(build: Build, net: CompressibleNet, teacher: CompressibleNet | None) -> None:
+    """Raise ConfigError for what later stages could not do, before anything is trained."""
+    config, size = build.config, build.shape
+    compressed = compressed_network(build, net)  # an exit that is not there
+    x = torch.zeros(1, size.channels, size.edge, size.edge, device=build.device)
+    check_blocks(compressed, teacher or net, config.distill, x)
+    if config.shrink.method != "none":
+        parts = cost_parts(compressed, x.shape[1:], config)
+        check_budget(config, parts, compressed)
+
+
+def shrink(build: Build, resume: Resume) -> Result:
+    """Remove channels until the network is within its budget, and fine-tune it."""
+    config, trained = build.config, load_trained(build)
+    net = compressed_network(build, trained)
+    if config.shrink.method == "none":
+        numbers = {"channels": channel_counts(net), "share": 1.0}
+        return _saved(build, net, "shrunk", History(), **numbers)
+    size = build.shape
+    parts = cost_parts(net, (size.channels, size.edge, size.edge), config)
+    check_budget(config, parts, net)
+    plan = build.plan("shrink", config.shrink.epochs, config.shrink.learning_rate)
+    teacher = other_teacher(build) or trained
+    task = Task(config, net, teacher, build.split(), parts, SAMPLE_IMAGES, plan, resume)
+    found = METHODS[config.shrink.method](task)
+    counts = channel_counts(found.net)
+    numbers = {"channels": counts, "share": total(parts, counts) / task.full, **found.numbers}
+    return _saved(build, found.net, "shrunk", found.history, **numbers)
 
 
 def prune(build: Build, resume: Resume) -> Result:
     """Prune all layers step by step, fine-tune under the teacher, fold BatchNorm."""
     config, split, teacher = build.config, build.split(), load_teacher(build)
-    net = winograd_network(build, compressed_network(build, teacher))
+    net = winograd_network(build, load_compact(build))
     sites = build.sites(net)
     sparse = list(sparse_layers(net, sites, config.prune.skip).values())
     x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
@@ -210,7 +271,12 @@ def golden(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training
     return Result([path], summary, {"images": len(right), "golden_accuracy": accuracy})
 
 
-KINDS = {"fp32": "train", "pruned": "prune", "quantized": "qat"}  # of networks -> their stage
+KINDS = {
+    "fp32": "train",
+    "shrunk": "shrink",
+    "pruned": "prune",
+    "quantized": "qat",
+}  # of networks -> their stage
 
 
 def _saved(
@@ -225,20 +291,32 @@ def _saved(
     return Result([path], summary, accuracies | {"history": history.table()} | numbers)
 
 
-_FILES = ("train.npz", "prune.npz", "bits.json", "qat.npz")
+_FILES = ("train.npz", "shrink.npz", "prune.npz", "bits.json", "qat.npz")
+_QAT_FILES = ("train.npz", "prune.npz", "bits.json")
 STAGES = {
     stage.name: stage
     for stage in (
         Stage("train", ("train", "distill"), (), train),
-        Stage("prune", ("train", "distill", "prune", "engine.m"), _FILES[:1], prune),
+        Stage(
+            "shrink",
+            _shrink_keys,
+            _FILES[:1],
+            shrink,
+            NUMERICS + CYCLE_MODEL,
+        ),
+        Stage(
+            "prune", ("train", "distill", "shrink.method", "prune", "engine.m"), _FILES[:2], prune
+        ),
         Stage(
             "bits",
-            ("prune", "quantize", "engine"),
-            _FILES[1:2],
+            ("shrink.method", "prune", "quantize", "engine"),
+            _FILES[2:3],
             choose_bits,
             NUMERICS + CYCLE_MODEL,
         ),
-        Stage("qat", ("train", "distill", "quantize", "engine.m"), _FILES[:3], qat),
-        Stage("golden", ("quantize", "engine.m"), _FILES[2:], golden),
+        Stage(
+            "qat", ("train", "distill", "shrink.method", "quantize", "engine.m"), _QAT_FILES, qat
+        ),
+        Stage("golden", ("shrink.method", "quantize", "engine.m"), _FILES[3:], golden),
     )
 }
