@@ -82,14 +82,15 @@ def measure(build: Build) -> Run:
     """Return what a finished build achieved."""
     numbers = {n: Record.load(build.out / f"{n}.json", build.command(n)).numbers for n in _STAGES}
     net, bits = load_pruned(build), load_bits(build)
+    widths = {name: choice.weight for name, choice in bits.items()}
     sites, layers = build.sites(net), tap_layers(net)
-    shapes = layer_shapes(net, sites, measured_keeps(net), bits)
+    shapes = layer_shapes(net, sites, measured_keeps(net), widths)
     left = {name: int((layer.u != 0).sum()) for name, layer in layers.items()}
     total = sum(layer.weight.numel() for layer in layers.values())
     return Run(
         accuracy=_accuracies(numbers),
         sparsity=100 * (1 - sum(left.values()) / total),
-        bits=sum(bits[name] * count for name, count in left.items()) / max(1, sum(left.values())),
+        bits=sum(widths[name] * count for name, count in left.items()) / max(1, sum(left.values())),
         cycles=sum(layer_cycles(build.config.engine, s).total for s in shapes.values()),
         seconds=sum(stage["seconds"] for stage in numbers.values()),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from quant.bits import Choice
 from quant.checkpoint import load_model
 from quant.convert import fold_norms, tap_layers, to_quantized, to_winograd
 from quant.data import Split, input_shape, load_split
@@ -26,7 +27,7 @@ from winnow.config import Config
 from winnow.errors import ArtefactError
 
 SEEDS = {"train": 1, "prune": 2, "qat": 3, "shrink": 4}  # every stage draws from its own seed
-WEIGHT_BITS = range(2, 9)
+WIDTHS = range(2, 9)
 
 _read_split = lru_cache(maxsize=2)(load_split)
 
@@ -164,15 +165,22 @@ def load_pruned(build: Build) -> nn.Module:
     return net.to(build.device).eval()
 
 
-def load_bits(build: Build) -> dict[str, int]:
-    """Read the chosen weight width of every layer; ArtefactError if it is of another model."""
+def load_bits(build: Build) -> dict[str, Choice]:
+    """Read the chosen widths of every layer; ArtefactError if they are of another model."""
     path, made_by = build.out / "bits.json", build.command("bits")
-    bits = Record.load(path, made_by).numbers.get("bits")
+    numbers = Record.load(path, made_by).numbers
     names = list(tap_layers(folded_network(build)))
-    if isinstance(bits, dict) and sorted(bits) == sorted(names):
-        if all(width in WEIGHT_BITS for width in bits.values()):
-            return bits
-    raise ArtefactError(f"'{path}' belongs to another model; run: {made_by}")
+    widths = []
+    for key in ("bits", "operand_bits"):
+        found = numbers.get(key)
+        if not isinstance(found, dict) or sorted(found) != sorted(names):
+            raise ArtefactError(f"'{path}' belongs to another model; run: {made_by}")
+        widths.append([found[name] for name in names])
+    if any(width not in WIDTHS for row in widths for width in row):
+        raise ArtefactError(f"'{path}' belongs to another model; run: {made_by}")
+    return {
+        name: Choice(*pair) for name, pair in zip(names, zip(*widths, strict=True), strict=True)
+    }
 
 
 def quantized_network(build: Build, net: nn.Module) -> nn.Module:
@@ -180,15 +188,10 @@ def quantized_network(build: Build, net: nn.Module) -> nn.Module:
 
     The last layer gives its accumulators; a layer that no ReLU follows has a signed output.
     """
-    sites, bits, quantize = build.sites(net), load_bits(build), build.config.quantize
-    last = list(sites)[-1]
+    sites, bits = build.sites(net), load_bits(build)
+    last, features = list(sites)[-1], build.config.quantize.activation_bits
     widths = {
-        name: Widths(
-            bits[name],
-            quantize.v_bits,
-            None if name == last else quantize.activation_bits,
-            relu=sites[name].relu,
-        )
+        name: Widths(*bits[name], None if name == last else features, relu=sites[name].relu)
         for name in tap_layers(net)
     }
     return to_quantized(net, widths)

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from quant.bits import choose, cycle_table, sensitivities, share_of, widths_of
+from quant.bits import check_budget as check_bits
+from quant.bits import choices_of, choose, cost_table, share_of
 from quant.build import (
     Build,
     compressed_network,
@@ -34,7 +35,7 @@ from quant.build import (
 )
 from quant.calibrate import calibrate
 from quant.checkpoint import save_model
-from quant.convert import fold_norms, tap_layers
+from quant.convert import fold_norms, tap_layers, to_winograd
 from quant.data import to_input
 from quant.distill import distillation, self_distillation
 from quant.distill.blockwise import train_blocks
@@ -45,9 +46,10 @@ from quant.layer_cost import cost_parts, total
 from quant.models.channels import CompressibleNet, channel_counts
 from quant.prune.srbs import keep_schedule, pruning_steps, step_at
 from quant.resume import Resume
+from quant.sensitivity import sensitivities
 from quant.shrink.methods import METHODS
 from quant.shrink.task import Task, check_budget
-from quant.sizes import layer_keeps, layer_shapes, measured_keeps, sparse_layers
+from quant.sizes import measured_keeps, sparse_layers
 from quant.training import fit
 from winnow import stage as winnow_stage
 from winnow.artefact import is_current, save_arrays, sha256_file, sha256_value
@@ -183,6 +185,9 @@ def _check_recipe(build: Build, net: CompressibleNet, teacher: CompressibleNet |
     if config.shrink.method != "none":
         parts = cost_parts(compressed, x.shape[1:], config)
         check_budget(config, parts, compressed)
+    sites = build.sites(compressed)
+    tapped = to_winograd(compressed, config.engine.m, sites)
+    check_bits(cost_table(config, tapped, sites), config.quantize.budget_share)
 
 
 def shrink(build: Build, resume: Resume) -> Result:
@@ -227,33 +232,40 @@ def prune(build: Build, resume: Resume) -> Result:
 
 
 def choose_bits(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training here)
-    """Choose the weight width of every layer under the cycle budget."""
-    config, net = build.config, load_pruned(build)
-    x = to_input(build.split().train.images[:SAMPLE_IMAGES]).to(build.device)
-    widths, names = widths_of(config), list(tap_layers(net))
-    divergence = sensitivities(net, x, widths)
-    sites = build.sites(net)
-    shapes = layer_shapes(net, sites, layer_keeps(config, net, sites), dict.fromkeys(names, 8))
-    cycles = cycle_table(config.engine, [shapes.get(name) for name in names], widths)
-    columns = choose(divergence, cycles, config.quantize.cycle_budget)
-    bits = {name: widths[column] for name, column in zip(names, columns, strict=True)}
-    share = share_of(cycles, columns)
-    chosen = " ".join(f"{name}={width}" for name, width in bits.items())
+    """Choose the widths of every layer under the budget."""
+    config, net, samples = build.config, load_pruned(build), build.split().train
+    x = to_input(samples.images[:SAMPLE_IMAGES]).to(build.device)
+    labels = samples.labels[:SAMPLE_IMAGES].to(build.device)
+    choices, names = choices_of(config), list(tap_layers(net))
+    table = sensitivities(net, x, labels, choices, config.quantize.sensitivity)
+    cost = cost_table(config, net, build.sites(net))
+    columns = choose(table, cost, config.quantize.budget_share)
+    chosen = {name: choices[column] for name, column in zip(names, columns, strict=True)}
+    share = share_of(cost, columns)
     numbers = {
-        "bits": bits,
-        "cycle_share": share,
-        "widths": list(widths),
-        "divergence": dict(zip(names, divergence.tolist(), strict=True)),
-        "cycles": dict(zip(names, cycles.tolist(), strict=True)),
+        "bits": {name: choice.weight for name, choice in chosen.items()},
+        "operand_bits": {name: choice.operand for name, choice in chosen.items()},
+        "cost_share": share,
+        "choices": choices,
+        "sensitivity": dict(zip(names, table.tolist(), strict=True)),
+        "cost": dict(zip(names, cost.tolist(), strict=True)),
     }
-    return Result([], f"{chosen}, {share:.3f} of the widest choice's modelled cycles", numbers)
+    text = " ".join(
+        f"{name}={choice.weight}"
+        + (f"x{choice.operand}" if len(config.quantize.operand_bits) > 1 else "")
+        for name, choice in chosen.items()
+    )
+    return Result(
+        [], f"{text}, {share:.3f} of the widest choice's {config.quantize.budget}", numbers
+    )
 
 
 def qat(build: Build, resume: Resume) -> Result:
     """Calibrate and fine-tune the Brevitas network under the fp32 teacher."""
     config, split, teacher = build.config, build.split(), load_teacher(build)
     net = quantized_network(build, load_pruned(build)).to(build.device)
-    calibrate(net, to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device))
+    x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
+    calibrate(net, x, clip=config.quantize.weight_scale == "mse")
     plan = build.plan("qat", config.quantize.epochs, config.quantize.learning_rate)
     loss = distillation(net, teacher, config.distill)
     history = fit(net, split, loss, plan, resume=resume)

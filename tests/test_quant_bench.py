@@ -29,7 +29,7 @@ steps = 2
 epochs = 2
 [quantize]
 epochs = 1
-cycle_budget = 1.0
+budget_share = 1.0
 """
 RECIPES = """
 base = "tiny"

@@ -33,7 +33,7 @@ TINY = Config(
     model=ModelConfig(channels=(4, 8), pool_after=(1, 2), exit_after=(1,)),
     train=TrainConfig(epochs=6, batch=128),
     prune=PruneConfig(keep=2, steps=2, epochs=4),
-    quantize=QuantizeConfig(weight_bits=(4, 8), cycle_budget=1.0, epochs=2),
+    quantize=QuantizeConfig(weight_bits=(4, 8), budget_share=1.0, epochs=2),
 )
 ORDER = ("train", "shrink", "prune", "bits", "qat", "golden")
 
@@ -346,7 +346,7 @@ def test_file_of_another_configuration_names_the_stage_to_run(copy: Build) -> No
 
 def test_impossible_budget_stops_the_stage_and_keeps_its_record(copy: Build) -> None:
     before = (copy.out / "bits.json").read_bytes()
-    other = replace(TINY, quantize=replace(TINY.quantize, cycle_budget=0.1))
-    with pytest.raises(ConfigError, match=r"quantize\.cycle_budget must be at least 0\.\d+"):
+    other = replace(TINY, quantize=replace(TINY.quantize, budget_share=0.1))
+    with pytest.raises(ConfigError, match=r"quantize\.budget_share must be at least 0\.\d+"):
         run_stage(STAGES["bits"], replace(copy, config=other))
     assert (copy.out / "bits.json").read_bytes() == before

@@ -47,7 +47,8 @@ def write_page(build: Build) -> Path:
     """Write OUT/page.html; ArtefactError names the first stage that has not run."""
     stages = (*(stage for _, stage in NETWORKS), "bits")
     numbers = {s: Record.load(build.out / f"{s}.json", build.command(s)).numbers for s in stages}
-    net, bits = load_pruned(build), load_bits(build)
+    net = load_pruned(build)
+    bits = {name: choice.weight for name, choice in load_bits(build).items()}
     engine = Environment(
         loader=FileSystemLoader(HERE),
         undefined=StrictUndefined,
