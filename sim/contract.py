@@ -54,3 +54,8 @@ def require_top(folder: Path, sources: Sequence[Path], top: str) -> None:
             raise ToolError(f"module '{top}' of '{path}' lacks {len(missing)} pins: {names}")
         return
     raise ToolError(f"'{folder}' has no module '{top}': the top function must keep its name")
+
+
+def axi_error_ports(bits: int) -> str:
+    """Return the masters named by the bits of register axi_error."""
+    return ", ".join(f"m_axi_gmem{i}" for i in range(bits.bit_length()) if bits >> i & 1)

@@ -27,7 +27,7 @@ from codegen.layout import pack_features
 from codegen.schedule import Schedule
 from openhls import waits
 from openhls.waits import Snapshot, Waits
-from sim.contract import require_top
+from sim.contract import axi_error_ports, require_top
 from sim.csim import layer_maps
 from sim.verilator import BuildLock, build_harness, content_hash, environment
 from winnow.engine import EngineConfig
@@ -47,11 +47,6 @@ RUN_SECONDS = 1800
 WATCHDOG_CYCLES = 50_000  # without a beat on any AXI port
 WAITS_DEFINE = "+define+OPENHLS_WAITS"
 HANG = 4  # exit code of the harness
-
-
-def axi_error_ports(bits: int) -> str:
-    """Return the masters named by the bits of register axi_error."""
-    return ", ".join(f"m_axi_gmem{i}" for i in range(bits.bit_length()) if bits >> i & 1)
 
 
 def rtl_sources(folder: Path) -> list[Path]:

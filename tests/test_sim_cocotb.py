@@ -341,6 +341,19 @@ def test_hang_names_who_waits_for_whom(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
+def test_error_response_is_one_line(tmp_path: Path) -> None:
+    """A layer whose weights lie outside of all memory."""
+    job = replace(make_job(tmp_path, 0), tests=("network_equals_the_model",))
+    plan = schedule(chain_case(3, 3), EngineConfig())
+    layers = list(plan.layers)
+    layers[1] = replace(layers[1], values=layers[1].values | {"weight_base": 1 << 24})
+    emit_data(tmp_path, replace(plan, layers=tuple(layers)))
+    message = r"failed: the engine saw an error response on m_axi_gmem1; see"
+    with pytest.raises(MismatchError, match=message):
+        rtl.run_cocotb(rtl_folder(), job, CACHE, tmp_path)
+
+
 # --- RTL of another tool ----------------------------------------------------------------------
 
 # Pins of a Vitis export that openhls leaves out, by channel.
