@@ -7,7 +7,6 @@ CONFIG ?= digits
 DEVICE ?= cpu
 HLS    ?= csim
 PYTHON ?= python3
-ARGS   ?=
 RECIPES ?= configs/recipes/colour.toml
 
 PY     := .venv/bin/python
@@ -15,13 +14,13 @@ VENV   := .venv/installed-$(firstword $(shell cksum < pyproject.toml))
 TOML   := configs/$(CONFIG).toml
 OUT    := build/$(CONFIG)
 FILES   = --config $(TOML) --out $(OUT)
-QUANT  := $(addprefix $(OUT)/,train.json prune.json bits.json qat.json golden.json)
+QUANT  := $(addprefix $(OUT)/,train.json shrink.json prune.json bits.json qat.json golden.json)
 CODEGEN := $(addprefix $(OUT)/,lower.json schedule.json emit.json vitis.json)
 SIM    := $(addprefix $(OUT)/,csim.json rtl.json rtlsim.json synth.json)
 HLS_SOURCES := $(shell find hls_templates -type f 2> /dev/null)
 CPP    := $(shell find hls_templates tests -name '*.[ch]pp' 2> /dev/null)
 
-.PHONY: help hls sim report bench bench-compression test lint golden setup clean check check-hls
+.PHONY: help hls sim report bench bench-compression test fuzz lint golden setup clean check check-hls
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -45,6 +44,9 @@ bench-compression: | $(VENV) ## train recipes with 3 seeds and compare them (REC
 test: | $(VENV) ## run the tests (ARGS="-m slow" for the long ones)
 	@$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
+fuzz: | $(VENV) ## compare random designs and layers with their RTL (COUNT=1000 SEED=2 LAYERS=512)
+	@$(PY) -m pytest -n auto --dist worksteal tests/test_openhls_fuzz.py tests/test_sim_rtl.py -k "random or kept" --fuzz-count $(or $(COUNT),1000) --fuzz-seed $(or $(SEED),2) --fuzz-layers $(or $(LAYERS),512) $(ARGS)
+
 lint: | $(VENV) ## check style and types: ruff, mypy, clang-format
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 	@$(if $(CPP),.venv/bin/clang-format --dry-run --Werror $(CPP))
@@ -58,8 +60,9 @@ clean: ## remove build/ and caches, keep .venv
 	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis; find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # Stages: each line names only what it reads first; the rest follows along the chain.
-$(OUT)/train.json: $(TOML) $(wildcard winnow/*.py quant/*.py)
-$(OUT)/prune.json: $(OUT)/train.json
+$(OUT)/train.json: $(TOML) $(wildcard winnow/*.py quant/*.py quant/*/*.py)
+$(OUT)/shrink.json: $(OUT)/train.json
+$(OUT)/prune.json: $(OUT)/shrink.json
 $(OUT)/bits.json: $(OUT)/prune.json
 $(OUT)/qat.json: $(OUT)/bits.json
 $(OUT)/golden.json: $(OUT)/qat.json

@@ -140,6 +140,14 @@ def synth_hash() -> str:
     return sha256_value([version("pyosys"), *map(sha256_file, files)])
 
 
+def _cached(place: Path) -> _Mapped | None:
+    """Return a module's result from the cache; None when it is missing or damaged."""
+    try:
+        return _Mapped.parse(json.loads(place.read_text()))
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
+
+
 def _batches(modules: Sequence[Elaborated]) -> list[list[Elaborated]]:
     """Share out modules to runs of Yosys, longest first; small ones share the cost of a start."""
     batches: list[list[Elaborated]] = []
@@ -160,7 +168,8 @@ def _map_all(design: Mapping[str, Elaborated], log: Path, cache: Path) -> dict[s
         name: cache / f"{sha256_value([tools, text_key(module, design)])[:24]}.json"
         for name, module in design.items()
     }
-    batches = _batches([design[name] for name, place in places.items() if not place.is_file()])
+    done = {name: found for name, place in places.items() if (found := _cached(place))}
+    batches = _batches([module for name, module in design.items() if name not in done])
 
     def run(number: int) -> None:
         source = cache / f"batch{os.getpid()}_{number}.il"
@@ -172,7 +181,7 @@ def _map_all(design: Mapping[str, Elaborated], log: Path, cache: Path) -> dict[s
                 log.with_suffix(f".{number}{log.suffix}"),
             )
             for name, found in json.loads(out.read_text()).items():
-                _Mapped.parse(found)
+                done[name] = _Mapped.parse(found)
                 write_text(places[name], json.dumps(found))
         finally:
             for path in cache.glob(f"{source.stem}.*"):
@@ -180,7 +189,7 @@ def _map_all(design: Mapping[str, Elaborated], log: Path, cache: Path) -> dict[s
 
     with ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(run, range(len(batches))))
-    return {name: _Mapped.parse(json.loads(place.read_text())) for name, place in places.items()}
+    return done
 
 
 def synthesise(

@@ -306,7 +306,7 @@ def _clock_to_output(cell: Netlist) -> float | None:
     return CLOCK_TO_Q.get(family)
 
 
-_CLOCKS = ("C", "CLK", "WCLK", "CLKARDCLK", "CLKBWRCLK")
+_CLOCKS = ("CLK", "WCLK", "CLKARDCLK", "CLKBWRCLK")
 
 
 def _setup(cell: Netlist, port: str) -> float | None:
@@ -314,7 +314,7 @@ def _setup(cell: Netlist, port: str) -> float | None:
     kind = cell["type"]
     if not _is_known(kind):
         return -1.0
-    if port in _CLOCKS:
+    if port in _CLOCKS or (port == "C" and kind.startswith("FD")):
         return None
     if kind.startswith("DSP48"):
         return _dsp_setup(cell, port)

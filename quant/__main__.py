@@ -11,6 +11,7 @@ import torch
 from quant.build import Build
 from quant.distributed import join, leave
 from quant.stages import STAGES, run_stage
+from quant.tools import TOOLS
 from quant.training import pick_device
 from winnow.cli import guard, stage_options
 from winnow.config import load_config
@@ -39,27 +40,36 @@ def parser() -> argparse.ArgumentParser:
             description=f"{summary}. Writes {results}.",
             epilog=_EXAMPLE.replace("train", stage.name),
         )
-        stage_options(verb)
-        verb.add_argument(
-            "--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (cpu)"
-        )
-        # One thread: sums keep their order on any number of cores, and a network this small gains
-        # little from more, while OpenMP's spinning threads lose much on a busy machine.
-        verb.add_argument(
-            "--threads",
-            type=int,
-            default=1,
-            metavar="N",
-            help="CPU threads (1); another number rounds sums differently: not the same weights",
-        )
-        verb.add_argument(
-            "--progress", action="store_true", help="show progress bars without a terminal too"
-        )
+        _add_options(verb)
+    for name, tool in TOOLS.items():
+        verb = verbs.add_parser(name, help=tool.summary, description=f"{tool.summary}.")
+        _add_options(verb)
+        tool.add_options(verb)
     return whole
 
 
+def _add_options(verb: argparse.ArgumentParser) -> None:
+    """Add what every verb has."""
+    stage_options(verb)
+    verb.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (cpu)"
+    )
+    # One thread: sums keep their order on any number of cores, and a network this small gains
+    # little from more, while OpenMP's spinning threads lose much on a busy machine.
+    verb.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="CPU threads (1); another number rounds sums differently: not the same weights",
+    )
+    verb.add_argument(
+        "--progress", action="store_true", help="show progress bars without a terminal too"
+    )
+
+
 def main() -> None:
-    """Run one stage."""
+    """Run one verb."""
     options = parser().parse_args()
     config = load_config(options.config)
     if options.threads < 1:
@@ -70,7 +80,10 @@ def main() -> None:
     path = str(options.config)
     build = Build(config, options.out, device, options.progress, path, world)
     try:
-        run_stage(STAGES[options.verb], build)
+        if options.verb in TOOLS:
+            TOOLS[options.verb].run(build, options)
+        else:
+            run_stage(STAGES[options.verb], build)
     finally:
         leave(world)
 

@@ -9,10 +9,15 @@ continues where it stopped.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -53,10 +58,11 @@ class Run:
     seconds: float
 
 
-def run_recipe(recipe: Recipe, out: Path, device: torch.device, *, progress: bool = False) -> Run:
+def run_recipe(recipe: Recipe, out: Path, device: torch.device) -> Run:
     """Run all stages of a recipe in OUT/<recipe>-<seed> and return what it achieved."""
+    torch.set_num_threads(1)
     folder = out / f"{recipe.name}-{recipe.config.seed}"
-    build = Build(recipe.config, folder, device, progress, f"<{recipe.name}>")
+    build = Build(recipe.config, folder, device, config_path=f"<{recipe.name}>")
     for name in _STAGES:
         _run_shared(name, build, out / ".stages")
     return measure(build)
@@ -68,28 +74,39 @@ def _run_shared(name: str, build: Build, store: Path) -> None:
     inputs = stage.inputs(build)
     kept = store / f"{name}-{sha256_value(inputs)[:16]}"
     record = f"{name}.json"
-    if is_current(kept / record, inputs) and not is_current(build.out / record, inputs):
-        shutil.copytree(kept, build.out, dirs_exist_ok=True)
-    run_stage(stage, build)
-    if not is_current(kept / record, inputs):
-        outputs = Record.load(build.out / record, build.command(name)).outputs
-        kept.mkdir(parents=True, exist_ok=True)
-        for file in (*outputs, record):  # the record last
-            shutil.copyfile(build.out / file, kept / file)
+    with _lock(kept.with_suffix(".lock")):  # of two jobs with the same inputs one waits
+        if is_current(kept / record, inputs) and not is_current(build.out / record, inputs):
+            shutil.copytree(kept, build.out, dirs_exist_ok=True)
+        run_stage(stage, build)
+        if not is_current(kept / record, inputs):
+            outputs = Record.load(build.out / record, build.command(name)).outputs
+            kept.mkdir(parents=True, exist_ok=True)
+            for file in (*outputs, record):  # the record last
+                shutil.copyfile(build.out / file, kept / file)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a file's lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def measure(build: Build) -> Run:
     """Return what a finished build achieved."""
     numbers = {n: Record.load(build.out / f"{n}.json", build.command(n)).numbers for n in _STAGES}
     net, bits = load_pruned(build), load_bits(build)
+    widths = {name: choice.weight for name, choice in bits.items()}
     sites, layers = build.sites(net), tap_layers(net)
-    shapes = layer_shapes(net, sites, measured_keeps(net), bits)
+    shapes = layer_shapes(net, sites, measured_keeps(net), widths)
     left = {name: int((layer.u != 0).sum()) for name, layer in layers.items()}
     total = sum(layer.weight.numel() for layer in layers.values())
     return Run(
         accuracy=_accuracies(numbers),
         sparsity=100 * (1 - sum(left.values()) / total),
-        bits=sum(bits[name] * count for name, count in left.items()) / max(1, sum(left.values())),
+        bits=sum(widths[name] * count for name, count in left.items()) / max(1, sum(left.values())),
         cycles=sum(layer_cycles(build.config.engine, s).total for s in shapes.values()),
         seconds=sum(stage["seconds"] for stage in numbers.values()),
     )
@@ -100,27 +117,35 @@ def _accuracies(numbers: Mapping[str, Mapping[str, Any]]) -> tuple[float, float,
     return fp32, pruned, quantized
 
 
-def compare(
-    recipes: Sequence[Recipe],
-    seeds: Sequence[int],
-    run: Callable[[Recipe], Run],
-) -> str:
-    """Run all recipes with all seeds and return the table: mean and spread over the seeds."""
+def run_all(
+    recipes: Sequence[Recipe], seeds: Sequence[int], run: Callable[[Recipe], Run], jobs: int
+) -> list[list[Run]]:
+    """Run every recipe with every seed in `jobs` processes; return the runs [recipes][seeds]."""
+    every = [recipe.with_seed(seed) for recipe in recipes for seed in seeds]
+    if jobs == 1:
+        runs = [run(recipe) for recipe in every]
+    else:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            runs = list(pool.map(run, every))
+    return [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
+
+
+def format_table(recipes: Sequence[Recipe], runs: Sequence[Sequence[Run]]) -> str:
+    """Return the table: mean and standard deviation over the seeds of every recipe."""
     lines = [
-        f"test accuracy in percent, mean and standard deviation of {len(seeds)} seeds, measured; "
+        f"test accuracy in percent, mean and standard deviation of {len(runs[0])} seeds, measured; "
         "cycles modelled",
         f"  {'recipe':<18}{'fp32':>12}{'pruned':>13}{'quantized':>13}{'loss':>7}"
         f"{'zeros %':>9}{'bits':>6}{'cycles':>10}{'seconds':>9}",
     ]
-    for recipe in recipes:
-        runs = [run(recipe.with_seed(seed)) for seed in seeds]
-        columns = list(zip(*(r.accuracy for r in runs), strict=True))
+    for recipe, found in zip(recipes, runs, strict=True):
+        columns = list(zip(*(r.accuracy for r in found), strict=True))
         loss = mean(columns[0]) - mean(columns[2])
         lines.append(
             f"  {recipe.name:<18}{_spread(columns[0]):>12}{_spread(columns[1]):>13}"
-            f"{_spread(columns[2]):>13}{loss:>7.2f}{mean(r.sparsity for r in runs):>9.1f}"
-            f"{mean(r.bits for r in runs):>6.2f}{mean(r.cycles for r in runs):>10.0f}"
-            f"{sum(r.seconds for r in runs):>9.0f}"
+            f"{_spread(columns[2]):>13}{loss:>7.2f}{mean(r.sparsity for r in found):>9.1f}"
+            f"{mean(r.bits for r in found):>6.2f}{mean(r.cycles for r in found):>10.0f}"
+            f"{sum(r.seconds for r in found):>9.0f}"
         )
     return "\n".join(lines)
 
@@ -144,6 +169,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--only", default="", metavar="NAMES", help="recipes, comma-separated (all)")
     whole.add_argument("--seeds", default="0,1,2", metavar="LIST", help="seeds (0,1,2)")
     whole.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where (cpu)")
+    whole.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at once (1)")
     whole.add_argument("--list", action="store_true", help="list the recipes and stop")
     return whole
 
@@ -165,8 +191,10 @@ def main() -> None:
         print("\n".join(f"{recipe.name:<18}{recipe.note}" for recipe in recipes))
         return
     seeds, device = parse_seeds(options.seeds), pick_device(options.device)
-    torch.set_num_threads(1)
-    print(compare(recipes, seeds, lambda recipe: run_recipe(recipe, options.out, device)))
+    if options.jobs < 1:
+        raise ConfigError(f"--jobs must be at least 1, got {options.jobs}")
+    run = partial(run_recipe, out=options.out, device=device)
+    print(format_table(recipes, run_all(recipes, seeds, run, options.jobs)))
 
 
 if __name__ == "__main__":

@@ -1,105 +1,138 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose the weight width of every layer: KL sensitivity, then an integer program.
+"""Choose the widths of every layer's weights and operands: an integer program under a budget.
 
-The sensitivity of (layer, bits) is the KL divergence between the pruned network's outputs and the
-outputs with only that layer's weights quantized to `bits`. The program picks one width per layer
-with the least total divergence whose modelled cycles stay within the budget.
+Every (layer, choice of widths) has a sensitivity (`quant.sensitivity`) and a cost: modelled cycles
+of the engine, or bit operations (multiplications times both widths). The program takes one choice
+per layer with the least total sensitivity whose cost stays within the budget.
+
+The cycle model knows no gain from narrow operands, so under that budget they stay wide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
-from torch import Tensor, nn
+from torch import nn
 
-from quant.calibrate import quantize_weight
 from quant.convert import tap_layers
+from quant.sites import Site
+from quant.sizes import layer_keeps, layer_shapes
 from winnow.blocking import LayerShape
 from winnow.config import Config
 from winnow.cycles import layer_cycles
 from winnow.engine import EngineConfig
 from winnow.errors import ConfigError
+from winnow.srbs import SUB_ROW
 
-TIE = 1e-6  # prefers wider weights among choices of equal divergence, in units of divergence
-
-
-def widths_of(config: Config) -> tuple[int, ...]:
-    """Return the widths to choose from, narrowest first, each once."""
-    return tuple(sorted(set(config.quantize.weight_bits)))
+TIE = 1e-6  # prefers wider numbers among choices of equal sensitivity, in units of sensitivity
 
 
-@torch.no_grad()
-def sensitivities(net: nn.Module, x: Tensor, widths: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return the mean KL divergence [tap layers, widths] for inputs x [n, c, h, w]."""
-    net.eval()
-    reference = F.log_softmax(net(x), dim=1)
-    layers = tap_layers(net)
-    table = np.zeros((len(layers), len(widths)))
-    for row, layer in enumerate(layers.values()):
-        exact = layer.u
-        for column, bits in enumerate(widths):
-            layer.set_u(quantize_weight(exact, bits))
-            changed = F.log_softmax(net(x), dim=1)
-            divergence = F.kl_div(changed, reference, reduction="batchmean", log_target=True)
-            table[row, column] = float(divergence)
-        layer.set_u(exact)
-    return table
+class Choice(NamedTuple):
+    """Widths of a layer's weights and of its operands V, in bits."""
+
+    weight: int
+    operand: int
+
+
+def choices_of(config: Config) -> tuple[Choice, ...]:
+    """Return the pairs of widths to choose from, each once, the widest last."""
+    quantize = config.quantize
+    weights, operands = sorted(set(quantize.weight_bits)), sorted(set(quantize.operand_bits))
+    return tuple(Choice(weight, operand) for weight in weights for operand in operands)
 
 
 def cycle_table(
-    engine: EngineConfig, shapes: Sequence[LayerShape | None], widths: tuple[int, ...]
+    engine: EngineConfig, shapes: Sequence[LayerShape | None], choices: Sequence[Choice]
 ) -> NDArray[np.int64]:
-    """Return the modelled cycles [layers, widths] of an engine; 0 for what it cannot run (None).
+    """Return the modelled cycles [layers, choices]; 0 for what the engine cannot run (None).
 
     The widths in `shapes` do not count.
     """
-    table = np.zeros((len(shapes), len(widths)), dtype=np.int64)
+    table = np.zeros((len(shapes), len(choices)), dtype=np.int64)
     for row, shape in enumerate(shapes):
-        for column, bits in enumerate(widths):
+        for column, choice in enumerate(choices):
             if shape is not None:
-                narrowed = replace(shape, weight_bits=bits)
+                narrowed = replace(shape, weight_bits=choice.weight)
                 table[row, column] = layer_cycles(engine, narrowed).total
     return table
 
 
-def choose(divergence: NDArray[np.float64], cycles: NDArray[np.int64], budget: float) -> list[int]:
-    """Return the column of the best width for every row of both tables [layers, widths].
+def bit_operations(multiplications: Sequence[int], choices: Sequence[Choice]) -> NDArray[np.int64]:
+    """Return multiplications x weight bits x operand bits, [layers, choices]."""
+    widths = [choice.weight * choice.operand for choice in choices]
+    return np.outer(multiplications, widths).astype(np.int64)
 
-    `budget` is the share of the cycles of the last column, the widest. Raises ConfigError when
-    even the cheapest choice exceeds it.
+
+@torch.no_grad()
+def multiplications(
+    net: nn.Module, sites: Mapping[str, Site], keeps: Mapping[str, int]
+) -> list[int]:
+    """Return how many products each tap layer needs per image with `keeps` of 8 weights."""
+    counts = []
+    for name, layer in tap_layers(net).items():
+        site, like = sites[name], layer.weight
+        size = (1, site.in_channels, site.height, site.width)
+        columns = layer.lift(torch.zeros(size, dtype=like.dtype, device=like.device)).shape[2]
+        counts.append(layer.weight.numel() * columns * keeps[name] // SUB_ROW)
+    return counts
+
+
+def cost_table(config: Config, net: nn.Module, sites: Mapping[str, Site]) -> NDArray[np.int64]:
+    """Return what the configured budget counts, [tap layers, choices], at the configured keeps."""
+    choices, keeps = choices_of(config), layer_keeps(config, net, sites)
+    if config.quantize.budget == "bops":
+        return bit_operations(multiplications(net, sites, keeps), choices)
+    names = list(tap_layers(net))
+    shapes = layer_shapes(net, sites, keeps, dict.fromkeys(names, choices[-1].weight))
+    return cycle_table(config.engine, [shapes.get(name) for name in names], choices)
+
+
+def check_budget(cost: NDArray[np.int64], share: float) -> int:
+    """Return the cost allowed: `share` of that of the last choice, the widest.
+
+    Raises ConfigError when even the cheapest choice exceeds it.
     """
-    layers, widths = cycles.shape
-    widest = int(cycles[:, -1].sum())
-    least = int(cycles.min(axis=1).sum())
-    allowed = int(budget * widest)
+    widest, least = int(cost[:, -1].sum()), int(cost.min(axis=1).sum())
+    allowed = int(share * widest)
     if least > allowed:
-        share = np.ceil(1000 * least / widest) / 1000
+        smallest = np.ceil(1000 * least / widest) / 1000
         raise ConfigError(
-            f"quantize.cycle_budget must be at least {share:.3f}, the smallest share that "
-            f"quantize.weight_bits can reach, got {budget:g}"
+            f"quantize.budget_share must be at least {smallest:.3f}, the smallest share that "
+            f"quantize.weight_bits and operand_bits can reach, got {share:g}"
         )
-    cost = divergence + TIE * (widths - 1 - np.arange(widths))
-    one_each = np.kron(np.eye(layers), np.ones(widths))
+    return allowed
+
+
+def choose(sensitivity: NDArray[np.float64], cost: NDArray[np.int64], share: float) -> list[int]:
+    """Return the column of the best choice for every row of both tables [layers, choices].
+
+    Raises ConfigError as `check_budget`.
+    """
+    layers, choices = cost.shape
+    allowed = check_budget(cost, share)
+    value = sensitivity + TIE * (choices - 1 - np.arange(choices))
+    one_each = np.kron(np.eye(layers), np.ones(choices))
+    scale = max(1, int(cost.max()))  # bit operations are too large for the solver's tolerances
     solution = milp(
-        cost.ravel(),
+        value.ravel(),
         constraints=[
             LinearConstraint(one_each, 1, 1),
-            LinearConstraint(cycles.reshape(1, -1), -np.inf, allowed),
+            LinearConstraint(cost.reshape(1, -1) / scale, -np.inf, allowed / scale),
         ],
-        integrality=np.ones(cost.size),
+        integrality=np.ones(value.size),
         bounds=Bounds(0, 1),
     )
     assert solution.x is not None, solution.message  # feasible by the check above
-    return [int(i) for i in solution.x.reshape(layers, widths).argmax(axis=1)]
+    return [int(i) for i in solution.x.reshape(layers, choices).argmax(axis=1)]
 
 
-def share_of(cycles: NDArray[np.int64], columns: Sequence[int]) -> float:
-    """Return the cycles of the chosen columns as a share of those of the last ones."""
-    used = sum(int(cycles[row, column]) for row, column in enumerate(columns))
-    return used / max(1, int(cycles[:, -1].sum()))
+def share_of(cost: NDArray[np.int64], columns: Sequence[int]) -> float:
+    """Return the cost of the chosen columns as a share of that of the last ones."""
+    used = sum(int(cost[row, column]) for row, column in enumerate(columns))
+    return used / max(1, int(cost[:, -1].sum()))

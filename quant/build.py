@@ -4,26 +4,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from quant.bits import Choice
 from quant.checkpoint import load_model
 from quant.convert import fold_norms, tap_layers, to_quantized, to_winograd
 from quant.data import Split, input_shape, load_split
+from quant.distill.teacher import read_teacher
 from quant.distributed import World
-from quant.models.chain import ChainNet, InputShape, chain_spec, exit_network, trunk
-from quant.models.library import make_model
+from quant.models.chain import ChainNet, InputShape, exit_network, trunk
+from quant.models.channels import CompressibleNet, channel_counts, narrow
+from quant.models.library import network_of
 from quant.quant_layer import Widths
 from quant.sites import Site, find_sites
 from quant.training import Plan, accuracy
 from winnow.artefact import Record
-from winnow.config import CHAIN, Config
+from winnow.config import Config
 from winnow.errors import ArtefactError
 
-SEEDS = {"train": 1, "prune": 2, "qat": 3}  # every stage draws from its own seed
-WEIGHT_BITS = range(2, 9)
+SEEDS = {"train": 1, "prune": 2, "qat": 3, "shrink": 4}  # every stage draws from its own seed
+WIDTHS = range(2, 9)
+
+_read_split = lru_cache(maxsize=2)(load_split)
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,8 @@ class Build:
         return InputShape(*input_shape(self.config.data))
 
     def split(self) -> Split:
-        """Read the data."""
-        return load_split(self.config.data)
+        """Read the data, once per process."""
+        return _read_split(self.config.data)
 
     def sites(self, net: nn.Module) -> dict[str, Site]:
         """Return where the layers of one of this build's networks sit."""
@@ -82,15 +88,12 @@ class Build:
         }
 
 
-def new_network(build: Build) -> nn.Module:
+def new_network(build: Build) -> CompressibleNet:
     """Return the fp32 network of the configuration, as initialised by torch's generator."""
-    model, shape = build.config.model, build.shape
-    if model.name == CHAIN:
-        return ChainNet(chain_spec(model, shape))
-    return make_model(model.name, shape.classes, shape.channels, shape.edge, model.width)
+    return network_of(build.config.model, build.shape)
 
 
-def compressed_network(build: Build, net: nn.Module) -> nn.Module:
+def compressed_network(build: Build, net: CompressibleNet) -> CompressibleNet:
     """Return the part of an fp32 network that is compressed: up to `model.exit`, no other exit."""
     number = build.config.model.exit
     if not isinstance(net, ChainNet):
@@ -98,11 +101,24 @@ def compressed_network(build: Build, net: nn.Module) -> nn.Module:
     return exit_network(net, number) if number else trunk(net)
 
 
-def load_teacher(build: Build) -> nn.Module:
-    """Read the fp32 network."""
+def load_trained(build: Build) -> CompressibleNet:
+    """Read the fp32 network of this build."""
     net = new_network(build)
     load_model(build.out / "train.npz", net, build.command("train"))
     return net.to(build.device).eval()
+
+
+def other_teacher(build: Build) -> nn.Module | None:
+    """Read the fp32 network of the build that `distill.teacher` names; None if it names none."""
+    folder = build.config.distill.teacher
+    if not folder:
+        return None
+    return read_teacher(Path(folder), build.config.data, build.shape).to(build.device)
+
+
+def load_teacher(build: Build) -> nn.Module:
+    """Read the fp32 network that teaches: of `distill.teacher`, or of this build."""
+    return other_teacher(build) or load_trained(build)
 
 
 def winograd_network(build: Build, net: nn.Module) -> nn.Module:
@@ -110,9 +126,34 @@ def winograd_network(build: Build, net: nn.Module) -> nn.Module:
     return to_winograd(net, build.config.engine.m, build.sites(net))
 
 
+def load_counts(build: Build, net: CompressibleNet) -> dict[str, int]:
+    """Read the channels per group that shrinking left `net`; ArtefactError if of another model."""
+    path, made_by = build.out / "shrink.json", build.command("shrink")
+    counts, full = Record.load(path, made_by).numbers.get("channels"), channel_counts(net)
+    if isinstance(counts, dict) and counts.keys() == full.keys():
+        if all(isinstance(n, int) and 1 <= n <= full[name] for name, n in counts.items()):
+            return counts
+    raise ArtefactError(f"'{path}' belongs to another model; run: {made_by}")
+
+
+def compact_network(build: Build) -> CompressibleNet:
+    """Return the fp32 network as shrinking saves it, without its weights."""
+    net = compressed_network(build, new_network(build))
+    if build.config.shrink.method != "none":
+        narrow(net, load_counts(build, net))
+    return net
+
+
+def load_compact(build: Build) -> CompressibleNet:
+    """Read the shrunk fp32 network."""
+    net = compact_network(build)
+    load_model(build.out / "shrink.npz", net, build.command("shrink"))
+    return net.to(build.device).eval()
+
+
 def folded_network(build: Build) -> nn.Module:
     """Return the network as pruning saves it, without its weights."""
-    net = winograd_network(build, compressed_network(build, new_network(build)))
+    net = winograd_network(build, compact_network(build))
     fold_norms(net, build.sites(net))
     return net
 
@@ -124,15 +165,22 @@ def load_pruned(build: Build) -> nn.Module:
     return net.to(build.device).eval()
 
 
-def load_bits(build: Build) -> dict[str, int]:
-    """Read the chosen weight width of every layer; ArtefactError if it is of another model."""
+def load_bits(build: Build) -> dict[str, Choice]:
+    """Read the chosen widths of every layer; ArtefactError if they are of another model."""
     path, made_by = build.out / "bits.json", build.command("bits")
-    bits = Record.load(path, made_by).numbers.get("bits")
+    numbers = Record.load(path, made_by).numbers
     names = list(tap_layers(folded_network(build)))
-    if isinstance(bits, dict) and sorted(bits) == sorted(names):
-        if all(width in WEIGHT_BITS for width in bits.values()):
-            return bits
-    raise ArtefactError(f"'{path}' belongs to another model; run: {made_by}")
+    widths = []
+    for key in ("bits", "operand_bits"):
+        found = numbers.get(key)
+        if not isinstance(found, dict) or sorted(found) != sorted(names):
+            raise ArtefactError(f"'{path}' belongs to another model; run: {made_by}")
+        widths.append([found[name] for name in names])
+    if any(width not in WIDTHS for row in widths for width in row):
+        raise ArtefactError(f"'{path}' belongs to another model; run: {made_by}")
+    return {
+        name: Choice(*pair) for name, pair in zip(names, zip(*widths, strict=True), strict=True)
+    }
 
 
 def quantized_network(build: Build, net: nn.Module) -> nn.Module:
@@ -140,15 +188,10 @@ def quantized_network(build: Build, net: nn.Module) -> nn.Module:
 
     The last layer gives its accumulators; a layer that no ReLU follows has a signed output.
     """
-    sites, bits, quantize = build.sites(net), load_bits(build), build.config.quantize
-    last = list(sites)[-1]
+    sites, bits = build.sites(net), load_bits(build)
+    last, features = list(sites)[-1], build.config.quantize.activation_bits
     widths = {
-        name: Widths(
-            bits[name],
-            quantize.v_bits,
-            None if name == last else quantize.activation_bits,
-            relu=sites[name].relu,
-        )
+        name: Widths(*bits[name], None if name == last else features, relu=sites[name].relu)
         for name in tap_layers(net)
     }
     return to_quantized(net, widths)

@@ -29,16 +29,18 @@ def quantize(x: Tensor, exponent: Tensor, bounds: tuple[int, int]) -> Tensor:
     return (x / scale).round().clamp(*bounds) * scale
 
 
-def best_exponents(x: Tensor, bounds: tuple[int, int]) -> Tensor:
+def best_exponents(x: Tensor, bounds: tuple[int, int], *, clip: bool = True) -> Tensor:
     """Return the int64 exponent of least mean squared error for every row of x [rows, values].
 
-    The search starts where nothing clips and goes finer.
+    The search starts where nothing clips and goes finer; without `clip` it stays there.
     """
     step = max(1, x.shape[1] // MAX_SAMPLES)
     reach = (x.amax(1).clamp(min=0) / max(bounds[1], 1)).clamp(min=2.0**-24)
     if bounds[0] < 0:
         reach = torch.maximum(reach, x.amin(1).clamp(max=0) / bounds[0])
     coarsest = reach.log2().ceil().to(torch.int64)
+    if not clip:
+        return coarsest
     sample = x[:, ::step]
     tries = torch.stack([coarsest - i for i in range(CANDIDATES)])  # candidates, rows
     errors = torch.stack(
@@ -47,10 +49,10 @@ def best_exponents(x: Tensor, bounds: tuple[int, int]) -> Tensor:
     return tries.gather(0, errors.argmin(0, keepdim=True))[0]
 
 
-def weight_exponents(u: Tensor, bits: int) -> Tensor:
-    """Return one exponent per tap [taps] for weights U [oc, k, taps], zeros left out."""
+def weight_exponents(u: Tensor, bits: int, *, clip: bool = True) -> Tensor:
+    """Return one exponent per tap [taps] for weights U [oc, k, taps]; `clip` as above."""
     rows = u.permute(2, 0, 1).flatten(1)
-    best = best_exponents(rows, int_range(bits, signed=True, narrow=True))
+    best = best_exponents(rows, int_range(bits, signed=True, narrow=True), clip=clip)
     used = rows.abs().amax(1) > 0
     top = int(best[used].max()) if bool(used.any()) else 0
     return best.clamp(min=top - SPREAD, max=top)
@@ -74,10 +76,14 @@ def grid_exponent(x: Tensor) -> int:
 
 
 @torch.no_grad()
-def calibrate_layer(layer: QuantTapLayer, x: Tensor) -> None:
-    """Set all scales of a layer from its input `x`, which lies on the grid of the layer before."""
+def calibrate_layer(layer: QuantTapLayer, x: Tensor, *, clip: bool = True) -> None:
+    """Set all scales of a layer from its input `x`, which lies on the grid of the layer before.
+
+    `clip` lets weights saturate where that lowers the squared error.
+    """
     u = layer.u
-    set_exponents(layer.weight_quant, weight_exponents(u, bits_of(layer.weight_quant)))
+    weight_bits = bits_of(layer.weight_quant)
+    set_exponents(layer.weight_quant, weight_exponents(u, weight_bits, clip=clip))
     v = layer.lift(x)
     v_bounds = int_range(bits_of(layer.input_quant), signed=True, narrow=True)
     best = best_exponents(v.flatten(1), v_bounds).clamp(min=grid_exponent(x))
@@ -92,7 +98,7 @@ def calibrate_layer(layer: QuantTapLayer, x: Tensor) -> None:
 
 
 @torch.no_grad()
-def calibrate(net: nn.Module, x: Tensor) -> None:
+def calibrate(net: nn.Module, x: Tensor, *, clip: bool = True) -> None:
     """Set all scales of a network, layer by layer on quantized maps, from inputs x [n, c, h, w]."""
     layers = [m for m in net.modules() if isinstance(m, QuantTapLayer)]
-    visit_layers(net, layers, x, calibrate_layer)
+    visit_layers(net, layers, x, lambda layer, value: calibrate_layer(layer, value, clip=clip))

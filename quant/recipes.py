@@ -77,6 +77,6 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(old, value) if both else value
+        is_table = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if is_table else value  # type: ignore[arg-type]
     return merged

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,9 +65,19 @@ class Resume:
         more = {"epoch": np.array(epoch), "key": np.array(self.key), "history": history}
         save_arrays(self.path, arrays | more)
 
+    def part(self, name: str) -> Resume:
+        """Return where one of a stage's several runs is kept until the whole stage is done.
+
+        A part that is finished is read back, so a stage resumes in the part that was interrupted.
+        """
+        suffix = f".{name}{self.path.suffix}"
+        return replace(self, path=self.path.with_suffix(suffix), key=f"{self.key} {name}")
+
     def clear(self) -> None:
-        """Delete the file once the stage's result is safe."""
+        """Delete the files once the stage's result is safe."""
         self.path.unlink(missing_ok=True)
+        for path in self.path.parent.glob(f"{self.path.stem}.*{self.path.suffix}"):
+            path.unlink()
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, arrays: dict[str, np.ndarray]) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages of `python -m quant`: each reads files of a build, writes its own and a record.
 
-    train -> train.npz   prune -> prune.npz   bits -> bits.json   qat -> qat.npz
-    golden -> golden.npz
+    train -> train.npz   shrink -> shrink.npz   prune -> prune.npz   bits -> bits.json
+    qat -> qat.npz       golden -> golden.npz
 
 A stage whose inputs have not changed is skipped; an interrupted one continues after its last
 whole epoch. Records hold accuracies in percent and seconds.
@@ -11,34 +11,45 @@ whole epoch. Records hold accuracies in percent and seconds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from quant.bits import choose, cycle_table, sensitivities, share_of, widths_of
+from quant.bits import check_budget as check_bits
+from quant.bits import choices_of, choose, cost_table, share_of
 from quant.build import (
     Build,
     compressed_network,
     load_bits,
+    load_compact,
     load_pruned,
     load_quantized,
     load_teacher,
+    load_trained,
     new_network,
+    other_teacher,
     quantized_network,
     winograd_network,
 )
 from quant.calibrate import calibrate
 from quant.checkpoint import save_model
-from quant.convert import fold_norms, tap_layers
+from quant.convert import fold_norms, tap_layers, to_winograd
 from quant.data import to_input
 from quant.distill import distillation, self_distillation
+from quant.distill.blockwise import train_blocks
+from quant.distill.teacher import check_blocks, described
 from quant.golden import golden_arrays
 from quant.history import History
+from quant.layer_cost import cost_parts, total
+from quant.models.channels import CompressibleNet, channel_counts
 from quant.prune.srbs import keep_schedule, pruning_steps, step_at
 from quant.resume import Resume
-from quant.sizes import layer_keeps, layer_shapes, measured_keeps, sparse_layers
+from quant.sensitivity import sensitivities
+from quant.shrink.methods import METHODS
+from quant.shrink.task import Task, check_budget
+from quant.sizes import measured_keeps, sparse_layers
 from quant.training import fit
 from winnow import stage as winnow_stage
 from winnow.artefact import is_current, save_arrays, sha256_file, sha256_value
@@ -57,12 +68,12 @@ class Stage:
     """A stage: the configuration and files it depends on, and the function that does it.
 
     `keys` are sections of the configuration ("prune") or single keys ("engine.m"), so that a
-    change of the engine's size trains nothing again. `modules` are the files of winnow/ whose code
-    decides the result.
+    change of the engine's size trains nothing again; a function where they depend on the method.
+    `modules` are the files of winnow/ whose code decides the result.
     """
 
     name: str
-    keys: tuple[str, ...]
+    keys: tuple[str, ...] | Callable[[Config], tuple[str, ...]]
     files: tuple[str, ...]
     work: Callable[[Build, Resume], Result]
     modules: tuple[str, ...] = NUMERICS
@@ -74,7 +85,8 @@ class Stage:
 
     def inputs(self, build: Build) -> dict[str, str]:
         """Return the hashes that make the stage's result; ArtefactError if a file is missing."""
-        keys = ("seed", "data", "model", *self.keys)
+        own = self.keys(build.config) if callable(self.keys) else self.keys
+        keys = ("seed", "data", "model", *own)
         hashes = {
             "config": sha256_value({key: _setting(build.config, key) for key in keys}),
             "code": sources_hash(HERE)
@@ -88,6 +100,9 @@ class Stage:
             # Of a record only the choice counts that later stages read, not how long it took.
             is_record = path.suffix == ".json"
             hashes[name] = sha256_value(load_bits(build)) if is_record else sha256_file(path)
+        if "distill" in own and build.config.distill.teacher:
+            taught_by = Path(build.config.distill.teacher) / "train.npz"
+            hashes["teacher"] = sha256_file(taught_by) if taught_by.is_file() else "missing"
         return hashes
 
 
@@ -96,6 +111,14 @@ def _setting(config: Config, key: str) -> Any:
     section, _, name = key.partition(".")
     value = config.section(section)[section]
     return value[name] if name else value
+
+
+def _shrink_keys(config: Config) -> tuple[str, ...]:
+    """Return what the shrunk network depends on: an engine only if its cycles are the budget."""
+    if config.shrink.method == "none":
+        return ("shrink.method",)
+    engine = ("prune", "engine") if config.shrink.budget == "cycles" else ()
+    return ("train", "distill", "shrink", *engine)
 
 
 def run_stage(stage: Stage, build: Build) -> None:
@@ -136,17 +159,60 @@ def train(build: Build, resume: Resume) -> Result:
         torch.manual_seed(config.seed)
         net = new_network(build)
     net.to(build.device)
-    compressed_network(build, net)  # an exit that is not there stops the run here, not later
-    plan = build.plan("train", config.train.epochs, config.train.learning_rate)
-    loss = self_distillation(net, config.distill)
-    history = fit(net, build.split(), loss, plan, resume=resume)
-    return _saved(build, net, "fp32", history)
+    teacher = other_teacher(build)
+    _check_recipe(build, net, teacher)
+    plan, split = (
+        build.plan("train", config.train.epochs, config.train.learning_rate),
+        build.split(),
+    )
+    numbers: dict[str, object] = {"config": described(config)}
+    if teacher is not None and config.distill.block_epochs:
+        blocks = replace(plan, epochs=config.distill.block_epochs)
+        numbers["block_errors"] = train_blocks(
+            net, teacher, split, blocks, resume=resume, samples=SAMPLE_IMAGES
+        )
+    loss = self_distillation(net, config.distill, teacher)
+    history = fit(net, split, loss, plan, resume=resume)
+    return _saved(build, net, "fp32", history, **numbers)
+
+
+def _check_recipe(build: Build, net: CompressibleNet, teacher: CompressibleNet | None) -> None:
+    """Raise ConfigError for what later stages could not do, before anything is trained."""
+    config, size = build.config, build.shape
+    compressed = compressed_network(build, net)  # an exit that is not there
+    x = torch.zeros(1, size.channels, size.edge, size.edge, device=build.device)
+    check_blocks(compressed, teacher or net, config.distill, x)
+    if config.shrink.method != "none":
+        parts = cost_parts(compressed, x.shape[1:], config)
+        check_budget(config, parts, compressed)
+    sites = build.sites(compressed)
+    tapped = to_winograd(compressed, config.engine.m, sites)
+    check_bits(cost_table(config, tapped, sites), config.quantize.budget_share)
+
+
+def shrink(build: Build, resume: Resume) -> Result:
+    """Remove channels until the network is within its budget, and fine-tune it."""
+    config, trained = build.config, load_trained(build)
+    net = compressed_network(build, trained)
+    if config.shrink.method == "none":
+        numbers = {"channels": channel_counts(net), "share": 1.0}
+        return _saved(build, net, "shrunk", History(), **numbers)
+    size = build.shape
+    parts = cost_parts(net, (size.channels, size.edge, size.edge), config)
+    check_budget(config, parts, net)
+    plan = build.plan("shrink", config.shrink.epochs, config.shrink.learning_rate)
+    teacher = other_teacher(build) or trained
+    task = Task(config, net, teacher, build.split(), parts, SAMPLE_IMAGES, plan, resume)
+    found = METHODS[config.shrink.method](task)
+    counts = channel_counts(found.net)
+    numbers = {"channels": counts, "share": total(parts, counts) / task.full, **found.numbers}
+    return _saved(build, found.net, "shrunk", found.history, **numbers)
 
 
 def prune(build: Build, resume: Resume) -> Result:
     """Prune all layers step by step, fine-tune under the teacher, fold BatchNorm."""
     config, split, teacher = build.config, build.split(), load_teacher(build)
-    net = winograd_network(build, compressed_network(build, teacher))
+    net = winograd_network(build, load_compact(build))
     sites = build.sites(net)
     sparse = list(sparse_layers(net, sites, config.prune.skip).values())
     x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
@@ -166,33 +232,40 @@ def prune(build: Build, resume: Resume) -> Result:
 
 
 def choose_bits(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training here)
-    """Choose the weight width of every layer under the cycle budget."""
-    config, net = build.config, load_pruned(build)
-    x = to_input(build.split().train.images[:SAMPLE_IMAGES]).to(build.device)
-    widths, names = widths_of(config), list(tap_layers(net))
-    divergence = sensitivities(net, x, widths)
-    sites = build.sites(net)
-    shapes = layer_shapes(net, sites, layer_keeps(config, net, sites), dict.fromkeys(names, 8))
-    cycles = cycle_table(config.engine, [shapes.get(name) for name in names], widths)
-    columns = choose(divergence, cycles, config.quantize.cycle_budget)
-    bits = {name: widths[column] for name, column in zip(names, columns, strict=True)}
-    share = share_of(cycles, columns)
-    chosen = " ".join(f"{name}={width}" for name, width in bits.items())
+    """Choose the widths of every layer under the budget."""
+    config, net, samples = build.config, load_pruned(build), build.split().train
+    x = to_input(samples.images[:SAMPLE_IMAGES]).to(build.device)
+    labels = samples.labels[:SAMPLE_IMAGES].to(build.device)
+    choices, names = choices_of(config), list(tap_layers(net))
+    table = sensitivities(net, x, labels, choices, config.quantize.sensitivity)
+    cost = cost_table(config, net, build.sites(net))
+    columns = choose(table, cost, config.quantize.budget_share)
+    chosen = {name: choices[column] for name, column in zip(names, columns, strict=True)}
+    share = share_of(cost, columns)
     numbers = {
-        "bits": bits,
-        "cycle_share": share,
-        "widths": list(widths),
-        "divergence": dict(zip(names, divergence.tolist(), strict=True)),
-        "cycles": dict(zip(names, cycles.tolist(), strict=True)),
+        "bits": {name: choice.weight for name, choice in chosen.items()},
+        "operand_bits": {name: choice.operand for name, choice in chosen.items()},
+        "cost_share": share,
+        "choices": choices,
+        "sensitivity": dict(zip(names, table.tolist(), strict=True)),
+        "cost": dict(zip(names, cost.tolist(), strict=True)),
     }
-    return Result([], f"{chosen}, {share:.3f} of the widest choice's modelled cycles", numbers)
+    text = " ".join(
+        f"{name}={choice.weight}"
+        + (f"x{choice.operand}" if len(config.quantize.operand_bits) > 1 else "")
+        for name, choice in chosen.items()
+    )
+    return Result(
+        [], f"{text}, {share:.3f} of the widest choice's {config.quantize.budget}", numbers
+    )
 
 
 def qat(build: Build, resume: Resume) -> Result:
     """Calibrate and fine-tune the Brevitas network under the fp32 teacher."""
     config, split, teacher = build.config, build.split(), load_teacher(build)
     net = quantized_network(build, load_pruned(build)).to(build.device)
-    calibrate(net, to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device))
+    x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
+    calibrate(net, x, clip=config.quantize.weight_scale == "mse")
     plan = build.plan("qat", config.quantize.epochs, config.quantize.learning_rate)
     loss = distillation(net, teacher, config.distill)
     history = fit(net, split, loss, plan, resume=resume)
@@ -210,7 +283,12 @@ def golden(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training
     return Result([path], summary, {"images": len(right), "golden_accuracy": accuracy})
 
 
-KINDS = {"fp32": "train", "pruned": "prune", "quantized": "qat"}  # of networks -> their stage
+KINDS = {
+    "fp32": "train",
+    "shrunk": "shrink",
+    "pruned": "prune",
+    "quantized": "qat",
+}  # of networks -> their stage
 
 
 def _saved(
@@ -225,20 +303,32 @@ def _saved(
     return Result([path], summary, accuracies | {"history": history.table()} | numbers)
 
 
-_FILES = ("train.npz", "prune.npz", "bits.json", "qat.npz")
+_FILES = ("train.npz", "shrink.npz", "prune.npz", "bits.json", "qat.npz")
+_QAT_FILES = ("train.npz", "prune.npz", "bits.json")
 STAGES = {
     stage.name: stage
     for stage in (
         Stage("train", ("train", "distill"), (), train),
-        Stage("prune", ("train", "distill", "prune", "engine.m"), _FILES[:1], prune),
+        Stage(
+            "shrink",
+            _shrink_keys,
+            _FILES[:1],
+            shrink,
+            NUMERICS + CYCLE_MODEL,
+        ),
+        Stage(
+            "prune", ("train", "distill", "shrink.method", "prune", "engine.m"), _FILES[:2], prune
+        ),
         Stage(
             "bits",
-            ("prune", "quantize", "engine"),
-            _FILES[1:2],
+            ("shrink.method", "prune", "quantize", "engine"),
+            _FILES[2:3],
             choose_bits,
             NUMERICS + CYCLE_MODEL,
         ),
-        Stage("qat", ("train", "distill", "quantize", "engine.m"), _FILES[:3], qat),
-        Stage("golden", ("quantize", "engine.m"), _FILES[2:], golden),
+        Stage(
+            "qat", ("train", "distill", "shrink.method", "quantize", "engine.m"), _QAT_FILES, qat
+        ),
+        Stage("golden", ("shrink.method", "quantize", "engine.m"), _FILES[3:], golden),
     )
 }

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from quant.data import Samples, Split, to_input
-from quant.distill import Loss
+from quant.distill import Loss, Scheduled
 from quant.distributed import World
 from quant.history import History, Progress
 from quant.resume import Resume, Run
@@ -106,6 +106,8 @@ def fit(
     with plan.show() as progress:
         progress.start(run.history)
         for epoch in range(first, plan.epochs):
+            if isinstance(loss, Scheduled):
+                loss.begin_epoch(epoch, plan.epochs)
             if begin_epoch is not None:
                 begin_epoch(epoch)
                 plan.world.share(model)

@@ -16,15 +16,12 @@ from typing import Any
 
 from cocotb.triggers import RisingEdge
 
+from sim.contract import LITE_PINS, SLAVE
+
 OKAY, SLVERR, DECERR = 0, 2, 3
 PAGE_BYTES = 4096
 MAX_OUTSTANDING = 16
 INCREMENTING = 1  # AxBURST
-PINS = (
-    *("AWADDR", "AWVALID", "AWREADY", "WDATA", "WSTRB", "WVALID", "WREADY"),
-    *("BVALID", "BREADY", "BRESP", "ARADDR", "ARVALID", "ARREADY"),
-    *("RDATA", "RVALID", "RREADY", "RRESP"),
-)
 
 
 class AxiError(AssertionError):
@@ -273,7 +270,7 @@ class WriteSlave:
 
 
 class Registers:
-    """A master on the AXI4-Lite slave `s_axi_control`."""
+    """A master on the engine's AXI4-Lite slave."""
 
     TIMEOUT_CYCLES = 1000
     LEADS = (0, 3, -3)  # cycles that a write's address comes before its data
@@ -281,7 +278,7 @@ class Registers:
     def __init__(self, dut: Any, clock: Any) -> None:
         self.clock = clock
         self.leads = cycle(self.LEADS)
-        self.pins = {name: pin(dut, f"s_axi_control_{name}") for name in PINS}
+        self.pins = {name: pin(dut, f"{SLAVE}_{name}") for name in LITE_PINS}
         for name in ("AWVALID", "WVALID", "BREADY", "ARVALID", "RREADY"):
             self.pins[name].value = 0
 
@@ -290,12 +287,12 @@ class Registers:
             await RisingEdge(self.clock)
             if self.pins[name].value:
                 return
-        raise AxiError(f"s_axi_control: {name} stayed low for {self.TIMEOUT_CYCLES} cycles")
+        raise AxiError(f"{SLAVE}: {name} stayed low for {self.TIMEOUT_CYCLES} cycles")
 
     def _check(self, name: str) -> None:
         response = int(self.pins[name].value)
         if response != OKAY:
-            raise AxiError(f"s_axi_control: {name} must be {OKAY}, got {response}")
+            raise AxiError(f"{SLAVE}: {name} must be {OKAY}, got {response}")
 
     async def write(
         self, offset: int, value: int, strobe: int = 0xF, *, lead: int | None = None
@@ -330,7 +327,7 @@ class Registers:
             if not waiting:
                 return
         name = f"{next(iter(waiting))}READY"
-        raise AxiError(f"s_axi_control: {name} stayed low for {self.TIMEOUT_CYCLES} cycles")
+        raise AxiError(f"{SLAVE}: {name} stayed low for {self.TIMEOUT_CYCLES} cycles")
 
     async def read(self, offset: int) -> int:
         """Read a 32-bit register."""

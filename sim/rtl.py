@@ -27,6 +27,7 @@ from codegen.layout import pack_features
 from codegen.schedule import Schedule
 from openhls import waits
 from openhls.waits import Snapshot, Waits
+from sim.contract import axi_error_ports, require_top
 from sim.csim import layer_maps
 from sim.verilator import BuildLock, build_harness, content_hash, environment
 from winnow.engine import EngineConfig
@@ -48,16 +49,11 @@ WAITS_DEFINE = "+define+OPENHLS_WAITS"
 HANG = 4  # exit code of the harness
 
 
-def axi_error_ports(bits: int) -> str:
-    """Return the masters named by the bits of register axi_error."""
-    return ", ".join(f"m_axi_gmem{i}" for i in range(bits.bit_length()) if bits >> i & 1)
-
-
 def rtl_sources(folder: Path) -> list[Path]:
-    """Return the SystemVerilog files of an RTL folder; ToolError when there is none."""
+    """Return the Verilog files of an RTL folder; ToolError when there is none."""
     sources = sorted([*folder.glob("*.sv"), *folder.glob("*.v")])
     if not sources:
-        raise ToolError(f"'{folder}' holds no RTL; make it with: make hls")
+        raise ToolError(f"'{folder}' holds no RTL (.sv or .v files); make it with: make hls")
     return sources
 
 
@@ -194,23 +190,26 @@ def run_cocotb(rtl: Path, job: CocotbJob, cache: Path, work: Path) -> CocotbResu
     # Deferred: only this function needs cocotb's runner.
     from cocotb_tools.runner import get_runner
 
-    sources = rtl_sources(rtl)
+    require_top(rtl, rtl_sources(rtl), TOP)
     for path in (*(job.data / name for name in DATA_FILES), job.golden):
         if not path.is_file():
             raise ArtefactError(f"'{path}' is missing; make it with: make hls")
     work.mkdir(parents=True, exist_ok=True)
-    setup, log = work / "bench.json", work / "cocotb.log"
+    for path in rtl.glob("*.dat"):  # memories that the RTL reads from its working directory
+        shutil.copy(path, work)
+    setup, log, described = work / "bench.json", work / "cocotb.log", rtl / waits.FILE
     results = work / "cycles.json"
     results.unlink(missing_ok=True)
     with _runner_environment():
-        folder = _build_cocotb(sources, job, cache)
+        folder = _build_cocotb(rtl, job, cache)
         numbers = {
             "data": str(job.data.resolve()),
             "golden": str(job.golden.resolve()),
             "images": job.images,
             "stall": job.stall,
             "seed": job.seed,
-            "error_register": any(path.name == "openhls_control.sv" for path in sources),
+            "waits": str(described.resolve()) if described.is_file() else None,
+            "watchdog": WATCHDOG_CYCLES,
             "results": str(results.resolve()),
         }
         setup.write_text(json.dumps(numbers, indent=2) + "\n")
@@ -246,14 +245,17 @@ def _runner_environment() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _build_cocotb(sources: list[Path], job: CocotbJob, cache: Path) -> Path:
+def _build_cocotb(rtl: Path, job: CocotbJob, cache: Path) -> Path:
     """Return the folder of the simulator `TOP`, built if it is not in the cache."""
     from cocotb_tools.runner import get_runner
 
     options = ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal"]
     # The runner makes every signal public, which doubles the build; PINS names those we need.
     options += ["--no-public-flat-rw", *(["--trace-fst"] if job.waves else [])]
-    folder = cache / ("cocotb-" + content_hash(sources, PINS.read_text(), *options))
+    sources = [PINS, *rtl_sources(rtl)]
+    if (rtl / waits.FILE).is_file():
+        sources, options = [WIRES, *sources], [*options, WAITS_DEFINE]
+    folder = cache / ("cocotb-" + content_hash(sources, *options))
     log = folder / "build.log"
     with BuildLock(folder):
         if (folder / TOP).is_file():
@@ -263,7 +265,8 @@ def _build_cocotb(sources: list[Path], job: CocotbJob, cache: Path) -> Path:
         objects = folder / "obj"
         try:
             get_runner("verilator").build(
-                sources=[PINS, *sources],
+                sources=sources,
+                includes=[rtl.resolve()],
                 hdl_toplevel=TOP,
                 build_dir=objects,
                 build_args=options,

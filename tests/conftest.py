@@ -22,6 +22,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="rewrite tests/golden/ from the present output; runs only the tests that use it",
     )
+    fuzz = parser.getgroup("fuzz", "random designs for openhls (make fuzz)")
+    fuzz.addoption("--fuzz-count", type=int, default=300, help="designs")
+    fuzz.addoption("--fuzz-seed", type=int, default=1, help="seed of the designs")
+    fuzz.addoption("--fuzz-layers", type=int, default=64, help="random layers on each engine's RTL")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -39,6 +43,15 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
     ):
         session.exitstatus = pytest.ExitCode.OK
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the seed of the random designs, if they ran."""
+    config = terminalreporter.config
+    reports = [x for found in terminalreporter.stats.values() for x in found]
+    if any("test_random_designs" in getattr(report, "nodeid", "") for report in reports):
+        count, seed = config.getoption("--fuzz-count"), config.getoption("--fuzz-seed")
+        terminalreporter.write_line(f"fuzz: {count} designs of seed {seed}")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from openhls.channels import Channel, Role
+from openhls.channels import Channel, Role, address_bits
 from openhls.compile import Process
 from sim.csim import ap_types
 from sim.verilator import environment
@@ -60,23 +60,41 @@ def _parse(output: str, processes: Sequence[Process]) -> dict[str, list[int]]:
 # RTL
 
 
-def _memory(process: str, name: str, ports: Sequence[Channel]) -> list[str]:
-    roles = {port.role: port for port in ports}
-    width, depth = roles[Role.RESPONSE].width, roles[Role.RESPONSE].depth
-    return [
-        f"  openhls_ram #(.WIDTH({width}), .DEPTH({depth})) {process}_{name} (.clk, .rst,",
-        *_connect([(x.role.value[1:], f"{process}_{x.name}") for x in ports]),
-    ]
-
-
-def _connect(pairs: Sequence[tuple[str, str]]) -> list[str]:
+def connect(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the end of an instance: (port, net) pairs of ready/valid channels."""
     pins = [f".{p}_{s}({n}_{s})" for p, n in pairs for s in ("data", "vld", "rdy")]
     return ["    " + ", ".join(pins) + ");"]
 
 
-def _bank(name: str, ends: Sequence[tuple[str, Channel]]) -> list[str]:
-    request = next(c for _, c in ends if c.role is Role.READ_REQUEST)
-    width = next(c for _, c in ends if c.role is Role.RESPONSE).width
+def _connect_memory(ports: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Connect what a process uses of a memory; nobody asks at the other ports."""
+    unused = [port for port in ports if port not in dict(pairs)]
+    return ["    " + "".join(f".{x}_vld(1'b0), " for x in unused), *connect(pairs)]
+
+
+def _word_bits(ports: Sequence[Channel]) -> int:
+    """Return the width of a memory's words; a write request holds the address below the word."""
+    for port in ports:
+        if port.role is Role.RESPONSE:
+            return port.width
+    written = next(port for port in ports if port.role is Role.WRITE_REQUEST)
+    return written.width - address_bits(written.depth)
+
+
+def memory_instance(process: str, name: str, ports: Sequence[Channel]) -> list[str]:
+    """Return the RAM of a process."""
+    width, depth = _word_bits(ports), max(port.depth for port in ports)
+    pairs = [(x.role.value[1:], f"{process}_{x.name}") for x in ports]
+    return [
+        f"  openhls_ram #(.WIDTH({width}), .DEPTH({depth})) {process}_{name} (.clk, .rst,",
+        *_connect_memory(["rd_req", "wr_req"], pairs),
+    ]
+
+
+def bank_instance(name: str, ends: Sequence[tuple[str, Channel]]) -> list[str]:
+    """Return the bank between two processes."""
+    channels = [channel for _, channel in ends]
+    width, depth = _word_bits(channels), max(channel.depth for channel in channels)
     writer = next(p for p, c in ends if c.role is Role.WRITE_REQUEST)
     pairs = []
     for process, channel in ends:
@@ -84,8 +102,8 @@ def _bank(name: str, ends: Sequence[tuple[str, Channel]]) -> list[str]:
         shared = channel.role in (Role.ACQUIRE, Role.RELEASE)
         pin = f"{side if shared else ''}{channel.role.value[1:]}"
         pairs.append((pin, f"{process}_{channel.name}"))
-    head = f"  openhls_bank #(.WIDTH({width}), .DEPTH({request.depth})) {name}_bank (.clk, .rst,"
-    return [head, *_connect(pairs)]
+    head = f"  openhls_bank #(.WIDTH({width}), .DEPTH({depth})) {name}_bank (.clk, .rst,"
+    return [head, *_connect_memory(["rd_req", "wr_req"], pairs)]
 
 
 def _wrapper(top: str, processes: Sequence[Process]) -> tuple[str, list[Channel]]:
@@ -110,15 +128,15 @@ def _wrapper(top: str, processes: Sequence[Process]) -> tuple[str, list[Channel]
             else:
                 memories.setdefault((process.name, base), []).append(channel)
     for (name, base), ports in memories.items():
-        body += _memory(name, base, ports)
+        body += memory_instance(name, base, ports)
     for name, ends in banks.items():
-        body += _bank(name, ends)
+        body += bank_instance(name, ends)
     for process in processes:
         nets = [
             (c.name, c.name if c.role is Role.STREAM else f"{process.name}_{c.name}")
             for c in process.channels
         ]
-        body += [f"  {process.module} {process.name} (.clk, .rst,", *_connect(nets)]
+        body += [f"  {process.module} {process.name} (.clk, .rst,", *connect(nets)]
     text = [f"module {top} (", "  " + ",\n  ".join(pins), ");", *body, "endmodule", ""]
     return "\n".join(text), outer
 

@@ -62,7 +62,7 @@ def random_net(
     widths = {
         name: Widths(
             bits[name],
-            quantize.v_bits,
+            quantize.operand_bits[0],
             None if name == last else quantize.activation_bits,
             relu=site.relu,
         )
@@ -133,7 +133,7 @@ def require_golden(net: nn.Module, entry: TensorType = ENTRY) -> Graph:
 @pytest.mark.parametrize("m", [2, 4])
 def test_network_equals_its_golden_vectors(m: int) -> None:
     model = ModelConfig(channels=(5, 9, 8), pool_after=(1, 3), exit_after=(1,), hidden=(11,))
-    quantize = QuantizeConfig(v_bits=7, activation_bits=5)
+    quantize = QuantizeConfig(operand_bits=(7,), activation_bits=5)
     bits = {"conv1": 8, "conv2": 3, "conv3": 4, "fc1": 6, "fc": 5}
     graph = require_golden(random_net(chain_net(model), m, quantize, bits))
     assert [layer.weight_bits for layer in graph.layers] == list(bits.values())

@@ -22,7 +22,7 @@ from winnow import host
 from winnow.errors import ToolError
 
 TOOLS = ("sh", "find", "cksum", "awk", "touch", "rm", "mkdir", "g++", "make", "perl")
-BEFORE_SIM = ["train", "prune", "bits", "qat", "golden", "lower", "schedule", "emit"]
+BEFORE_SIM = ["train", "shrink", "prune", "bits", "qat", "golden", "lower", "schedule", "emit"]
 STAGES = [*BEFORE_SIM, "csim", "rtl", "rtlsim", "synth"]
 SOURCES = (
     "quant/a.py",
@@ -123,7 +123,7 @@ def test_hls_runs_the_stages_in_order_and_once(tree: Tree) -> None:
         ("configs/digits.toml", STAGES),
         ("winnow/config.py", STAGES),
         ("quant/a.py", STAGES),
-        ("codegen/a.py", STAGES[5:]),
+        ("codegen/a.py", STAGES[6:]),
         ("hls_templates/a.hpp", ["emit", "csim", "rtl", "rtlsim", "synth"]),
         ("openhls/a.py", ["rtl", "rtlsim", "synth"]),
         ("openhls/library/a.sv", ["rtl", "rtlsim", "synth"]),
@@ -179,8 +179,8 @@ def test_stages_get_config_out_and_device(tree: Tree) -> None:
     calls = (tree.folder / "calls").read_text().splitlines()
     files = "--config configs/other.toml --out build/other"
     assert calls[0] == f"-m quant train {files} --device cuda"
-    assert calls[5] == f"-m codegen lower {files}"
-    assert calls[9] == f"-m sim rtl {files}"
+    assert calls[6] == f"-m codegen lower {files}"
+    assert calls[10] == f"-m sim rtl {files}"
     assert calls[-1] == f"-m sim report {files}"
 
 

@@ -25,7 +25,6 @@ from openhls.netlist import (
     Netlist,
     build_netlist,
 )
-from openhls.project import compile_design
 from openhls.top import render_top
 from openhls.waits import Waits, find_waits
 
@@ -421,32 +420,3 @@ def test_waits_survive_their_file(tmp_path: Path) -> None:
     waits = find_waits(loading(), Interface({"in": "gmem5"}, ()), ["x_out", "in_r"])
     (tmp_path / "waits.json").write_text(waits.text())
     assert Waits.load(tmp_path / "waits.json") == waits
-
-
-# --- the top function ---------------------------------------------------------------------------
-
-CHOOSING = """#include <ap_int.h>
-#include <hls_burst_maxi.h>
-#include <hls_stream.h>
-typedef ap_uint<64> Word;
-static void relay(hls::stream<Word>& from, hls::stream<Word>& to) { to.write(from.read()); }
-static void run(Word which) {
-#pragma HLS dataflow
-  hls::stream<Word> streams[4];
-  relay(streams[0], streams[1 + int(which & 1)]);
-}
-extern "C" void top(hls::burst_maxi<Word> memory) {
-#pragma HLS interface mode = m_axi port = memory bundle = gmem0 offset = slave
-#pragma HLS interface mode = s_axilite port = memory bundle = control offset = 0x10
-  memory.read_request(0, 1);
-  run(memory.read());
-}
-"""
-
-
-def test_channel_chosen_at_run_time_is_refused(tmp_path: Path) -> None:
-    source = tmp_path / "top.cpp"
-    source.write_text(CHOOSING)
-    message = r"^a channel that 'relay' is called with depends on a condition$"
-    with pytest.raises(HlsError, match=message):
-        compile_design(source, [], "top", tmp_path / "rtl")

@@ -81,7 +81,7 @@ def test_wires_are_not_in_the_design_that_is_synthesised(design: tuple[Path, Pat
     assert "openhls_valid" in guarded[0]
     assert not re.search(r"openhls_(valid|ready|ports|probe)", rest)
     assert guarded[1].split("\n")[:2] == [
-        "  `define OPENHLS_VLD(net, bit) net",
+        "  `define OPENHLS_VLD(net, number) net",
         "  `define OPENHLS_RDY(net) net",
     ]
 

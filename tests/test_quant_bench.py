@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import quant.bench as bench
-from quant.bench import Run, compare, main, parse_seeds, run_recipe
+from quant.bench import Run, format_table, main, parse_seeds, run_all, run_recipe
 from quant.recipes import load_recipes, merge
 from winnow.artefact import Record, load_arrays
 from winnow.cli import guard
@@ -29,7 +29,7 @@ steps = 2
 epochs = 2
 [quantize]
 epochs = 1
-cycle_budget = 1.0
+budget_share = 1.0
 """
 RECIPES = """
 base = "tiny"
@@ -107,7 +107,9 @@ def test_table_holds_mean_spread_and_loss(recipes: Path) -> None:
     def run(recipe: bench.Recipe) -> Run:
         return Run(accuracy[recipe.config.seed], 75.0, 6.5, 1000, 10.0)
 
-    header, columns, dense, sparse = compare(load_recipes(recipes), (0, 1), run).splitlines()
+    found = load_recipes(recipes)
+    table = format_table(found, run_all(found, (0, 1), run, jobs=1))
+    header, columns, dense, sparse = table.splitlines()
     assert "2 seeds" in header
     assert columns.split() == [
         "recipe", "fp32", "pruned", "quantized", "loss", "zeros", "%", "bits", "cycles", "seconds"
@@ -138,6 +140,29 @@ def test_bad_recipes_are_refused_before_training(recipes: Path, text: str, match
 def test_unknown_recipe_names_the_known(recipes: Path) -> None:
     with pytest.raises(ConfigError, match=r"^recipe 'x' is not in .*, which has: dense, sparse$"):
         load_recipes(recipes, ("x",))
+
+
+def test_jobs_in_processes_share_stages(
+    recipes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["--recipes", str(recipes), "--out", str(tmp_path / "out"), "--seeds", "0"]
+    monkeypatch.setattr(sys, "argv", ["quant.bench", *arguments, "--jobs", "2"])
+    assert guard(main) == 0
+    printed = capfd.readouterr().out
+    assert printed.count("train: fp32 test accuracy") == 1
+    assert [line.split()[0] for line in printed.splitlines()[-2:]] == ["dense", "sparse"]
+
+
+def test_impossible_number_of_jobs_is_one_line(
+    recipes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--recipes", str(recipes), "--out", "out", "--jobs", "0"]
+    monkeypatch.setattr(sys, "argv", ["quant.bench", *arguments])
+    assert guard(main) == 1
+    assert capsys.readouterr().err == "error: --jobs must be at least 1, got 0\n"
 
 
 def test_seeds() -> None:

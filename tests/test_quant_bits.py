@@ -4,22 +4,34 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from quant.bits import TIE, choose, cycle_table, sensitivities, share_of
+from quant.bits import (
+    TIE,
+    Choice,
+    bit_operations,
+    choices_of,
+    choose,
+    cost_table,
+    cycle_table,
+    multiplications,
+    share_of,
+)
 from quant.calibrate import quantize_weight
-from quant.convert import tap_layers, to_winograd
+from quant.convert import to_winograd
 from quant.models.chain import ChainNet, InputShape, chain_spec, trunk
 from quant.sites import find_sites
 from quant.sizes import layer_keeps, layer_shapes
 from winnow.blocking import LayerShape
-from winnow.config import Config, ModelConfig
+from winnow.config import Config, ModelConfig, QuantizeConfig
 from winnow.engine import EngineConfig
 from winnow.errors import ConfigError
 
+WIDTHS = (Choice(4, 8), Choice(8, 8))
 SMALL = Config(model=ModelConfig(channels=(4, 8), pool_after=(1,), exit_after=(1,)))
 
 
@@ -44,8 +56,8 @@ def test_choice_is_the_best_of_all(seed: int) -> None:
 def test_budget_below_the_minimum_is_a_config_error() -> None:
     cycles = np.array([[500, 1000], [300, 1000]])
     match = (
-        r"^quantize.cycle_budget must be at least 0\.400, the smallest share that "
-        r"quantize.weight_bits can reach, got 0\.3$"
+        r"^quantize.budget_share must be at least 0\.400, the smallest share that "
+        r"quantize.weight_bits and operand_bits can reach, got 0\.3$"
     )
     with pytest.raises(ConfigError, match=match):
         choose(np.zeros((2, 2)), cycles, 0.3)
@@ -68,10 +80,10 @@ def digits_shapes() -> list[LayerShape]:
 
 
 def test_digits_budget_forces_two_widths() -> None:
-    cycles = cycle_table(EngineConfig(), digits_shapes(), (4, 8))
-    columns = choose(np.tile([1e-3, 1e-6], (5, 1)), cycles, Config().quantize.cycle_budget)
+    cycles = cycle_table(EngineConfig(), digits_shapes(), WIDTHS)
+    columns = choose(np.tile([1e-3, 1e-6], (5, 1)), cycles, Config().quantize.budget_share)
     assert set(columns) == {0, 1}
-    assert share_of(cycles, columns) <= Config().quantize.cycle_budget
+    assert share_of(cycles, columns) <= Config().quantize.budget_share
 
 
 def test_cycle_table_has_a_row_per_layer_and_grows_with_width() -> None:
@@ -83,25 +95,41 @@ def test_cycle_table_has_a_row_per_layer_and_grows_with_width() -> None:
         ("winograd", 32, 8, True),
         ("dense", 64, 4, False),
     ]
-    table = cycle_table(EngineConfig(), [*shapes, None], (4, 8))
+    table = cycle_table(EngineConfig(), [*shapes, None], WIDTHS)
     assert table.shape == (6, 2)
     assert (table[:, 0] <= table[:, 1]).all()
     assert (table[:5, 0] < table[:5, 1]).any()
     assert (table[5] == 0).all()
 
 
-def test_sensitivity_falls_with_width_and_leaves_the_net_alone() -> None:
+def test_bit_operations_are_products_times_both_widths() -> None:
     spatial = ChainNet(chain_spec(SMALL.model, InputShape(1, 16, 10)))
-    net = to_winograd(trunk(spatial), 2, find_sites(spatial, (1, 16, 16)))
-    generator = torch.Generator().manual_seed(0)
-    for layer in tap_layers(net).values():
-        torch.nn.init.normal_(layer.weight, std=0.3, generator=generator)
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    x = torch.rand(16, 1, 16, 16, generator=generator)
-    table = sensitivities(net, x, (2, 4, 8))
-    assert table.shape == (3, 3)
-    assert (np.diff(table, axis=1) < 0).all()
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    sites = find_sites(spatial, (1, 16, 16))
+    net = to_winograd(trunk(spatial), 2, sites)
+    keeps = {"conv1": 1, "conv2": 2, "fc": 2}
+    # taps x tiles x channels in x channels out, one or two of eight kept
+    by_hand = [16 * 64 * 1 * 4 // 8, 16 * 16 * 4 * 8 * 2 // 8, 8 * 64 * 10 * 2 // 8]
+    assert multiplications(net, sites, keeps) == by_hand
+    table = bit_operations(by_hand, (Choice(4, 6), Choice(8, 8)))
+    assert table.tolist() == [[n * 24, n * 64] for n in by_hand]
+
+
+def test_narrow_operands_pay_in_bit_operations_only() -> None:
+    quantize = QuantizeConfig(weight_bits=(8,), operand_bits=(4, 8))
+    config = replace(SMALL, quantize=quantize)
+    spatial = ChainNet(chain_spec(config.model, InputShape(1, 16, 10)))
+    sites = find_sites(spatial, (1, 16, 16))
+    net = to_winograd(trunk(spatial), 2, sites)
+    cycles = cost_table(config, net, sites)
+    assert (cycles[:, 0] == cycles[:, 1]).all()
+    bops = cost_table(replace(config, quantize=replace(quantize, budget="bops")), net, sites)
+    assert (2 * bops[:, 0] == bops[:, 1]).all()
+    assert choose(np.zeros((3, 2)), bops, 0.5) == [0, 0, 0]
+
+
+def test_choices_are_all_pairs_the_widest_last() -> None:
+    quantize = QuantizeConfig(weight_bits=(8, 4, 8), operand_bits=(8, 6))
+    assert choices_of(Config(quantize=quantize)) == ((4, 6), (4, 8), (8, 6), (8, 8))
 
 
 def test_quantized_weights_have_few_levels_and_keep_their_zeros() -> None:

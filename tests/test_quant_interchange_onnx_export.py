@@ -22,6 +22,7 @@ from brevitas.quant.scaled_int import Int32Bias
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
+from quant.convert import fold_norms, tap_layers, to_quantized, to_winograd
 from quant.interchange.onnx_export import Exported, export_onnx, export_qonnx
 from quant.interchange.onnx_run import Quant, run_onnx
 from quant.models.library import NAMES
@@ -33,6 +34,7 @@ from quant.quant_layer import (
     Widths,
 )
 from quant.quantizers import set_exponents
+from quant.sites import find_sites, visit_layers
 from quant.winograd_layer import Dense, DirectConv2d, Window, WinogradConv2d
 from tests.library_nets import CLASSES, images, tiny
 from winnow.errors import (
@@ -106,6 +108,18 @@ def test_winograd_layers_are_exported_as_their_computation(
     np.testing.assert_allclose(actual, direct.detach().numpy(), rtol=0, atol=1e-4)
 
 
+def test_batch_norm_behind_a_winograd_layer_is_exported(tmp_path: Path) -> None:
+    """No convolution it could be folded into; in operator sets below 14 it is read as training."""
+    norm = nn.BatchNorm2d(5)
+    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        nn.init.uniform_(tensor, 0.5, 1.5)
+    layer = WinogradConv2d(3, 5, 2)
+    layer.load_spatial(torch.randn(5, 3, 3, 3))
+    net = nn.Sequential(layer, norm, nn.ReLU(inplace=True)).eval()
+    export_onnx(net, torch.randn(2, 3, 8, 8), tmp_path / "net.onnx")
+    assert_runs_alike(tmp_path / "net.onnx", net, torch.randn(2, 3, 8, 8))
+
+
 @pytest.mark.parametrize("window", [STRIDED, POINTWISE])
 def test_direct_convolution_is_exported(window: Window, tmp_path: Path) -> None:
     net, kernel = DirectConv2d(3, 5, window), torch.randn(5, 3, *window.kernel)
@@ -172,7 +186,9 @@ def scale(layer: QuantTapLayer, x: Tensor) -> None:
     """Set all scales so that about all values fit, one step finer or coarser at random per tap."""
 
     def fitted(rows: Tensor, bits: int) -> Tensor:
-        exponents = (rows.flatten(1).abs().amax(1) / 2 ** (bits - 1)).log2().ceil().long()
+        exponents = (
+            (rows.flatten(1).abs().amax(1).clamp(min=2e-6) / 2 ** (bits - 1)).log2().ceil().long()
+        )
         return exponents + torch.randint(-1, 2, exponents.shape)
 
     layer.eval()
@@ -216,6 +232,27 @@ def test_direct_qonnx_equals_brevitas_exactly(window: Window, tmp_path: Path) ->
     x = torch.randn(2, 3, 7, 7, dtype=torch.float64)
     actual = run_onnx(onnx.load(tmp_path / "net.onnx"), x.numpy())
     expected = net.double()(x).detach().numpy()
+    assert len(np.unique(expected)) > 10
+    assert np.array_equal(actual, expected)
+
+
+def test_converted_residual_network_is_exported_at_every_stage(tmp_path: Path) -> None:
+    """Winograd with BatchNorm and in-place ReLU, then folded and quantized: exact."""
+    net, x = tiny("resnet18"), torch.rand(2, 3, 8, 8)
+    net.layer3, net.layer4, net.fc = nn.Identity(), nn.Identity(), nn.Linear(16, CLASSES)
+    sites = find_sites(net, (3, 8, 8))
+    winograd = to_winograd(net, 2, sites)
+    export_onnx(winograd, x, tmp_path / "float.onnx")
+    assert_runs_alike(tmp_path / "float.onnx", net, torch.rand(2, 3, 8, 8))
+    fold_norms(winograd, sites)
+    widths = {name: Widths(6, 8, 8, sites[name].relu) for name in tap_layers(winograd)}
+    quantized = to_quantized(winograd, widths).eval()
+    layers = [module for module in quantized.modules() if isinstance(module, QuantTapLayer)]
+    visit_layers(quantized, layers, x, scale)
+    export_qonnx(quantized, x, tmp_path / "quant.onnx")
+    y = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    actual = run_onnx(onnx.load(tmp_path / "quant.onnx"), y.numpy())
+    expected = quantized.double()(y).detach().numpy()
     assert len(np.unique(expected)) > 10
     assert np.array_equal(actual, expected)
 

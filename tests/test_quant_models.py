@@ -78,6 +78,14 @@ TORCHVISION = {
     },
 }
 
+VGG16_CONVS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+VGG16_BN_CONVS = (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)
+RESNETS = {
+    "resnet18": (2, (2, 2, 2, 2)),
+    "resnet34": (2, (3, 4, 6, 3)),
+    "resnet50": (3, (3, 4, 6, 3)),
+}
+
 # Activations that one image passes at 224 pixels, one per module call.
 NUM_RELUS = {
     "vgg16": 13 + 2,
@@ -180,6 +188,40 @@ def test_nagadomi_cost_is_that_of_its_table() -> None:
     stored = sum((9 * ic + 1) * oc for ic, oc, _ in convs) + sum((i + 1) * o for i, o in dense)
     assert flops(net, (3, 32, 32)) == macs
     assert parameters(net) == stored
+
+
+def torchvision_modules(name: str) -> tuple[list[str], list[str]]:
+    """Return torchvision's modules with weights: convolutions and linear layers, BatchNorms."""
+    if name.startswith("vgg16"):
+        places = VGG16_BN_CONVS if name.endswith("bn") else VGG16_CONVS
+        norms = [f"features.{i + 1}" for i in places] if name.endswith("bn") else []
+        return [f"features.{i}" for i in places] + [f"classifier.{i}" for i in (0, 3, 6)], norms
+    if name == "mobilenet_v2":
+        firsts = ["features.0.0", "features.18.0", "features.1.conv.0.0"]
+        firsts += [f"features.{i}.conv.{j}.0" for i in range(2, 18) for j in range(2)]
+        projects = ["features.1.conv.1", *(f"features.{i}.conv.2" for i in range(2, 18))]
+        norms = [first[:-1] + "1" for first in firsts]
+        norms += [project[:-1] + str(int(project[-1]) + 1) for project in projects]
+        return [*firsts, *projects, "classifier.1"], norms
+    convs, depths = RESNETS[name]
+    units = [f"layer{i}.{j}" for i, depth in enumerate(depths, 1) for j in range(depth)]
+    shortcuts = [f"layer{i}.0.downsample" for i in range(1 if convs == 3 else 2, 5)]
+    names = [f"{unit}.conv{k}" for unit in units for k in range(1, convs + 1)]
+    norms = ["bn1", *(name.replace("conv", "bn") for name in names)]
+    norms += [f"{shortcut}.1" for shortcut in shortcuts]
+    return ["conv1", "fc", *names, *(f"{shortcut}.0" for shortcut in shortcuts)], norms
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_names_are_all_of_torchvisions(name: str) -> None:
+    layers, norms = torchvision_modules(name)
+    biased = (
+        layers if name.startswith("vgg") else [n for n in layers if n in ("fc", "classifier.1")]
+    )
+    kinds = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    expected = {f"{layer}.weight" for layer in layers} | {f"{layer}.bias" for layer in biased}
+    expected |= {f"{norm}.{kind}" for norm in norms for kind in kinds}
+    assert set(shape_of(name, 224).state_dict()) == expected
 
 
 @pytest.mark.parametrize("name", TORCHVISION)

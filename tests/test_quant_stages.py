@@ -33,9 +33,9 @@ TINY = Config(
     model=ModelConfig(channels=(4, 8), pool_after=(1, 2), exit_after=(1,)),
     train=TrainConfig(epochs=6, batch=128),
     prune=PruneConfig(keep=2, steps=2, epochs=4),
-    quantize=QuantizeConfig(weight_bits=(4, 8), cycle_budget=1.0, epochs=2),
+    quantize=QuantizeConfig(weight_bits=(4, 8), budget_share=1.0, epochs=2),
 )
-ORDER = ("train", "prune", "bits", "qat", "golden")
+ORDER = ("train", "shrink", "prune", "bits", "qat", "golden")
 
 
 def build_at(out: Path, config: Config = TINY) -> Build:
@@ -327,14 +327,14 @@ def test_code_that_counts(done: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "files_hash", names)
     arithmetic = "winograd.py fixed_point.py srbs.py"
     for verb in ORDER:
-        wanted = arithmetic + " engine.py blocking.py cycles.py" * (verb == "bits")
+        wanted = arithmetic + " engine.py blocking.py cycles.py" * (verb in ("shrink", "bits"))
         assert STAGES[verb].inputs(done)["code"].endswith(wanted)
 
 
 def test_engine_size_trains_nothing_again(done: Build, capsys: pytest.CaptureFixture[str]) -> None:
     engine = replace(TINY.engine, v_words=TINY.engine.v_words // 2)
-    run_all(replace(done, config=replace(TINY, engine=engine)), ("train", "prune"))
-    assert capsys.readouterr().out == "train: up to date\nprune: up to date\n"
+    run_all(replace(done, config=replace(TINY, engine=engine)), ORDER[:3])
+    assert capsys.readouterr().out == "".join(f"{v}: up to date\n" for v in ORDER[:3])
 
 
 def test_file_of_another_configuration_names_the_stage_to_run(copy: Build) -> None:
@@ -346,7 +346,7 @@ def test_file_of_another_configuration_names_the_stage_to_run(copy: Build) -> No
 
 def test_impossible_budget_stops_the_stage_and_keeps_its_record(copy: Build) -> None:
     before = (copy.out / "bits.json").read_bytes()
-    other = replace(TINY, quantize=replace(TINY.quantize, cycle_budget=0.1))
-    with pytest.raises(ConfigError, match=r"quantize\.cycle_budget must be at least 0\.\d+"):
+    other = replace(TINY, quantize=replace(TINY.quantize, budget_share=0.1))
+    with pytest.raises(ConfigError, match=r"quantize\.budget_share must be at least 0\.\d+"):
         run_stage(STAGES["bits"], replace(copy, config=other))
     assert (copy.out / "bits.json").read_bytes() == before

@@ -8,6 +8,7 @@ build/.cache/tests.
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 import tempfile
@@ -31,6 +32,7 @@ from codegen.schedule import LayerPlan, Schedule, schedule
 from openhls.project import WAIVERS, compile_design, openhls_hash
 from openhls.waits import End, Master, Waits
 from sim import rtl, verilator
+from sim.contract import axi_error_ports
 from tests.engines import CACHE, chain_case, fitting
 from tests.ladder import random_chain_graph, random_images, random_layer_graph
 from winnow.blocking import bias_beats
@@ -88,10 +90,10 @@ class Climb:
 
 
 @cache
-def climb_layers(name: str, stall: int) -> tuple[Climb, ...]:
+def climb_layers(name: str, stall: int, seeds: range = range(SEEDS)) -> tuple[Climb, ...]:
     """Run the random layers that fit a variant; each must equal the interpreter."""
     climbed = []
-    for seed in range(SEEDS):
+    for seed in seeds:
         graph = random_layer_graph(seed, ENGINES[name].m)
         plan = fitting(graph, ENGINES[name])
         if plan is None:
@@ -109,8 +111,11 @@ def climb_layers(name: str, stall: int) -> tuple[Climb, ...]:
 
 @pytest.mark.parametrize("stall", STALLS)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_random_layers_equal_the_interpreter(name: str, stall: int) -> None:
+def test_random_layers_equal_the_interpreter(
+    name: str, stall: int, request: pytest.FixtureRequest
+) -> None:
     climbed = climb_layers(name, stall)
+    climb_layers(name, stall, range(SEEDS, request.config.getoption("--fuzz-layers")))
     assert len(climbed) >= LEAST_LAYERS
     assert {climb.plan.shape.op for climb in climbed} == {"winograd", "pointwise", "dense"}
 
@@ -217,6 +222,16 @@ def test_large_layer_runs_as_modelled(keep: int) -> None:
 def test_rtl_is_lint_clean(name: str, tmp_path: Path) -> None:
     folder = rtl_folder(name)
     verilator.lint(rtl.rtl_sources(folder), rtl.TOP, folder / WAIVERS, tmp_path / "lint.log")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_loop_of_the_engine_starts_an_iteration_per_cycle(name: str) -> None:
+    """Only `control`, which runs once per layer, may take longer."""
+    report = json.loads((rtl_folder(name) / "report.json").read_text())
+    slow = {process: row["interval"] for process, row in report.items() if row["interval"] != 1}
+    slow.pop("control", None)
+    assert slow == {}
+    assert len(report) >= 15
 
 
 def test_rtl_is_the_same_every_time(tmp_path: Path) -> None:
@@ -373,7 +388,7 @@ def test_weights_outside_of_memory_are_an_axi_error(network: tuple[Graph, Schedu
 
 
 def test_axi_error_names_every_master() -> None:
-    assert rtl.axi_error_ports(0b1101) == "m_axi_gmem0, m_axi_gmem2, m_axi_gmem3"
+    assert axi_error_ports(0b1101) == "m_axi_gmem0, m_axi_gmem2, m_axi_gmem3"
 
 
 @pytest.mark.slow
@@ -461,7 +476,8 @@ def test_hang_is_repeated_in_a_harness_that_explains_it(
 
 
 def test_folder_without_rtl_names_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ToolError, match=rf"^'{tmp_path}' holds no RTL; make it with: make hls$"):
+    message = rf"^'{tmp_path}' holds no RTL \(\.sv or \.v files\); make it with: make hls$"
+    with pytest.raises(ToolError, match=message):
         rtl.rtl_sources(tmp_path)
 
 

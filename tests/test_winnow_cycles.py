@@ -108,6 +108,32 @@ def test_pointwise_by_hand() -> None:
     assert cycles.bound == "compute"
 
 
+def test_pointwise_weights_take_a_cycle_per_step() -> None:
+    """16 pixels are one group; 32 steps of two blocks are 16 low beats behind 8 high ones each.
+
+    A block's weights take 2 + 8 + 32 = 42 cycles, so W2 = 84 < F1 = 128. C2 = 128 + 2 x 32,
+    R1 = C2 + 32.
+    """
+    shape = LayerShape(POINTWISE, 32, 8, 4, 4, keep=8, weight_bits=8)
+    cycles = blocking_cycles(ENGINE, shape, Blocking(1, 1, 1, 1, sub_rows=4, blocks=2, keep=8))
+    assert cycles.features == 4 * 2 * 16
+    assert cycles.weights == 2 * 42
+    assert cycles.total == FILL_CYCLES + 32 + 128 + 64 + 32
+
+
+def test_weights_queue_in_front_of_their_bank() -> None:
+    """One strip, 8 blocks: while the features load, two W banks and 4 of 8 steps of the next fill.
+
+    A block takes 2 + 64 + 32 = 98 beats, 4 steps of it 2 + 32 + 16 = 50, less 4 to enter the bank.
+    F1 = 8 x 4 x 10 = 320, C1 = 320 + 16 = 336, W3 = C1 + 98 - 46 = 388. Then weights come one after
+    the other: W8 = 388 + 5 x 98 = 878, C8 = W8 + 16, R4 = C8 + 16.
+    """
+    shape = LayerShape(WINOGRAD, 64, 32, 2, 8, keep=1, weight_bits=8)
+    cycles = blocking_cycles(ENGINE, shape, Blocking(1, 2, 1, 2, sub_rows=8, blocks=8, keep=1))
+    assert (cycles.features, cycles.weights) == (320, 8 * 98)
+    assert cycles.total == FILL_CYCLES + DRAIN + 878 + 16 + 16
+
+
 def test_dense_by_hand() -> None:
     """8 channel groups x 16 pixels are 8 words in each of 16 lanes.
 

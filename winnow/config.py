@@ -173,14 +173,20 @@ class PruneConfig:
 class QuantizeConfig:
     """Mixed-precision quantization-aware training.
 
-    `weight_bits` are the widths the search may choose from; `cycle_budget` is the share of the
-    modelled cycles of the widest choice that the chosen widths may take.
+    `weight_bits` and `operand_bits` (of the lane operand V) are the widths the search may choose
+    from for every layer, `activation_bits` is that of all feature maps. `sensitivity` measures
+    what a width costs in accuracy. `budget_share` is the share of the widest choice's modelled
+    cycles or bit operations (`budget`) that the chosen widths may take. `weight_scale` fits a
+    scale to the squared error or to the largest weight.
     """
 
     weight_bits: tuple[int, ...] = integers((4, 8), low=2, high=8, at_least=1)
+    operand_bits: tuple[int, ...] = integers((8,), low=2, high=8, at_least=1)
     activation_bits: int = integer(8, low=2, high=8)
-    v_bits: int = integer(8, low=2, high=8)
-    cycle_budget: float = real(0.92, low=0.0, high=1.0)
+    sensitivity: str = choice("kl", ("kl", "hessian"))
+    budget: str = choice("cycles", ("cycles", "bops"))
+    budget_share: float = real(0.92, low=0.0, high=1.0)
+    weight_scale: str = choice("mse", ("mse", "max"))
     epochs: int = integer(12, low=1, high=10000)
     learning_rate: float = real(5e-4, low=1e-7, high=10.0)
 

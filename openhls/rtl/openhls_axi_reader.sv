@@ -56,35 +56,20 @@ module openhls_axi_reader #(
     $error("openhls_axi_reader: FIFO_DEPTH must hold a burst");
   end
 
-  logic [63:0] req_data;
-  logic        req_vld, req_rdy;
-  logic        burst_last, burst_empty, burst_vld, burst_rdy;
-
-  openhls_fifo #(
-    .WIDTH(64),
-    .DEPTH(REQUESTS)
-  ) u_requests (
-    .clk,
-    .rst,
-    .in_data (ar_data),
-    .in_vld  (ar_vld),
-    .in_rdy  (ar_rdy),
-    .out_data(req_data),
-    .out_vld (req_vld),
-    .out_rdy (req_rdy)
-  );
+  logic burst_last, burst_empty, burst_vld, burst_rdy;
 
   openhls_axi_split #(
     .DATA_BITS(DATA_BITS),
     .ADDR_BITS(ADDR_BITS),
-    .MAX_BURST(MAX_BURST)
+    .MAX_BURST(MAX_BURST),
+    .REQUESTS (REQUESTS)
   ) u_split (
     .clk,
     .rst,
     .base,
-    .req_data,
-    .req_vld,
-    .req_rdy,
+    .in_data   (ar_data),
+    .in_vld    (ar_vld),
+    .in_rdy    (ar_rdy),
     .burst_addr(m_axi_araddr),
     .burst_len (m_axi_arlen),
     .burst_last,

@@ -63,37 +63,22 @@ module openhls_axi_writer #(
     $error("openhls_axi_writer: FIFO_DEPTH must hold a burst");
   end
 
-  logic [63:0]          req_data;
-  logic                 req_vld, req_rdy;
   logic [ADDR_BITS-1:0] burst_addr;
   logic [7:0]           burst_len;
   logic                 burst_last, burst_empty, burst_vld, burst_rdy;
 
-  openhls_fifo #(
-    .WIDTH(64),
-    .DEPTH(REQUESTS)
-  ) u_requests (
-    .clk,
-    .rst,
-    .in_data (aw_data),
-    .in_vld  (aw_vld),
-    .in_rdy  (aw_rdy),
-    .out_data(req_data),
-    .out_vld (req_vld),
-    .out_rdy (req_rdy)
-  );
-
   openhls_axi_split #(
     .DATA_BITS(DATA_BITS),
     .ADDR_BITS(ADDR_BITS),
-    .MAX_BURST(MAX_BURST)
+    .MAX_BURST(MAX_BURST),
+    .REQUESTS (REQUESTS)
   ) u_split (
     .clk,
     .rst,
     .base,
-    .req_data,
-    .req_vld,
-    .req_rdy,
+    .in_data   (aw_data),
+    .in_vld    (aw_vld),
+    .in_rdy    (aw_rdy),
     .burst_addr,
     .burst_len,
     .burst_last,

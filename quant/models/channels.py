@@ -8,7 +8,7 @@ over it. Nothing else reads the channels, so no residual width changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +51,20 @@ class CompressibleNet(nn.Module):
     def channel_groups(self) -> list[ChannelGroup]:
         """Return the groups of channels that can be removed, in the order of the network."""
         raise NotImplementedError
+
+
+def channel_counts(net: CompressibleNet) -> dict[str, int]:
+    """Return how many channels every group of a network has now."""
+    return {group.name: group.channels(net) for group in net.channel_groups()}
+
+
+def narrow(net: CompressibleNet, counts: Mapping[str, int]) -> None:
+    """Keep the first `counts` channels of every group, in place: for weights that are read later.
+
+    Raises ValueError as `remove_channels` does.
+    """
+    for group in net.channel_groups():
+        remove_channels(net, group, torch.arange(counts[group.name]))
 
 
 @torch.no_grad()

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from quant.models.chain import ChainNet, InputShape, chain_spec
 from quant.models.channels import CompressibleNet
 from quant.models.form import Form
 from quant.models.mobilenet import mobilenet_v2
 from quant.models.resnet import resnet18, resnet34, resnet50
 from quant.models.vgg import NAGADOMI, VGG16, vgg16, vgg_nagadomi
+from winnow.config import CHAIN, ModelConfig
 from winnow.errors import ConfigError
 
 MAX_WIDTH = 16.0
@@ -60,6 +62,13 @@ def make_model(
             f"model '{name}': width must be above 0 and at most {MAX_WIDTH:g}, got {width:g}"
         )
     return entry.make(Form(classes, in_channels, edge, width))
+
+
+def network_of(model: ModelConfig, shape: InputShape) -> CompressibleNet:
+    """Return the network of a configuration with fresh weights; ConfigError as `make_model`."""
+    if model.name == CHAIN:
+        return ChainNet(chain_spec(model, shape))
+    return make_model(model.name, shape.classes, shape.channels, shape.edge, model.width)
 
 
 def _check(what: str, value: int, low: int, high: int) -> None:

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distillation losses: from the network's own deepest classifier, and from an fp32 teacher.
+
+Self-distillation follows Be Your Own Teacher (Zhang et al., ICCV 2019, eq. 7): every shallow exit
+learns from the labels, from the deepest classifier's softened output (KL), and from the deepest
+feature map through its bottleneck (L2 hint). A teacher adds its own softened output (Hinton et al.
+2015) and, if asked, the attention maps of its blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quant.distill.features import attention_distance, maps_of
+from quant.models.chain import ChainNet
+from winnow.config import DistillConfig
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return T^2 * KL(teacher || student) of logits softened by T, mean over the batch."""
+    log_student = F.log_softmax(student / temperature, dim=1)
+    log_teacher = F.log_softmax(teacher / temperature, dim=1)
+    divergence = F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+    return divergence * temperature**2
+
+
+def temperature_at(config: DistillConfig, epoch: int, epochs: int) -> float:
+    """Return the temperature of an epoch: `temperature` in the first, the end's in the last."""
+    progress = epoch / max(1, epochs - 1)
+    if config.schedule == "constant":
+        return config.temperature
+    if config.schedule == "cosine":
+        progress = 0.5 * (1 - math.cos(math.pi * progress))
+    return config.temperature + progress * (config.temperature_end - config.temperature)
+
+
+class Scheduled:
+    """A loss whose temperature follows the epochs; takes inputs and labels.
+
+    It depends on nothing but the epoch, so a resumed run goes on with the same numbers.
+    """
+
+    def __init__(self, config: DistillConfig) -> None:
+        self.config = config
+        self.temperature = config.temperature
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Set the temperature of one of `epochs` epochs, counted from 0."""
+        self.temperature = temperature_at(self.config, epoch, epochs)
+
+    def with_teacher(self, logits: Tensor, labels: Tensor, teacher: Tensor) -> Tensor:
+        """Return (1 - soft) * cross entropy + soft * KL, all logits [n, classes]."""
+        hard = F.cross_entropy(logits, labels)
+        soft = soft_cross_entropy(logits, teacher, self.temperature)
+        return (1 - self.config.soft) * hard + self.config.soft * soft
+
+    def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Distillation(Scheduled):
+    """The loss of a student under a fixed teacher, and of its blocks if `config.feature`."""
+
+    def __init__(self, net: nn.Module, teacher: nn.Module, config: DistillConfig) -> None:
+        super().__init__(config)
+        self.net, self.teacher = net, teacher
+        teacher.eval()
+        self.blocks = net.blocks() if config.feature else []
+        self.teacher_blocks = teacher.blocks() if config.feature else []
+
+    def against_teacher(
+        self, x: Tensor, labels: Tensor, logits: Tensor, maps: list[Tensor]
+    ) -> Tensor:
+        """Return the loss of the student's logits and block maps for inputs x."""
+        net, blocks = self.teacher, self.teacher_blocks
+        with torch.no_grad():
+            target, teacher_maps = maps_of(net, blocks, lambda: net(x))
+        total = self.with_teacher(logits, labels, target)
+        for ours, theirs in zip(maps, teacher_maps, strict=True):
+            total = total + self.config.feature * attention_distance(ours, theirs)
+        return total
+
+    def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
+        logits, maps = maps_of(self.net, self.blocks, lambda: self.net(x))
+        return self.against_teacher(x, labels, logits, maps)
+
+
+class SelfDistillation(Scheduled):
+    """The loss of an fp32 network: its deepest classifier learns from the labels, and from a
+    teacher if there is one; its exits, if any, from the deepest classifier."""
+
+    def __init__(
+        self, net: nn.Module, config: DistillConfig, teacher: nn.Module | None = None
+    ) -> None:
+        super().__init__(config)
+        self.net = net
+        self.deepest = Distillation(net, teacher, config) if teacher is not None else None
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        super().begin_epoch(epoch, epochs)
+        if self.deepest is not None:
+            self.deepest.begin_epoch(epoch, epochs)
+
+    def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
+        net, blocks = self.net, self.deepest.blocks if self.deepest else []
+        run = net.with_exits if isinstance(net, ChainNet) else (lambda x: (net(x), x, []))
+        (logits, feature, shallow), maps = maps_of(net, blocks, lambda: run(x))
+        if self.deepest is None:
+            total = F.cross_entropy(logits, labels)
+        else:
+            total = self.deepest.against_teacher(x, labels, logits, maps)
+        for exit_logits, exit_feature in shallow:
+            total = total + self.with_teacher(exit_logits, labels, logits.detach())
+            distance = (exit_feature - feature.detach()).square().flatten(1).sum(1).mean()
+            total = total + self.config.hint * distance
+        return total
+
+
+def self_distillation(
+    net: nn.Module, config: DistillConfig, teacher: nn.Module | None = None
+) -> SelfDistillation:
+    """Return the loss of the fp32 network with its exits; takes inputs and labels."""
+    return SelfDistillation(net, config, teacher)
+
+
+def distillation(net: nn.Module, teacher: nn.Module, config: DistillConfig) -> Distillation:
+    """Return the loss of a student `net` under a fixed `teacher`; takes inputs and labels."""
+    return Distillation(net, teacher, config)

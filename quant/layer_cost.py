@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every layer of an fp32 network costs, at its own channel counts and at smaller ones.
+
+Three kinds: multiply-accumulates ("flops"), trained parameters ("parameters"), and modelled cycles
+of the engine at the configured sparsity and 8-bit weights ("cycles"; layers that the engine cannot
+run count 0). A cost depends on the channels a layer reads and writes, so removing channels needs no
+new network to be priced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+from torch import nn
+
+from quant.convert import tap_layers, to_winograd
+from quant.models.channels import ChannelGroup, CompressibleNet
+from quant.models.cost import layer_flops
+from quant.sites import find_sites
+from quant.sizes import layer_keeps, layer_shapes
+from winnow.blocking import LayerShape
+from winnow.config import Config
+from winnow.cycles import layer_cycles
+
+WEIGHT_BITS = 8
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+InputSize = tuple[int, int, int]  # c, h, w
+Price = Callable[[int, int], int]  # channels read, channels written -> cost
+
+
+@dataclass(frozen=True)
+class Part:
+    """A layer or BatchNorm: the groups whose channels it reads and writes, or None, and its cost.
+
+    `channels` are those it reads and writes now, for where there is no group.
+    """
+
+    name: str
+    reads: str | None
+    writes: str | None
+    channels: tuple[int, int]
+    price: Price
+
+    def cost(self, counts: Mapping[str, int]) -> int:
+        """Return the cost with `counts` channels in the groups."""
+        read, written = self.channels
+        read = read if self.reads is None else counts[self.reads]
+        written = written if self.writes is None else counts[self.writes]
+        return self.price(read, written)
+
+
+def total(parts: Iterable[Part], counts: Mapping[str, int]) -> int:
+    """Return the cost of all parts with `counts` channels in the groups."""
+    return sum(part.cost(counts) for part in parts)
+
+
+def cost_parts(net: CompressibleNet, shape: InputSize, config: Config) -> list[Part]:
+    """Return the parts of a network whose cost `config.shrink.budget` counts.
+
+    `shape` is an input [c, h, w].
+    """
+    prices = PRICES[config.shrink.budget](net, shape, config)
+    groups = net.channel_groups()
+    reads, writes = _readers(groups), _writers(groups)
+    return [
+        Part(name, reads.get(name), writes.get(name), _channels(net.get_submodule(name)), price)
+        for name, price in prices.items()
+    ]
+
+
+def layer_costs(net: CompressibleNet, shape: InputSize, config: Config) -> dict[str, int]:
+    """Return the modelled engine cycles of every layer of a network by name."""
+    prices = _cycles(net, shape, config)
+    return {name: price(*_channels(net.get_submodule(name))) for name, price in prices.items()}
+
+
+def _readers(groups: Iterable[ChannelGroup]) -> dict[str, str]:
+    return {name: group.name for group in groups for name in (*group.consumers, *group.followers)}
+
+
+def _writers(groups: Iterable[ChannelGroup]) -> dict[str, str]:
+    return {name: group.name for group in groups for name in (*group.producers, *group.followers)}
+
+
+def _channels(module: nn.Module) -> tuple[int, int]:
+    """Return the channels a module reads and writes; a linear one reads operands."""
+    if isinstance(module, NORMS):
+        return module.num_features, module.num_features
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    return module.in_channels, module.out_channels
+
+
+def _flops(net: CompressibleNet, shape: InputSize, _: Config) -> dict[str, Price]:
+    prices: dict[str, Price] = {}
+    positions = _positions(net)
+    for name, macs in layer_flops(net, shape).items():
+        module = net.get_submodule(name)
+        read, written = _channels(module)
+        if _is_depthwise(module):
+            prices[name] = partial(_one_to_one, macs // written)
+        else:
+            per_read = positions.get(name, 1)
+            prices[name] = partial(_all_to_all, macs // (read * written) * per_read)
+    return prices
+
+
+def _parameters(net: CompressibleNet, _shape: InputSize, _: Config) -> dict[str, Price]:
+    prices: dict[str, Price] = {}
+    positions = _positions(net)
+    for name, module in net.named_modules():
+        if isinstance(module, NORMS):
+            prices[name] = partial(_one_to_one, 2)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            bias = int(module.bias is not None)
+            window = module.weight[0, 0].numel() * positions.get(name, 1)
+            if _is_depthwise(module):
+                prices[name] = partial(_one_to_one, window + bias)
+            else:
+                prices[name] = partial(_all_to_all, window, bias=bias)
+    return prices
+
+
+def _cycles(net: CompressibleNet, shape: InputSize, config: Config) -> dict[str, Price]:
+    sites = find_sites(net, shape)
+    tapped = to_winograd(net, config.engine.m, sites)
+    bits = dict.fromkeys(tap_layers(tapped), WEIGHT_BITS)
+    shapes = layer_shapes(tapped, sites, layer_keeps(config, tapped, sites), bits)
+    return {name: _cycle_price(config, name, found) for name, found in shapes.items()}
+
+
+def _cycle_price(config: Config, name: str, shape: LayerShape) -> Price:
+    @cache
+    def price(read: int, written: int) -> int:
+        # The classifier has operands for channels; a layer without groups keeps its own.
+        narrowed = replace(
+            shape,
+            in_channels=min(read, shape.in_channels),
+            out_channels=written,
+            keep=min(shape.keep, read),
+        )
+        return int(layer_cycles(config.engine, narrowed, name).total)
+
+    return price
+
+
+def _all_to_all(each: int, read: int, written: int, bias: int = 0) -> int:
+    return each * read * written + bias * written
+
+
+def _one_to_one(each: int, read: int, written: int) -> int:  # noqa: ARG001 (reads what it writes)
+    return each * written
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.groups > 1
+
+
+def _positions(net: CompressibleNet) -> dict[str, int]:
+    """Return the operands per channel of the linear layers that read a group."""
+    return {name: g.positions for g in net.channel_groups() for name in g.consumers}
+
+
+PRICES = {"flops": _flops, "parameters": _parameters, "cycles": _cycles}

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of a run: curves, accuracy against cycles, sparsity maps; one HTML file, no script.
+
+Reads the records of the stages and the pruned network, measures nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from torch import nn
+
+from quant.build import Build, load_bits, load_pruned
+from quant.convert import tap_layers
+from quant.page.plot import HEIGHT, WIDTH, Plot, Series, make_plot
+from quant.sizes import layer_shapes, measured_keeps
+from quant.winograd_layer import TapLayer
+from winnow.artefact import Record, write_text
+from winnow.blocking import LayerShape
+from winnow.cycles import layer_cycles
+from winnow.engine import EngineConfig
+from winnow.srbs import SUB_ROW
+
+HERE = Path(__file__).resolve().parent
+NETWORKS = (("fp32", "train"), ("pruned", "prune"), ("quantized", "qat"))
+PERCENT = 100
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """Sparsity of one layer: share of weights kept at each tap, in percent, in rows of a square."""
+
+    name: str
+    kind: str
+    keep: int
+    bits: int
+    cycles: int
+    kept: float
+    rows: tuple[tuple[int, ...], ...]
+
+
+def write_page(build: Build) -> Path:
+    """Write OUT/page.html; ArtefactError names the first stage that has not run."""
+    stages = (*(stage for _, stage in NETWORKS), "bits")
+    numbers = {s: Record.load(build.out / f"{s}.json", build.command(s)).numbers for s in stages}
+    net = load_pruned(build)
+    bits = {name: choice.weight for name, choice in load_bits(build).items()}
+    engine = Environment(
+        loader=FileSystemLoader(HERE),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    path = build.out / "page.html"
+    text = engine.get_template("page.html.j2").render(
+        name=build.out.name,
+        accuracies=[(kind, numbers[stage][f"{kind}_accuracy"]) for kind, stage in NETWORKS],
+        plots=[*_curves(numbers), *_against_cycles(build, net, bits, numbers)],
+        layers=_maps(build, net, bits),
+        width=WIDTH,
+        height=HEIGHT,
+    )
+    write_text(path, text)
+    return path
+
+
+def _curves(numbers: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
+    """Return loss and validation accuracy over the epochs of every stage that trains."""
+    plots = []
+    for column, title in (("loss", "loss"), ("validation_accuracy", "validation accuracy, %")):
+        series = [
+            Series(stage, _points(numbers[stage]["history"][column])) for _, stage in NETWORKS
+        ]
+        plots.append(make_plot(title, ("epoch", ""), series))
+    return [plot for plot in plots if plot is not None]
+
+
+def _points(values: Sequence[float | None]) -> tuple[tuple[float, float], ...]:
+    return tuple((i + 1, value) for i, value in enumerate(values) if value is not None)
+
+
+def _against_cycles(
+    build: Build, net: nn.Module, bits: Mapping[str, int], numbers: Mapping[str, Mapping[str, Any]]
+) -> list[Plot]:
+    """Return accuracy against modelled cycles: dense at 8 bits, pruned, pruned and quantized."""
+    dense, wide = dict.fromkeys(bits, SUB_ROW), dict.fromkeys(bits, SUB_ROW)
+    keeps, sites = measured_keeps(net), build.sites(net)
+    costs = [
+        total_cycles(build.config.engine, layer_shapes(net, sites, k, b).values())
+        for k, b in ((dense, wide), (keeps, wide), (keeps, bits))
+    ]
+    series = [
+        Series(kind, ((cost, numbers[stage][f"{kind}_accuracy"]),))
+        for (kind, stage), cost in zip(NETWORKS, costs, strict=True)
+    ]
+    names = ("modelled cycles per image", "")
+    plot = make_plot("test accuracy against cycles, %", names, series, is_line=False)
+    return [plot] if plot else []
+
+
+def total_cycles(engine: EngineConfig, shapes: Iterable[LayerShape]) -> int:
+    """Return the modelled cycles of all layers together."""
+    return sum(layer_cycles(engine, shape).total for shape in shapes)
+
+
+def _maps(build: Build, net: nn.Module, bits: Mapping[str, int]) -> list[LayerMap]:
+    keeps = measured_keeps(net)
+    shapes = layer_shapes(net, build.sites(net), keeps, bits)
+    maps = []
+    for name, layer in tap_layers(net).items():
+        shape = shapes.get(name)
+        cycles = layer_cycles(build.config.engine, shape).total if shape else 0
+        kept = PERCENT * float((layer.u != 0).float().mean())
+        kind = type(layer).__name__
+        maps.append(LayerMap(name, kind, keeps[name], bits[name], cycles, kept, _rows(layer)))
+    return maps
+
+
+def _rows(layer: TapLayer) -> tuple[tuple[int, ...], ...]:
+    """Return the share of weights kept per tap in percent, as a square of taps."""
+    shares = (PERCENT * (layer.u != 0).float().mean(dim=(0, 1))).round().int().tolist()
+    edge = round(len(shares) ** 0.5)
+    return tuple(tuple(shares[i : i + edge]) for i in range(0, len(shares), edge))

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much a network suffers when one layer gets fewer bits.
+
+Two measures of weights, to compare: the KL divergence between the outputs before and after, and the
+curvature of the loss (HAWQ-V2, Dong et al., NeurIPS 2020): half the mean diagonal of the layer's
+Hessian times the squared change of its weights. Operands are always measured by divergence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from quant.bits import Choice
+from quant.calibrate import best_exponents, quantize, quantize_weight
+from quant.convert import tap_layers
+from quant.winograd_layer import TapLayer, add_bias, tap_sums
+from winnow.fixed_point import int_range
+
+Table = NDArray[np.float64]
+
+
+@torch.no_grad()
+def weight_divergence(net: nn.Module, x: Tensor, widths: Sequence[int]) -> Table:
+    """Return the mean KL divergence [tap layers, widths] of rounding one layer's weights."""
+    reference = _log_outputs(net, x)
+    layers = tap_layers(net)
+    table = np.zeros((len(layers), len(widths)))
+    for row, layer in enumerate(layers.values()):
+        exact = layer.u
+        for column, bits in enumerate(widths):
+            layer.set_u(quantize_weight(exact, bits))
+            table[row, column] = _divergence(net, x, reference)
+        layer.set_u(exact)
+    return table
+
+
+@torch.no_grad()
+def operand_divergence(net: nn.Module, x: Tensor, widths: Sequence[int]) -> Table:
+    """Return the mean KL divergence [tap layers, widths] of rounding one layer's operands V."""
+    reference = _log_outputs(net, x)
+    layers = tap_layers(net)
+    table = np.zeros((len(layers), len(widths)))
+    for row, layer in enumerate(layers.values()):
+        for column, bits in enumerate(widths):
+            handle = layer.register_forward_hook(_rounding(bits))
+            table[row, column] = _divergence(net, x, reference)
+            handle.remove()
+    return table
+
+
+def _rounding(bits: int) -> Callable[[TapLayer, tuple[Tensor, ...], Tensor], Tensor]:
+    """Return a hook that gives a layer's output for operands of `bits` in place of its own."""
+    bounds = int_range(bits, signed=True, narrow=True)
+
+    def hook(layer: TapLayer, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
+        v = layer.lift(inputs[0])
+        rounded = quantize(v, best_exponents(v.flatten(1), bounds)[:, None, None], bounds)
+        return add_bias(layer.drop(tap_sums(layer.u, rounded), inputs[0]), layer.bias)
+
+    return hook
+
+
+def _log_outputs(net: nn.Module, x: Tensor) -> Tensor:
+    net.eval()
+    return F.log_softmax(net(x), dim=1)
+
+
+def _divergence(net: nn.Module, x: Tensor, reference: Tensor) -> float:
+    changed = F.log_softmax(net(x), dim=1)
+    return float(F.kl_div(changed, reference, reduction="batchmean", log_target=True))
+
+
+def hessian_sensitivity(
+    net: nn.Module, x: Tensor, labels: Tensor, widths: Sequence[int], probes: int = 16
+) -> Table:
+    """Return the rise of the loss [tap layers, widths] that curvature predicts for fewer bits."""
+    net.eval()
+    layers = list(tap_layers(net).values())
+    traces = hessian_traces(
+        lambda: F.cross_entropy(net(x), labels), [layer.weight for layer in layers], probes
+    )
+    table = np.zeros((len(layers), len(widths)))
+    for row, layer in enumerate(layers):
+        curvature = max(traces[row], 0.0) / max(1, int(layer.mask.sum()))
+        for column, bits in enumerate(widths):
+            table[row, column] = 0.5 * curvature * _squared_change(layer, bits)
+    return table
+
+
+@torch.no_grad()
+def _squared_change(layer: TapLayer, bits: int) -> float:
+    """Return the squared change of `layer.weight` when U is rounded to `bits`."""
+    change = (quantize_weight(layer.u, bits) - layer.u) / layer.tap_gain
+    return float(change.square().sum())
+
+
+def hessian_traces(
+    loss: Callable[[], Tensor], parameters: Sequence[nn.Parameter], probes: int, seed: int = 0
+) -> list[float]:
+    """Return the trace of the Hessian of `loss` for each parameter (Hutchinson's estimator).
+
+    A probe is a vector of independent signs; E[v^T H v] is the trace, and blocks between parameters
+    vanish in the mean.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    totals = [0.0] * len(parameters)
+    gradients = torch.autograd.grad(loss(), parameters, create_graph=True)
+    for _ in range(probes):
+        signs = [
+            (2.0 * torch.randint(0, 2, p.shape, generator=generator) - 1).to(p) for p in parameters
+        ]
+        products = torch.autograd.grad(gradients, parameters, signs, retain_graph=True)
+        for i, (sign, product) in enumerate(zip(signs, products, strict=True)):
+            totals[i] += float((sign * product).sum()) / probes
+    return totals
+
+
+def sensitivities(
+    net: nn.Module, x: Tensor, labels: Tensor, choices: Sequence[Choice], measure: str
+) -> Table:
+    """Return the sensitivity [tap layers, choices] of inputs x [n, c, h, w] with their labels.
+
+    `measure` is "kl" or "hessian", of the weights; that of the operands is added, where there is
+    more than one width to choose from.
+    """
+    weights = sorted({choice.weight for choice in choices})
+    operands = sorted({choice.operand for choice in choices})
+    if measure == "hessian":
+        of_weights = hessian_sensitivity(net, x, labels, weights)
+    else:
+        of_weights = weight_divergence(net, x, weights)
+    of_operands = np.zeros((len(of_weights), len(operands)))
+    if len(operands) > 1:
+        of_operands = operand_divergence(net, x, operands)
+    columns = [
+        of_weights[:, weights.index(choice.weight)] + of_operands[:, operands.index(choice.operand)]
+        for choice in choices
+    ]
+    return np.stack(columns, axis=1)

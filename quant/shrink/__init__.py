@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removal of channels from a trained network: docs/compression.md."""

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verbs of `python -m quant` beside the stages: bring weights in, take networks out, show a run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from quant.build import Build, load_quantized, load_trained, new_network
+from quant.checkpoint import save_model
+from quant.data import to_input
+from quant.distill.exits import ask, curve, format_curve, leaving_costs, whole_cost
+from quant.distill.teacher import described
+from quant.history import History
+from quant.interchange.onnx_export import export_onnx, export_qonnx
+from quant.interchange.torch_import import load_checkpoint
+from quant.models.chain import ChainNet
+from quant.page.page import write_page
+from quant.stages import STAGES
+from winnow import stage as winnow_stage
+from winnow.config import CHAIN
+from winnow.errors import ConfigError
+from winnow.stage import Result
+
+EXAMPLES = 4  # test images that an export is checked with
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A verb: one line of help, its own options, and what it does."""
+
+    summary: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[Build, argparse.Namespace], None]
+
+
+def import_checkpoint(build: Build, options: argparse.Namespace) -> None:
+    """Put the weights of a PyTorch checkpoint in the place of `train`'s."""
+
+    net = new_network(build)
+    imported = load_checkpoint(net, options.checkpoint, replace_head=options.replace_head)
+
+    def work() -> Result:
+        path = build.out / "train.npz"
+        save_model(path, net)
+        accuracies = build.accuracies("fp32", net.to(build.device).double())
+        fresh = f" ({', '.join(imported.fresh)} left fresh)" if imported.fresh else ""
+        summary = (
+            f"{len(imported.loaded)} tensors of '{options.checkpoint}'{fresh}, fp32 test accuracy "
+            f"{accuracies['fp32_accuracy']:.2f}%,"
+        )
+        more = {
+            "history": History().table(),
+            "imported": options.checkpoint.name,
+            "config": described(build.config),
+        }
+        return Result([path], summary, accuracies | more)
+
+    # The record is that of training, so that the stages after it take the weights.
+    (build.out / "train.json").unlink(missing_ok=True)
+    winnow_stage.run_stage(build.out, "train", STAGES["train"].inputs(build), work)
+
+
+def export(build: Build, options: argparse.Namespace) -> None:
+    """Write the fp32 network as ONNX or the quantized one as QONNX, checked by running it."""
+    example = to_input(build.split().test.images[:EXAMPLES])
+    if options.network == "fp32":
+        exported = export_onnx(load_trained(build), example, options.file)
+    else:
+        exported = export_qonnx(load_quantized(build.config, build.out), example, options.file)
+    print(
+        f"export: '{exported.path}', {exported.num_nodes} nodes, equals the {options.network} "
+        f"network within {exported.difference:.1g} of its largest output"
+    )
+
+
+def page(build: Build, _: argparse.Namespace) -> None:
+    """Write OUT/page.html: curves, accuracy against cycles, sparsity maps."""
+    print(f"page: '{write_page(build)}'")
+
+
+def exits(build: Build, _: argparse.Namespace) -> None:
+    """Print accuracy against cost of leaving the trained chain at its exits."""
+    net = load_trained(build)
+    if not isinstance(net, ChainNet):
+        raise ConfigError(
+            f"exits needs a network with exits: model.name must be '{CHAIN}', got "
+            f"'{build.config.model.name}'"
+        )
+    size = build.shape
+    shape = (size.channels, size.edge, size.edge)
+    costs = leaving_costs(net, shape, build.config)
+    whole = whole_cost(net, shape, build.config)
+    samples = build.split().test
+    answers = ask(net, samples, build.device)
+    alone = [100 * float(row.mean()) for row in answers.right]
+    names = [name for name, _ in net.spec.exits]
+    print(
+        f"early exit of {len(samples)} test images; cost: modelled cycles of all layers an image "
+        "pays for, over those of the whole network without exits"
+    )
+    print(format_curve(names, curve(answers, costs, whole), alone))
+
+
+def _import_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="FILE", help=".pt, .pth, .npz"
+    )
+    parser.add_argument(
+        "--replace-head", action="store_true", help="keep a fresh classifier: other classes"
+    )
+
+
+def _export_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--network", choices=("fp32", "quantized"), default="quantized")
+    parser.add_argument("--file", type=Path, required=True, metavar="FILE", help="what to write")
+
+
+def _no_options(_: argparse.ArgumentParser) -> None: ...
+
+
+TOOLS = {
+    "import": Tool(
+        "Take a PyTorch checkpoint for the trained network", _import_options, import_checkpoint
+    ),
+    "export": Tool("Write ONNX or QONNX and check it by running it", _export_options, export),
+    "exits": Tool(
+        "Print accuracy against modelled cycles of early exit, per threshold", _no_options, exits
+    ),
+    "page": Tool("Write an HTML page of the run", _no_options, page),
+}

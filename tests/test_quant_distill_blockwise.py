@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Block-wise distillation: the cut, the solved regressor, and a block that learns its teacher."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quant.data import Samples, Split
+from quant.data.augment import Augmentation
+from quant.distill.blockwise import (
+    least_squares,
+    make_block,
+    relative_error,
+    run,
+    segments,
+    train_block,
+    train_blocks,
+)
+from quant.models.chain import ChainNet, InputShape, chain_spec
+from quant.models.channels import ChannelGroup, CompressibleNet, channel_counts, narrow
+from quant.models.library import NAMES, make_model
+from quant.resume import Resume
+from quant.training import Plan
+from winnow.config import ModelConfig
+
+STILL = Augmentation(0.0, 0.0, 0.0)
+
+
+def chain(channels: tuple[int, ...] = (8, 16)) -> ChainNet:
+    torch.manual_seed(0)
+    model = ModelConfig(channels=channels, pool_after=(1, 2), exit_after=())
+    return ChainNet(chain_spec(model, InputShape(1, 16, 10)))
+
+
+def split_of(count: int = 256) -> Split:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 1, 16, 16), generator=generator, dtype=torch.uint8)
+    samples = Samples(images, torch.zeros(count, dtype=torch.int64))
+    return Split.of((samples, samples, samples), 10, STILL)
+
+
+def plan(epochs: int, rate: float = 1e-2) -> Plan:
+    return Plan("test", epochs, 64, rate, 0.0, 0, torch.device("cpu"))
+
+
+def resume_at(folder: Path) -> Resume:
+    return Resume(folder / "test.resume.npz", "key", "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_segments_in_a_row_are_the_network(name: str) -> None:
+    torch.manual_seed(0)
+    net = make_model(name, 10, width=0.125).eval()
+    x = torch.rand(2, 3, 32, 32)
+    parts = segments(net)
+    assert len(parts) == len(net.blocks()) + 1
+    assert torch.equal(run(parts, x), net(x))
+    shared = {id(p) for part in parts for p in part.parameters()}
+    assert shared == {id(p) for p in net.parameters()}
+
+
+def test_segments_of_a_chain_end_with_its_blocks() -> None:
+    net = chain().eval()
+    x = torch.rand(2, 1, 16, 16)
+    first, second, head = segments(net)
+    feature = net.conv1_norm(net.conv1(x))
+    assert torch.equal(first(x), feature)
+    assert torch.equal(second(feature), net.conv2_norm(net.conv2(net.pool(net.relu(feature)))))
+    assert torch.equal(head(second(feature)), net(x))
+
+
+class _Crossing(CompressibleNet):
+    """A network whose second block reads the input again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x) + x)
+
+    def blocks(self) -> list[str]:
+        return ["a"]
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        return []
+
+
+def test_a_shortcut_around_the_end_of_a_block_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'add' reads 'x' of an earlier block"):
+        segments(_Crossing())
+
+
+def test_regressor_starts_at_the_least_squares_solution() -> None:
+    torch.manual_seed(0)
+    features, wanted = torch.randn(5, 3, 4, 4), torch.randn(5, 2, 4, 4)
+    layer = least_squares(features, wanted)
+    rows = np.hstack([features.permute(0, 2, 3, 1).reshape(-1, 3).numpy(), np.ones((80, 1))])
+    right = wanted.permute(0, 2, 3, 1).reshape(-1, 2).numpy()
+    best, *_ = np.linalg.lstsq(rows.astype(np.float64), right.astype(np.float64), rcond=None)
+    np.testing.assert_allclose(layer.weight.detach()[:, :, 0, 0], best[:-1].T, atol=1e-5)
+    np.testing.assert_allclose(layer.bias.detach(), best[-1], atol=1e-5)
+
+
+def test_relative_error_of_the_mean_is_one() -> None:
+    wanted = torch.randn(4, 2, 3, 3)
+    assert float(relative_error(wanted.mean().expand_as(wanted), wanted)) == pytest.approx(1, 0.02)
+    assert float(relative_error(wanted, wanted)) == 0
+
+
+def test_a_linear_block_reaches_its_least_squares_optimum(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 1))
+    entry, student = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 4, 1)
+    split = split_of()
+    x = split.train.images[:] * 2.0**-8
+    rows, right = (
+        f(x).detach().double().permute(0, 2, 3, 1).flatten(0, 2) for f in (entry, teacher)
+    )
+    rows = np.hstack([rows, np.ones((len(rows), 1))])
+    _, residual, *_ = np.linalg.lstsq(rows, right.numpy(), rcond=None)
+    best = float(residual.sum() / right.numel() / right.var())
+    block = make_block([teacher], [entry, student], x)
+    assert isinstance(block.regressor, nn.Identity)
+    before = block.error(x)
+    train_block(block, split, plan(30, 1e-1), resume_at(tmp_path))
+    assert 0.01 < best < 0.5 * before
+    assert best * 0.9999 <= block.error(x) <= best * 1.03
+
+
+def test_a_block_drawn_anew_learns_its_teachers_maps(tmp_path: Path) -> None:
+    teacher = chain().eval()
+    student = copy.deepcopy(teacher)
+    torch.manual_seed(1)
+    nn.init.kaiming_normal_(student.conv2.weight)
+    split, untouched = split_of(), copy.deepcopy(student.state_dict())
+    x = split.train.images[:] * 2.0**-8
+    theirs, ours = segments(teacher), segments(student)
+    block = make_block(theirs[:2], [theirs[0], ours[1]], x)
+    before = block.error(x)
+    train_block(block, split, plan(30, 3e-2), resume_at(tmp_path))
+    assert block.error(x) < 0.1 * before
+    changed = {n for n, v in student.state_dict().items() if not torch.equal(v, untouched[n])}
+    assert all(name.startswith("conv2") for name in changed)
+    assert {"conv2.weight", "conv2_norm.weight"} <= changed
+
+
+def test_a_narrow_student_is_trained_block_by_block(tmp_path: Path) -> None:
+    teacher = chain().eval()
+    student = copy.deepcopy(teacher)
+    narrow(student, {"conv1": 4, "conv2": 8})
+    split, resume = split_of(), resume_at(tmp_path)
+    x = split.train.images[:] * 2.0**-8
+    teacher.requires_grad_(False)
+    before = float(relative_error(student.eval()(x), teacher(x)).detach())
+    errors = train_blocks(student, teacher, split, plan(4), resume=resume, samples=256)
+    assert channel_counts(student) == {"conv1": 4, "conv2": 8}
+    assert len(errors) == 3
+    after = float(relative_error(student.eval()(x), teacher(x)).detach())
+    assert errors[-1] == pytest.approx(after)
+    assert errors[-1] < 0.7 * before
+    assert len(list(tmp_path.iterdir())) == 3
+    resume.clear()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Import, export and the page of a run, through the command line on a tiny network."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+
+from quant.__main__ import main
+from quant.build import Build, new_network
+from quant.page.plot import Series, make_plot
+from quant.stages import STAGES, run_stage
+from winnow.artefact import Record, load_arrays
+from winnow.cli import guard
+from winnow.config import load_config
+
+CONFIG = """
+[model]
+channels = [4, 8]
+pool_after = [1, 2]
+exit_after = [1]
+[train]
+epochs = 3
+validate_every = 1
+batch = 128
+[prune]
+steps = 2
+epochs = 2
+[quantize]
+epochs = 1
+budget_share = 1.0
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny.toml and a finished build in out/; tests must not change it."""
+    folder = tmp_path_factory.mktemp("tools")
+    (folder / "tiny.toml").write_text(CONFIG)
+    build = Build(load_config(folder / "tiny.toml"), folder / "out", torch.device("cpu"))
+    for stage in STAGES.values():
+        run_stage(stage, build)
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    shutil.copytree(finished, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def run(folder: Path, *arguments: str) -> int:
+    """Run `python -m quant` on the folder's build; return its exit code."""
+    verb, *rest = arguments
+    files = ["--config", str(folder / "tiny.toml"), "--out", str(folder / "out")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["quant", verb, *files, *rest])
+        return guard(main)
+
+
+def test_imported_weights_are_those_of_the_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = Build(load_config(folder / "tiny.toml"), folder / "out", torch.device("cpu"))
+    torch.manual_seed(5)
+    net = new_network(build)
+    torch.save({"state_dict": net.state_dict()}, folder / "mine.pth")
+    assert run(folder, "import", "--checkpoint", str(folder / "mine.pth")) == 0
+    assert "tensors of" in capsys.readouterr().out
+    saved = load_arrays(folder / "out" / "train.npz", "")
+    assert all((saved[name] == value.numpy()).all() for name, value in net.state_dict().items())
+    assert run(folder, "train") == 0
+    assert capsys.readouterr().out == "train: up to date\n"  # the stages after it take the weights
+    assert run(folder, "shrink") == 0  # the next stage
+    assert Record.load(folder / "out" / "train.json", "").numbers["imported"] == "mine.pth"
+
+
+def test_foreign_checkpoint_changes_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"weight": torch.zeros(1)}, folder / "other.pt")
+    before = (folder / "out" / "train.npz").read_bytes()
+    assert run(folder, "import", "--checkpoint", str(folder / "other.pt")) == 1
+    error = capsys.readouterr().err
+    assert re.match(r"error: checkpoint '.*other.pt' belongs to another model: .*\n$", error)
+    assert (folder / "out" / "train.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize("network", ["fp32", "quantized"])
+def test_exports_are_checked(
+    folder: Path, network: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnx", reason="exports need the package onnx")
+    path = folder / "net.onnx"
+    assert run(folder, "export", "--network", network, "--file", str(path)) == 0
+    assert path.stat().st_size > 1000
+    assert f"equals the {network} network" in capsys.readouterr().out
+
+
+class _Page(HTMLParser):
+    """Counts tags and collects texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: dict[str, int] = {}
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 (its signature)
+        self.tags[tag] = self.tags.get(tag, 0) + 1
+
+    def handle_data(self, data: str) -> None:
+        self.texts += [data.strip()]
+
+
+def test_page_shows_the_records(folder: Path) -> None:
+    assert run(folder, "page") == 0
+    page = _Page((folder / "out" / "page.html").read_text())
+    for stage, kind in (("train", "fp32"), ("prune", "pruned"), ("qat", "quantized")):
+        accuracy = Record.load(folder / "out" / f"{stage}.json", "").numbers[f"{kind}_accuracy"]
+        assert f"{accuracy:.2f} %" in page.texts
+    assert page.tags["polyline"] == 6  # loss and validation accuracy of three stages
+    assert {"conv1", "conv2", "fc"} <= set(page.texts)
+    masks = load_arrays(folder / "out" / "prune.npz", "")
+    kept = 100 * (masks["conv2.weight"] * masks["conv2.mask"] != 0).mean(axis=(0, 1)).round(4)
+    assert f"{kept[0]:.0f}" in page.texts
+
+
+def test_page_of_an_unfinished_run_names_the_command(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "out" / "qat.json").unlink()
+    assert run(folder, "page") == 1
+    assert "make it with: python -m quant qat" in capsys.readouterr().err
+    assert not (folder / "out" / "page.html").exists()
+
+
+def test_plot_places_values_on_its_axes() -> None:
+    plot = make_plot("t", ("x", "y"), [Series("a", ((0, 10), (4, 20))), Series("b", ())])
+    assert plot is not None
+    assert [series.name for series in plot.series] == ["a"]
+    (left, low), (right, high) = ((plot.x.at(0), plot.y.at(10)), (plot.x.at(4), plot.y.at(20)))
+    assert left < right
+    assert low > high  # SVG counts rows down
+    assert [label for _, label in plot.x.ticks] == ["0", "1", "2", "3", "4"] or len(
+        plot.x.ticks
+    ) < 9
+    assert plot.path(plot.series[0]) == f"{left},{low} {right},{high}"
+    assert make_plot("t", ("x", "y"), [Series("b", ())]) is None
+
+
+def test_plot_of_one_value_has_a_range() -> None:
+    plot = make_plot("t", ("x", "y"), [Series("a", ((3, 0),))])
+    assert plot is not None
+    assert plot.x.low < 3 < plot.x.high
+    assert plot.y.low < 0 < plot.y.high
