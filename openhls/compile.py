@@ -162,12 +162,17 @@ def _job(name: str, plan: Plan, settings: Settings) -> _Job:
         write_xls_ir(module, plan),
         tuple(constraint(order, plan) for order in plan.orders),
         settings.pipeline(name, multiplies),
-        MemoryPorts(_names(plan, REQUESTS), _names(plan, (Role.RESPONSE,))),
+        memory_ports(plan),
     )
 
 
-def _names(plan: Plan, roles: Sequence[Role]) -> tuple[str, ...]:
-    return tuple(x.name for port, x in plan.channels.items() if port.role in roles)
+def memory_ports(plan: Plan) -> MemoryPorts:
+    """Return the ports of a process that lead to banks and RAMs."""
+    channels = plan.channels.values()
+    return MemoryPorts(
+        tuple(channel.name for channel in channels if channel.role in REQUESTS),
+        tuple(channel.name for channel in channels if channel.role is Role.RESPONSE),
+    )
 
 
 def _process(name: str, plan: Plan, translator: Translator, made: Generated) -> Process:

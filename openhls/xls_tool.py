@@ -55,6 +55,9 @@ class MemoryPorts:
     answers: tuple[str, ...] = ()
 
 
+NO_MEMORY = MemoryPorts()
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
     """A module's text and its size."""
@@ -67,7 +70,11 @@ class Generated:
 
 
 def generate(
-    ir: str, name: str, constraints: Sequence[str], pipeline: Pipeline, memory: MemoryPorts
+    ir: str,
+    name: str,
+    constraints: Sequence[str],
+    pipeline: Pipeline,
+    memory: MemoryPorts = NO_MEMORY,
 ) -> Generated:
     """Schedule the proc `name` to one tick per cycle; raises HlsError when that is impossible."""
     optimised = xls.optimize_ir(ir, name)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from openhls import xls_tool
 from openhls.channels import Channel, Role
-from openhls.compile import Settings, make_plan
+from openhls.compile import Settings, make_plan, memory_ports
 from openhls.errors import HlsError
 from openhls.frontend import Unit, compile_unit, preprocess
 from openhls.translate import Options
@@ -141,16 +141,17 @@ def _compile(unit: Unit, mangled: str, folder: Path, cache_folder: Path | None) 
     plan, _ = make_plan(unit.module, unit.module.functions[mangled], Options())
     multiplies = any(node.op in ("smul", "umul") for node in plan.machine.graph.nodes)
     ir, orders = write_xls_ir(name, plan), [constraint(order, plan) for order in plan.orders]
-    pipeline = Settings().pipeline(name, multiplies)
-    tool = (version("xls-python"), sha256_file(Path(xls_tool.__file__)))
+    pipeline, memory = Settings().pipeline(name, multiplies), memory_ports(plan)
+    sources = (Path(xls_tool.__file__), Path(xls_tool.__file__).with_name("handshake.py"))
+    tool = (version("xls-python"), *map(sha256_file, sources))
 
     def build(place: Path) -> Path:
-        made = generate(ir, name, orders, pipeline)
+        made = generate(ir, name, orders, pipeline, memory)
         path = place / f"{name}.pickle"
         path.write_bytes(pickle.dumps(made))
         return path
 
-    kept = content_name("xls", *tool, ir, *orders, repr(pipeline))
+    kept = content_name("xls", *tool, ir, *orders, repr(pipeline), repr(memory))
     made = pickle.loads(keep(cache_folder, kept, build, folder).read_bytes())
     assert isinstance(made, Generated)
     return Compiled(name, made.verilog, tuple(plan.channels.values()))
