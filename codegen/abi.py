@@ -16,11 +16,12 @@ from winnow.artefact import sha256_value
 from winnow.engine import EngineConfig
 
 MAGIC = 0x57494E4F  # "WINO"
-VERSION = 1
+VERSION = 2
 HEADER_WORDS = 8
 LAYER_WORDS = 32
 MAX_LAYERS = 256
 WORD_BITS = 64
+BOUND_BITS = 17  # of a loop bound: n - 2 of a 16-bit count
 MAX_V_SHIFT = 15
 MAX_SUM_SHIFT = 31
 MAX_Y_SHIFT = 63
@@ -63,7 +64,9 @@ STATUS_TEXT = {
 class Field:
     """A number in a descriptor: `bits` wide at bit `low` of `word`; two's complement if signed.
 
-    A field with `count` > 1 is an array of bytes that starts at `word`.
+    A field with `count` > 1 is an array of bytes that starts at `word`. The number is stored less
+    `bias`: a loop bound n as n - 2, where a counter down from it is negative in the last step, so
+    that the engine never compares.
     """
 
     name: str
@@ -73,55 +76,113 @@ class Field:
     signed: bool
     count: int
     doc: str
+    bias: int = 0
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The least and the greatest value that the field holds."""
+        least = self.bias - (1 << self.bits - 1 if self.signed else 0)
+        return least, least + (1 << self.bits) - 1
 
     @property
     def is_array(self) -> bool:
         return self.count > 1
 
 
+_BOUND = "bound"  # stored less 2, two's complement
 _SCALARS = (
-    # name, bits, signed, meaning
+    # name, bits, signed or bound, meaning
     ("op", 8, False, "0 winograd, 1 pointwise, 2 dense"),
     ("in_signed", 1, False, "features are signed bytes"),
     ("wide_weights", 1, False, "weights have two nibbles"),
     ("pool", 1, False, "2x2 max pool"),
     ("raw", 1, False, "write 32-bit accumulators instead of bytes"),
-    ("keep", 4, False, "steps per sub-row, 1..8"),
-    ("sub_rows", 16, False, "sub-rows a lane sums over"),
-    ("steps", 16, False, "sub_rows * keep: W words of a block"),
-    ("blocks", 16, False, "blocks of po output channels"),
-    ("rows", 16, False, "tile rows of the map"),
-    ("groups", 16, False, "tile groups in a row"),
-    ("strip_rows", 16, False, "tile rows of a full strip"),
-    ("strip_groups", 16, False, "tile groups in a row of a full strip"),
-    ("groups_full", 16, False, "tile groups of a full strip"),
-    ("groups_last_column", 16, False, "tile groups of a strip in the last column"),
-    ("groups_last_row", 16, False, "tile groups of a strip in the last row"),
-    ("groups_last_both", 16, False, "tile groups of the last strip"),
+    ("skip_last_row", 1, False, "strips in the last row have no output (pool)"),
+    ("skip_last_column", 1, False, "strips in the last column have no output (pool)"),
+    ("keep", 5, _BOUND, "steps per sub-row, 1..8"),
+    ("sub_rows", BOUND_BITS, _BOUND, "sub-rows a lane sums over"),
+    ("steps", BOUND_BITS, _BOUND, "sub_rows * keep: W words of a block"),
+    ("blocks", BOUND_BITS, _BOUND, "blocks of po output channels"),
+    ("channel_groups", BOUND_BITS, _BOUND, "groups of 8 output channels"),
+    ("strips_down", BOUND_BITS, _BOUND, "strips in a column of strips"),
+    ("strips_across", BOUND_BITS, _BOUND, "strips in a row of strips"),
+    ("num_strips", BOUND_BITS, _BOUND, "strips"),
+    ("groups_full", BOUND_BITS, _BOUND, "tile groups of a full strip"),
+    ("groups_last_column", BOUND_BITS, _BOUND, "tile groups of a strip in the last column"),
+    ("groups_last_row", BOUND_BITS, _BOUND, "tile groups of a strip in the last row"),
+    ("groups_last_both", BOUND_BITS, _BOUND, "tile groups of the last strip"),
     ("v_words", 16, False, "V words of a full strip"),
     ("out_tiles", 16, False, "output tiles of a full strip, per channel"),
-    ("height", 16, False, "input rows (winograd)"),
-    ("width", 16, False, "input columns (winograd)"),
+    ("rows_full", BOUND_BITS, _BOUND, "rows of a padded strip"),
+    ("rows_last", BOUND_BITS, _BOUND, "the same in the last row of strips"),
+    (
+        "columns_full",
+        BOUND_BITS + 1,
+        _BOUND,
+        "pixels in a row of a padded strip; linear: words of its patches",
+    ),
+    ("columns_last", BOUND_BITS + 1, _BOUND, "the same in the last column of strips"),
     ("feature_base", 32, False, "first input word, in 8-byte words"),
+    ("row_words", 16, False, "input words from one row to the next"),
     ("plane_words", 32, False, "input words from one sub-row to the next"),
-    ("strip_words", 32, False, "input words from one strip (row) to the next"),
-    ("full_words", 32, False, "input words of a full strip and sub-row (linear ops)"),
-    ("tail_words", 32, False, "the same for the last strip (dense: last sub-row)"),
+    (
+        "read_right_first",
+        32,
+        False,
+        "input words from the first strip of a row of strips to its neighbour",
+    ),
+    ("read_right", 32, False, "input words from any other strip to its right neighbour"),
+    ("read_down_first", 32, False, "input words from the first row's last strip to the next strip"),
+    ("read_down", 32, False, "input words from any other row's last strip to the next strip"),
+    ("read_rows_first", BOUND_BITS, _BOUND, "rows to read in the first of several rows of strips"),
+    (
+        "read_rows_middle",
+        BOUND_BITS,
+        _BOUND,
+        "rows to read in a row of strips that is neither first nor last",
+    ),
+    ("read_rows_last", BOUND_BITS, _BOUND, "rows to read in the last row of strips"),
+    (
+        "read_words_first",
+        BOUND_BITS,
+        _BOUND,
+        "words of a row in the first of several columns of strips",
+    ),
+    (
+        "read_words_middle",
+        BOUND_BITS,
+        _BOUND,
+        "words of a row in a column of strips that is neither first nor last",
+    ),
+    (
+        "read_words_last",
+        BOUND_BITS,
+        _BOUND,
+        "words of a row in the last column of strips (dense: in the last sub-row)",
+    ),
     ("weight_base", 32, False, "first weight beat, in beats of the weight port"),
     ("strip_beats", 32, False, "weight beats of the layer"),
-    ("num_strips", 16, False, "strips"),
     ("num_banks", 32, False, "strips * groups of 8 output channels"),
     ("v_limit", 8, False, "V is clamped to -v_limit..v_limit"),
     ("y_shift", 8, False, "right shift of the requantization, 0..63"),
     ("low", 16, True, "lower clamp bound of the output"),
     ("high", 16, True, "upper clamp bound of the output"),
     ("result_base", 32, False, "first output word, in 8-byte words"),
+    ("out_row_words", 16, False, "output words from one row to the next"),
     ("out_plane_words", 32, False, "output words from one channel group to the next"),
-    ("out_strip_words", 32, False, "output words from one strip (row) to the next"),
-    ("out_full_words", 32, False, "output words of a full strip (linear ops)"),
-    ("out_tail_words", 32, False, "the same for the last strip"),
-    ("out_height", 16, False, "output rows (winograd)"),
-    ("out_width", 16, False, "output columns (winograd)"),
+    ("write_right", 32, False, "output words from one strip to its right neighbour"),
+    ("write_down", 32, False, "output words from a row's last strip to the next strip"),
+    ("write_rows_full", BOUND_BITS, _BOUND, "rows to write of a full strip"),
+    ("write_rows_last", BOUND_BITS, _BOUND, "rows to write in the last row of strips"),
+    ("write_words_full", BOUND_BITS, _BOUND, "words of a row to write of a full strip"),
+    (
+        "write_words_last",
+        BOUND_BITS,
+        _BOUND,
+        "words of a row to write in the last column of strips",
+    ),
+    ("tiles_full", 16, False, "output tiles in a row of a full strip (winograd)"),
+    ("tiles_last", 16, False, "output tiles in a row of a strip in the last column (winograd)"),
 )
 _ARRAYS = (
     ("v_shift", "right shift that makes V, one byte per lane, 0..15"),
@@ -133,10 +194,11 @@ def layer_fields(engine: EngineConfig) -> tuple[Field, ...]:
     """Return the descriptor's fields in order; none straddles a 64-bit word."""
     fields = []
     word, low = 0, 0
-    for name, bits, signed, doc in _SCALARS:
+    for name, bits, kind, doc in _SCALARS:
         if low + bits > WORD_BITS:
             word, low = word + 1, 0
-        fields.append(Field(name, bits, word, low, signed, 1, doc))
+        bias = 2 if kind == _BOUND else 0
+        fields.append(Field(name, bits, word, low, bool(kind), 1, doc, bias))
         low += bits
     word += 1
     for name, doc in _ARRAYS:

@@ -39,19 +39,12 @@ def header_words(schedule: Schedule) -> list[int]:
 
 
 def _put(words: list[int], field: Field, value: int, position: int = 0) -> None:
-    low, high = (
-        (-(1 << (field.bits - 1)), (1 << (field.bits - 1)) - 1)
-        if field.signed
-        else (
-            0,
-            (1 << field.bits) - 1,
-        )
-    )
+    low, high = field.bounds
     if not low <= value <= high:
         raise AssertionError(f"descriptor field {field.name} = {value} exceeds {field.bits} bits")
     word = field.word + position * field.bits // 64
     shift = field.low + position * field.bits % 64
-    words[word] |= (value & ((1 << field.bits) - 1)) << shift
+    words[word] |= ((value - field.bias) & ((1 << field.bits) - 1)) << shift
 
 
 def layer_words(engine: EngineConfig, values: Values) -> list[int]:
@@ -83,6 +76,6 @@ def parse_layer(engine: EngineConfig, words: Words) -> Values:
             item = (word >> (field.low + position * field.bits % 64)) & ((1 << field.bits) - 1)
             if field.signed and item >> (field.bits - 1):
                 item -= 1 << field.bits
-            items.append(item)
+            items.append(item + field.bias)
         values[field.name] = tuple(items) if field.is_array else items[0]
     return values

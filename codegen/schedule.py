@@ -143,7 +143,7 @@ def _plan_layer(
 def _check_fields(engine: EngineConfig, name: str, values: Values) -> None:
     """Raise ScheduleError when a size exceeds its field of the descriptor."""
     for field in layer_fields(engine):
-        value, limit = values[field.name], (1 << field.bits) - 1
+        value, limit = values[field.name], field.bounds[1]
         if isinstance(value, int) and value > limit:
             raise ScheduleError(
                 f"layer '{name}': {field.name} ({field.doc}) must be at most {limit}, got {value}; "
@@ -164,43 +164,113 @@ def _loop_values(
         "sub_rows": blocking.sub_rows,
         "steps": blocking.steps,
         "blocks": blocking.blocks,
-        "rows": blocking.rows,
-        "groups": blocking.groups,
-        "strip_rows": blocking.strip_rows,
-        "strip_groups": blocking.strip_groups,
+        "channel_groups": num_channel_groups(shape.out_channels),
+        "strips_down": len(strips) // columns,
+        "strips_across": columns,
+        "num_strips": len(strips),
         "groups_full": full,
         "groups_last_column": strips[columns - 1].num_groups,
         "groups_last_row": strips[-columns].num_groups,
         "groups_last_both": strips[-1].num_groups,
         "v_words": full * blocking.sub_rows,
         "out_tiles": full * tiles_per_group(engine, shape),
-        "num_strips": len(strips),
         "num_banks": len(strips) * num_channel_groups(shape.out_channels),
     }
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """The strips along one axis of a map: how many, pixels of a full one and of the map."""
+
+    count: int
+    span: int
+    pixels: int
+
+    @property
+    def before_last(self) -> int:
+        """Pixels in front of the last strip."""
+        return (self.count - 1) * self.span
+
+    @property
+    def last(self) -> int:
+        """Pixels of the last strip, without its border."""
+        return self.pixels - self.before_last
+
+    def read(self, what: str) -> Values:
+        """Return how many pixels a strip reads: its own and one of border towards neighbours."""
+        return {
+            f"{what}_first": self.span + 1,
+            f"{what}_middle": self.span + 2,
+            f"{what}_last": self.last + (self.count > 1),
+        }
+
+
+def _axes(blocking: Blocking, tile: tuple[int, int], size: tuple[int, int]) -> tuple[_Axis, _Axis]:
+    """Return the axes (down, across) of a map of `size` pixels, in groups of `tile` pixels."""
+    down, across = -(-blocking.rows // blocking.strip_rows), blocking.groups
+    across = -(-across // blocking.strip_groups)
+    return (
+        _Axis(down, blocking.strip_rows * tile[0], size[0]),
+        _Axis(across, blocking.strip_groups * tile[1], size[1]),
+    )
 
 
 def _feature_values(
     engine: EngineConfig, shape: LayerShape, blocking: Blocking, source: Region
 ) -> Values:
-    pixels = shape.height * shape.width
     values: Values = {
         "in_signed": int(source.tensor.signed),
-        "height": shape.height,
-        "width": shape.width,
         "feature_base": source.base,
-        "plane_words": pixels,
-        "strip_words": blocking.strip_rows * engine.m * shape.width,
-        "full_words": 0,
-        "tail_words": 0,
+        "row_words": shape.width,
+        "plane_words": shape.height * shape.width,
     }
-    if shape.op == Op.POINTWISE.value:
-        full, tail = _linear_strips(engine, blocking, pixels)
-        values |= {"strip_words": full, "full_words": full, "tail_words": tail}
-    elif shape.op == Op.DENSE.value:
-        lanes = engine.num_lanes
-        tail = source.words - (blocking.sub_rows - 1) * lanes
-        values |= {"plane_words": lanes, "full_words": lanes, "tail_words": tail}
-    return values
+    if shape.op != Op.WINOGRAD.value:
+        return values | _linear_feature_values(engine, shape, blocking, source)
+    tile = (engine.m, engine.pt * engine.m)
+    down, across = _axes(blocking, tile, (shape.height, shape.width))
+    last = list(blocking.strips())[-1]
+    back = across.before_last - (across.count > 1)  # from a row's first strip to its last
+    return {
+        **values,
+        "rows_full": down.span + 2,
+        "rows_last": last.rows * tile[0] + 2,
+        "columns_full": across.span + 2,
+        "columns_last": last.groups * tile[1] + 2,
+        **down.read("read_rows"),
+        **across.read("read_words"),
+        "read_right_first": across.span - 1,
+        "read_right": across.span,
+        "read_down_first": _offset((down.span - 1) * shape.width - back),
+        "read_down": _offset(down.span * shape.width - back),
+    }
+
+
+def _offset(words: int) -> int:
+    """Return a distance of addresses, which may be negative, modulo 2^32."""
+    return words % (1 << 32)
+
+
+def _linear_feature_values(
+    engine: EngineConfig, shape: LayerShape, blocking: Blocking, source: Region
+) -> Values:
+    """One row of words per strip and sub-row; a dense layer is a single strip."""
+    lanes, last = engine.num_lanes, list(blocking.strips())[-1]
+    if shape.op == Op.DENSE.value:
+        full, tail = lanes, source.words - (blocking.sub_rows - 1) * lanes
+    else:
+        full, tail = _linear_strips(engine, blocking, shape.height * shape.width)
+    values: Values = {
+        "rows_full": 1,
+        "rows_last": 1,
+        "columns_full": blocking.strip_groups * engine.pt * lanes,
+        "columns_last": last.groups * engine.pt * lanes,
+        "read_words_last": tail,
+    }
+    values |= dict.fromkeys(("read_rows_first", "read_rows_middle", "read_rows_last"), 1)
+    values |= dict.fromkeys(("read_words_first", "read_words_middle"), full)
+    values |= dict.fromkeys(("read_right_first", "read_right"), full)
+    values |= dict.fromkeys(("read_down_first", "read_down"), 0)
+    return values | ({"plane_words": lanes} if shape.op == Op.DENSE.value else {})
 
 
 def _linear_strips(engine: EngineConfig, blocking: Blocking, pixels: int) -> tuple[int, int]:
@@ -214,24 +284,33 @@ def _result_values(
 ) -> Values:
     tensor = result.tensor
     edge = engine.m // 2 if layer.pool else engine.m
-    values: Values = {
-        "pool": int(layer.pool),
-        "raw": int(layer.raw),
-        "result_base": result.base,
-        "out_plane_words": tensor.height * tensor.width,
-        "out_strip_words": blocking.strip_rows * edge * tensor.width,
-        "out_full_words": 0,
-        "out_tail_words": 0,
-        "out_height": tensor.height,
-        "out_width": tensor.width,
-    }
+    size = (tensor.height, tensor.width)
     if shape.op == Op.POINTWISE.value:
-        full, tail = _linear_strips(engine, blocking, shape.height * shape.width)
-        values |= {"out_strip_words": full, "out_full_words": full, "out_tail_words": tail}
+        tile, size = (1, engine.pt * engine.linear_pixels), (1, shape.height * shape.width)
     elif shape.op == Op.DENSE.value:
         words = RAW_BYTES if layer.raw else 1
-        values |= {"out_plane_words": words, "out_full_words": words, "out_tail_words": words}
-    return values
+        tile, size = (1, words), (1, words)
+    else:
+        tile = (edge, engine.pt * edge)
+    down, across = _axes(blocking, tile, size)
+    plane = size[0] * size[1]
+    return {
+        "pool": int(layer.pool),
+        "raw": int(layer.raw),
+        "skip_last_row": int(down.last == 0),
+        "skip_last_column": int(across.last == 0),
+        "result_base": result.base,
+        "out_row_words": tensor.width,
+        "out_plane_words": plane,
+        "write_right": across.span,
+        "write_down": _offset(down.span * size[1] - across.before_last),
+        "write_rows_full": down.span,
+        "write_rows_last": max(1, down.last),
+        "write_words_full": across.span,
+        "write_words_last": max(1, across.last),
+        "tiles_full": blocking.strip_groups * engine.pt,
+        "tiles_last": list(blocking.strips())[-1].groups * engine.pt,
+    }
 
 
 def _number_values(engine: EngineConfig, layer: Layer, source: TensorType) -> Values:

@@ -39,7 +39,8 @@ START, DONE = "@start", "@done"
 
 RECV, SEND = "__openhls_recv", "__openhls_send"
 LEAF, READ, WRITE = "__openhls_leaf", "__openhls_read", "__openhls_write"
-ACCESSES = (RECV, SEND, READ, WRITE)
+ANSWER = "__openhls_answer"  # of a read that only asks, see Flow.part_reads
+ACCESSES = (RECV, SEND, READ, WRITE, ANSWER)
 MARKERS = ("__openhls_dataflow", "__openhls_depth")
 
 

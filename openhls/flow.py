@@ -2,7 +2,8 @@
 """Control flow of a process: where its function is cut into ticks.
 
 A tick runs from one cut to the next. There is a cut at every loop that no inner cut breaks
-already, and before the second use of a port on the same path.
+already, before the second use of a port on the same path, before a read of a memory that the tick
+wrote, and, where the next address depends on what was read, between a read and its answer.
 
     do { do { body } while (a); tail } while (b);
  -> one cut, at the body: tick = body, then tail if !a, then the body's next tick
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from openhls import llvm
-from openhls.channels import ACCESSES, READ, RECV, ROLES, SEND, Object, Pointers, Port, Role
+from openhls.channels import ACCESSES, ANSWER, READ, RECV, ROLES, SEND, Object, Pointers, Port, Role
 
 
 @dataclass(slots=True)
@@ -42,7 +43,19 @@ def port_of(instruction: llvm.Instruction, pointers: Pointers) -> Port | None:
         return None
     if instruction.detail in (RECV, SEND):
         return Port(found, ROLES[llvm.literal(instruction.operands[1].name) or 0])
+    if instruction.detail == ANSWER:
+        return Port(found, Role.RESPONSE)
     return Port(found, Role.READ_REQUEST if instruction.detail == READ else Role.WRITE_REQUEST)
+
+
+def _ends_tick_of(port: Port) -> tuple[Port, ...]:
+    """Return the ports whose use a use of `port` cannot follow in one tick."""
+    released, written = Port(port.object, Role.RELEASE), Port(port.object, Role.WRITE_REQUEST)
+    if port.role is Role.READ_REQUEST:
+        return port, released, written
+    if port.role is Role.RESPONSE:
+        return port, released, Port(port.object, Role.READ_REQUEST)
+    return port, released
 
 
 class Flow:
@@ -210,6 +223,18 @@ class Flow:
         self.cuts.append(name)
         return name
 
+    def part_reads(self, memory: Object) -> None:
+        """Make the answer of every read of a memory an access of its own, in the next tick."""
+        for node in self.nodes.values():
+            body = list[llvm.Instruction]()
+            for x in node.instructions:
+                port = port_of(x, self.pointers) if x.detail == READ else None
+                if port is None or port.object != memory:
+                    body.append(x)
+                    continue
+                body += [replace(x, type="void", result=""), replace(x, detail=ANSWER)]
+            node.instructions = body
+
     def split_conflicts(self) -> None:
         """Add cuts until no tick can use a port twice."""
         while True:
@@ -267,11 +292,9 @@ class Flow:
                 port = port_of(instruction, self.pointers)
                 if port is None or self.is_deferred(cut, block, i):
                     continue
-                released = Port(port.object, Role.RELEASE)
-                if port in used[block]:
-                    return cut, block, i, {port}
-                if released in used[block]:
-                    return cut, block, i, {released}
+                for before in _ends_tick_of(port):
+                    if before in used[block]:
+                        return cut, block, i, {before}
                 used[block].add(port)
             for target in node.successors:
                 used[target] |= used[block]

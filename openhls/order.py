@@ -58,14 +58,13 @@ def answers(flow: Flow, machine: Machine) -> list[Answer]:
 
 
 def split_answers(translator: Translator, machine: Machine) -> bool:
-    """Give a receive a tick of its own when it cannot be a stage later; tell whether one could not.
+    """Change what a tick does where no stages can keep its order; tell whether that was needed.
 
-    So it is when the token feeds the send before it, over states or memories. A wait for another
-    process gets a tick of its own in any case: what follows it must not run ahead.
+    A receive gets a tick of its own when its token feeds the send before it, over states or
+    memories. A wait for another process gets one in any case: what follows it must not run ahead.
+    A memory whose answers decide what it reads next answers in the next tick.
     """
     found = answers(translator.flow, machine)
-    if not found:
-        return False
     for answer in found:
         base = answer.receive.object.base
         if base.startswith("@") and base != START:
@@ -76,6 +75,19 @@ def split_answers(translator: Translator, machine: Machine) -> bool:
         if any((send, answer.receive) in circle for send in answer.sends):
             translator.flow.cut_before(answer.cut, answer.block, answer.index, set(answer.sends))
             return True
+    return _delay_answers(translator, circle)
+
+
+def _delay_answers(translator: Translator, circle: set[tuple[Item, Item]]) -> bool:
+    """Delay the answers of a memory that is part of a circle."""
+    for read, answer in sorted(circle, key=repr):
+        if not isinstance(read, Port) or read.role is not Role.READ_REQUEST:
+            continue
+        memory = read.object
+        if answer != Port(memory, Role.RESPONSE) or memory in translator.parted:
+            continue
+        translator.part_reads(memory)
+        return True
     return False
 
 
@@ -152,7 +164,8 @@ def stage_orders(translator: Translator, machine: Machine) -> tuple[Order, ...]:
     orders += _effects(machine, strict)
     for port in machine.sends:
         if port.role is Role.READ_REQUEST:
-            orders.append(Order(port, Port(port.object, Role.RESPONSE), 1, exact=True))
+            distance = 0 if port.object in translator.parted else 1
+            orders.append(Order(port, Port(port.object, Role.RESPONSE), distance, exact=True))
     objects = dict.fromkeys(port.object for port in (*machine.sends, *machine.receives))
     for object_ in objects:
         acquire, release = Port(object_, Role.ACQUIRE), Port(object_, Role.RELEASE)
@@ -160,7 +173,11 @@ def stage_orders(translator: Translator, machine: Machine) -> tuple[Order, ...]:
         if acquire in machine.receives:
             orders += _one_stage(machine, acquire, [read, write, release])
         elif read in machine.sends and write in machine.sends:
-            orders.append(_memory_order(machine, read, write))
+            # A write after the read of its own tick and before that of the one after the next,
+            # even when stages wait; what the next one reads is forwarded. Where answers come in
+            # the next tick no tick does both, and one stage keeps the ticks in order.
+            distance = 0 if object_ in translator.parted else 1
+            orders.append(Order(read, write, distance, exact=True))
     return tuple(dict.fromkeys(orders))
 
 
@@ -168,23 +185,6 @@ def _one_stage(machine: Machine, acquire: Port, sends: list[Port]) -> list[Order
     """A bank is taken, used and handed over in one stage, so that ticks do it in order."""
     used = [port for port in sends if port in machine.sends]
     return [Order(acquire, port, 0, exact=True) for port in used]
-
-
-def _memory_order(machine: Machine, read: Port, write: Port) -> Order:
-    """A read sees the writes of earlier ticks; one tick later if the write needs the read."""
-    graph = machine.graph
-    response = port_key(Port(read.object, Role.RESPONSE))
-    seen: set[Ref] = set()
-    work = [ref for pair in machine.sends[write] for ref in pair]
-    while work:
-        ref = work.pop()
-        if ref not in seen:
-            seen.add(ref)
-            node = graph.nodes[ref]
-            work += node.operands
-            if node.op == "receive" and node.extra == response:
-                return Order(read, write, 1, exact=True)
-    return Order(write, read, 0)
 
 
 def _effects(machine: Machine, strict: set[tuple[Port, Port]]) -> list[Order]:

@@ -126,6 +126,20 @@ class Translator:
         self.folded: str | None = None
         self.entry_acquires: list[Port] = []
         self.wiring: set[str] = set()
+        self.parted: set[Object] = set()  # memories whose answers come in the next tick
+        self.forwarded = self._written() & self._read()  # memories that remember the last write
+
+    def _written(self) -> set[Object]:
+        return {port.object for port in self.widths if port.role is Role.WRITE_REQUEST}
+
+    def _read(self) -> set[Object]:
+        return {port.object for port in self.widths if port.role is Role.READ_REQUEST}
+
+    def part_reads(self, memory: Object) -> None:
+        """Let answers of a memory come a tick after the reads, so that an address can use them."""
+        self.forwarded.discard(memory)
+        self.parted.add(memory)
+        self.flow.part_reads(memory)
 
     def fail(self, instruction: llvm.Instruction, message: str) -> HlsError:
         where = self.module.location(instruction.debug)
@@ -513,10 +527,17 @@ class Translator:
             address = graph.slice(self._look(tick, access.operands[2], block, access), 0, bits)
             data = self._leaves(tick, block, access, access.operands[4:])
             self.machine.sends[port].append((run, graph.concat([data, address])))
+            if port.object in self.forwarded:
+                self._remember(port, run, address, data)
         elif access.detail == READ:
             address = self._look(tick, access.operands[3], block, access)
-            self.machine.sends[port].append((run, graph.slice(address, 0, self.widths[port])))
-            self._receive(tick, access, Port(port.object, Role.RESPONSE), run)
+            address = graph.slice(address, 0, self.widths[port])
+            self.machine.sends[port].append((run, address))
+            if port.object not in self.parted:
+                self._receive(tick, access, Port(port.object, Role.RESPONSE), run)
+            if port.object in self.forwarded:
+                word = tick.values[access.result]
+                tick.values[access.result] = self._forward(port, address, word)
         elif self.flow.is_deferred(tick.cut, block, index):
             self.deferred[port].append(run)
             tick.values[access.result] = graph.literal(1, 0)
@@ -526,6 +547,24 @@ class Translator:
     def _receive(self, tick: _Tick, access: llvm.Instruction, port: Port, run: Ref) -> None:
         self.machine.receives[port].append(run)
         tick.values[access.result] = self.machine.input_node(port)
+
+    def _last_write(self, port: Port) -> tuple[str, str, str]:
+        name = self.pointers.name(Port(port.object, Role.STREAM))
+        return f"@wrote_{name}", f"@address_{name}", f"@word_{name}"
+
+    def _remember(self, port: Port, run: Ref, address: Ref, word: Ref) -> None:
+        """Keep the last write of a memory, which a read of the next tick comes too early for."""
+        graph = self.machine.graph
+        for name, value in zip(self._last_write(port), (graph.true, address, word), strict=True):
+            self._set(name, graph.width(value), run, value)
+
+    def _forward(self, port: Port, address: Ref, word: Ref) -> Ref:
+        """Return the word at an address: the one last written, if that was there."""
+        graph = self.machine.graph
+        wrote, last_address, last_word = self._last_write(port)
+        same = graph.compare("eq", self.state(last_address, graph.width(address)), address)
+        hit = graph.and_(self.state(wrote, 1), same)
+        return graph.select(hit, self.state(last_word, graph.width(word)), word)
 
     def _leaves(
         self, tick: _Tick, block: str, access: llvm.Instruction, pairs: Sequence[llvm.Value]

@@ -23,12 +23,20 @@ def sparse_layers(net: nn.Module, sites: Mapping[str, Site], skip: int) -> dict[
 
 
 def layer_keeps(config: Config, net: nn.Module, sites: Mapping[str, Site]) -> dict[str, int]:
-    """Return the non-zeros per sub-row that pruning leaves each tap layer."""
+    """Return the non-zeros per sub-row that pruning leaves each tap layer.
+
+    A pruned layer tells by its mask. Of one that is still dense the configuration does: half a
+    sub-row of 16 may hold all that stay; how far keeps per tap go above `keep` is not known.
+    """
+    pruned_keep = min(config.prune.keep * config.prune.sub_row // SUB_ROW, SUB_ROW)
     sparse = sparse_layers(net, sites, config.prune.skip)
-    return {
-        name: min(config.prune.keep if name in sparse else SUB_ROW, layer.in_channels)
-        for name, layer in tap_layers(net).items()
-    }
+    keeps = {}
+    for name, layer in tap_layers(net).items():
+        expected = min(pruned_keep if name in sparse else SUB_ROW, layer.in_channels)
+        is_dense = bool((layer.mask != 0).all())
+        mask = layer.by_channel(layer.mask).cpu().numpy()
+        keeps[name] = expected if is_dense else max_keep(mask)
+    return keeps
 
 
 def measured_keeps(net: nn.Module) -> dict[str, int]:

@@ -44,7 +44,7 @@ from quant.golden import golden_arrays
 from quant.history import History
 from quant.layer_cost import cost_parts, total
 from quant.models.channels import CompressibleNet, channel_counts
-from quant.prune.srbs import keep_schedule, pruning_steps, step_at
+from quant.prune.methods import new_pruner
 from quant.resume import Resume
 from quant.sensitivity import sensitivities
 from quant.shrink.methods import METHODS
@@ -210,25 +210,18 @@ def shrink(build: Build, resume: Resume) -> Result:
 
 
 def prune(build: Build, resume: Resume) -> Result:
-    """Prune all layers step by step, fine-tune under the teacher, fold BatchNorm."""
+    """Prune by the configured method, fine-tune under the teacher, fold BatchNorm."""
     config, split, teacher = build.config, build.split(), load_teacher(build)
     net = winograd_network(build, load_compact(build))
     sites = build.sites(net)
-    sparse = list(sparse_layers(net, sites, config.prune.skip).values())
     x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
-    keeps = keep_schedule(config.prune.keep, config.prune.steps)
-    prune_step = pruning_steps(net, sparse, x, keeps)
-
-    def begin_epoch(epoch: int) -> None:
-        step = step_at(epoch, config.prune.epochs, config.prune.steps)
-        if step is not None:
-            prune_step(step)
-
+    pruner = new_pruner(config.prune, net, sparse_layers(net, sites, config.prune.skip), x)
     plan = build.plan("prune", config.prune.epochs, config.prune.learning_rate)
     loss = distillation(net, teacher, config.distill)
-    history = fit(net, split, loss, plan, resume=resume, begin_epoch=begin_epoch)
+    history = fit(net, split, loss, plan, resume=resume, begin_epoch=pruner.begin_epoch)
+    numbers = pruner.finish()
     fold_norms(net, sites)
-    return _saved(build, net, "pruned", history, keep=measured_keeps(net))
+    return _saved(build, net, "pruned", history, keep=measured_keeps(net), **numbers)
 
 
 def choose_bits(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training here)

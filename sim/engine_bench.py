@@ -225,8 +225,9 @@ class Bench:
         field = FIELDS[name]
         word = HEADER_WORDS + field.word
         before = int.from_bytes(self.program.data[8 * word : 8 * word + 8], "little")
-        mask = ((1 << field.bits) - 1) << field.low
-        return word, before & ~mask | value << field.low
+        mask = (1 << field.bits) - 1
+        stored = value - field.bias & mask
+        return word, before & ~(mask << field.low) | stored << field.low
 
     def edit_program(self, word: int, value: int) -> None:
         """Replace a 64-bit word of the program and repair the checksum of its record."""

@@ -16,7 +16,7 @@ from codegen.emit import emit_engine
 from codegen.ir import Graph
 from codegen.schedule import Schedule, schedule
 from sim import csim
-from tests.ladder import random_chain_graph, random_layer_graph
+from tests.ladder import random_chain_graph, random_layer_graph, random_map_graph
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
@@ -33,6 +33,9 @@ ENGINES = {
         v_words=16, w_words=16, out_tiles=16, line_pixels=16, acc_bits=16, y_bits=32
     ),
 }
+# Maps (height, width) that the engine "least" cuts into 1, 2 and 3 strips either way; after a pool
+# nothing is left of the last strips of some, below, at the right and both.
+STRIP_SIZES = ((2, 13), (2, 49), (3, 8), (4, 17), (4, 25), (3, 25), (13, 8), (13, 13), (5, 33))
 CACHE = Path(__file__).parent.parent / "build" / ".cache" / "tests"
 
 
@@ -63,6 +66,17 @@ def layer_cases(name: str, count: int, first: int = 0) -> list[tuple[Graph, Sche
         if plan is not None:
             cases.append((graph, plan))
         seed += 1
+    return cases
+
+
+def strip_cases(engine: EngineConfig) -> list[tuple[Graph, Schedule]]:
+    """Return graphs of one layer for all STRIP_SIZES, without and with a pool."""
+    cases = []
+    for size in STRIP_SIZES:
+        for pool in (False, True):
+            graphs = (random_map_graph(seed, engine.m, size, pool=pool) for seed in range(100))
+            plans = ((graph, fitting(graph, engine)) for graph in graphs)
+            cases.append(next((graph, plan) for graph, plan in plans if plan is not None))
     return cases
 
 

@@ -43,6 +43,15 @@ def random_layer_graph(seed: int, engine_m: int) -> Graph:
     return Graph(place.input, (_random_layer(rng, place, op, engine_m, raw=raw),))
 
 
+def random_map_graph(seed: int, engine_m: int, size: tuple[int, int], *, pool: bool) -> Graph:
+    """Return a graph of one random winograd layer on a map of (height, width) pixels."""
+    rng = np.random.default_rng([seed, engine_m, 4])
+    place = _Place("layer", INPUT, _random_feature(rng, _MAX_CHANNELS, *size))
+    return Graph(
+        place.input, (_random_layer(rng, place, Op.WINOGRAD, engine_m, raw=False, pool=pool),)
+    )
+
+
 def random_chain_graph(seed: int, engine_m: int) -> Graph:
     """Return a graph of 2..4 random layers: a pooled winograd first, a raw dense last."""
     rng = np.random.default_rng([seed, engine_m, 2])

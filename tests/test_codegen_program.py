@@ -62,8 +62,7 @@ def test_any_value_of_a_field_survives(name: str) -> None:
     for style in ("random", "low", "high"):
         values = {}
         for field in layer_fields(engine):
-            low = -(1 << field.bits - 1) if field.signed else 0
-            high = low + (1 << field.bits) - 1
+            low, high = field.bounds
             pick = {"random": rng.integers(low, high + 1, size=field.count)}
             numbers = pick.get(style, np.full(field.count, low if style == "low" else high))
             values[field.name] = tuple(numbers.tolist()) if field.is_array else int(numbers[0])
@@ -92,12 +91,25 @@ def test_every_descriptor_ends_with_its_checksum() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("keep", 16), ("keep", -1), ("low", -(2**15) - 1), ("high", 2**15)]
+    ("name", "value"),
+    [("keep", 18), ("keep", -15), ("op", 256), ("op", -1), ("low", -(2**15) - 1), ("high", 2**15)],
 )
 def test_value_beyond_its_field_is_our_bug(name: str, value: int) -> None:
     values = layer_cases("default", 1)[0][1].layers[0].values
     with pytest.raises(AssertionError, match=f"descriptor field {name} = {value} exceeds"):
         layer_words(EngineConfig(), values | {name: value})
+
+
+def test_loop_bound_is_stored_less_two() -> None:
+    """A counter from the stored number down is negative in its last step and only there."""
+    field = next(f for f in layer_fields(EngineConfig()) if f.name == "sub_rows")
+    assert field.bounds == (2 - 2**16, 2**16 + 1)
+    values = layer_cases("default", 1)[0][1].layers[0].values
+    for count in (1, 2, 3, 65535):
+        words = layer_words(EngineConfig(), values | {"sub_rows": count})
+        stored = words[field.word] >> field.low & 2**17 - 1
+        signs = [(stored - step) >> 16 & 1 for step in range(count)]
+        assert signs == [0] * (count - 1) + [1]
 
 
 @settings(deadline=None)

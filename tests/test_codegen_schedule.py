@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from codegen.abi import OpCode
 from codegen.check import check_graph, worst_case_sums
 from codegen.ir import Graph, Layer, Op, TensorType
-from codegen.schedule import Schedule, schedule
-from tests.engines import ENGINES, layer_cases
+from codegen.schedule import Schedule, Values, schedule
+from tests.engines import ENGINES, layer_cases, strip_cases
 from tests.ladder import random_chain_graph, random_layer_graph
 from winnow.cycles import layer_cycles
 from winnow.engine import EngineConfig
@@ -30,7 +32,8 @@ def plans() -> list[tuple[EngineConfig, Graph, Schedule]]:
         for name in ("default", "large_tile")
         for graph in [random_chain_graph(seed, ENGINES[name].m) for seed in range(25)]
     ]
-    return layers + chains
+    least = ENGINES["least"]
+    return layers + chains + [(least, graph, plan) for graph, plan in strip_cases(least)]
 
 
 def words_of(tensor: TensorType) -> int:
@@ -87,35 +90,126 @@ def test_descriptors_respect_the_buffers_and_agree_with_the_strips() -> None:
             assert v["num_strips"] == len(strips)
             assert v["num_banks"] == len(strips) * -(-layer.shape.out_channels // 8)
             assert v["groups_last_both"] == strips[-1].num_groups
-            by_place = {(s.row + s.rows, s.group + s.groups): s.num_groups for s in strips}
-            last_column = (v["strip_rows"], v["groups"])
-            last_row = (v["rows"], v["strip_groups"])
-            assert by_place[last_column] == v["groups_last_column"]
-            assert by_place[last_row] == v["groups_last_row"]
+            assert v["strips_down"] * v["strips_across"] == len(strips)
+            assert strips[v["strips_across"] - 1].num_groups == v["groups_last_column"]
+            assert strips[-v["strips_across"]].num_groups == v["groups_last_row"]
+            assert v["channel_groups"] * 8 == v["blocks"] * engine.po
             assert layer.cycles.total == layer_cycles(engine, layer.shape).total
         assert plan.total_cycles == sum(layer.cycles.total for layer in plan.layers)
 
 
-def test_linear_runs_add_up_to_the_map() -> None:
-    seen = set()
+Run = tuple[int, int]  # first word and number of words
+
+
+def planned_runs(v: Values, name: str, places: Places) -> list[Run]:
+    """Walk over strips, planes and rows as docs/program.md says: sizes by place, running sums."""
+    is_read = name == "read"
+    first, runs = v["feature_base" if is_read else "result_base"], []
+    planes = v["sub_rows" if is_read else "channel_groups"]
+    plane_words, row_words = (
+        v[k] if is_read else v[f"out_{k}"] for k in ("plane_words", "row_words")
+    )
+    down, across = v["strips_down"], v["strips_across"]
+    for row, column in np.ndindex(down, across):
+        rows = v[f"{name}_rows_{places[0](row, down)}"]
+        for plane, y in np.ndindex(planes, rows):
+            tail = is_read and v["op"] == OpCode.DENSE and plane < planes - 1
+            words = v[f"{name}_words_{'middle' if tail else places[1](column, across)}"]
+            skip = not is_read and (
+                (row == down - 1 and v["skip_last_row"])
+                or (column == across - 1 and v["skip_last_column"])
+            )
+            if not skip:
+                runs.append((first + plane * plane_words + y * row_words, words))
+        way, at_start = ("down", row == 0) if column == across - 1 else ("right", column == 0)
+        step = v[f"{name}_{way}_first" if is_read and at_start else f"{name}_{way}"]
+        first = (first + step) % 2**32
+    return runs
+
+
+Places = tuple[Callable[[int, int], str], Callable[[int, int], str]]
+
+
+def read_place(index: int, count: int) -> str:
+    return "last" if index == count - 1 else "first" if index == 0 else "middle"
+
+
+def write_place(index: int, count: int) -> str:
+    return "last" if index == count - 1 else "full"
+
+
+def clipped(first: int, count: int, limit: int) -> range:
+    return range(max(first, 0), min(first + count, limit))
+
+
+def test_bursts_read_every_strip_with_its_border() -> None:
+    """The oracle is the geometry: which pixels a tile of 3x3 convolutions needs."""
+    cuts = set()
     for engine, _, plan in plans():
-        for layer in plan.layers:
+        for layer in (x for x in plan.layers if x.shape.op == "winograd"):
+            shape, m, width = layer.shape, engine.m, engine.m * engine.pt
+            expected = [
+                (layer.source.base + (plane * shape.height + y) * shape.width + xs[0], len(xs))
+                for strip in layer.blocking.strips()
+                for plane in range(-(-shape.in_channels // 8))
+                for y in clipped(strip.row * m - 1, strip.rows * m + 2, shape.height)
+                for xs in [clipped(strip.group * width - 1, strip.groups * width + 2, shape.width)]
+            ]
+            places = (read_place, read_place)
+            assert planned_runs(layer.values, "read", places) == expected
+            v = layer.values
+            cuts.add((min(3, int(v["strips_down"])), min(3, int(v["strips_across"]))))
+            last = list(layer.blocking.strips())[-1]
+            assert v["rows_last"] == last.rows * m + 2
+            assert v["columns_last"] == last.groups * width + 2
+            assert v["columns_full"] == layer.blocking.strip_groups * width + 2
+            assert v["rows_full"] == layer.blocking.strip_rows * m + 2
+    assert cuts == {(rows, columns) for rows in (1, 2, 3) for columns in (1, 2, 3)}
+
+
+def test_bursts_write_every_pixel_that_pooling_leaves() -> None:
+    skipped = set()
+    for engine, graph, plan in plans():
+        for layer, node in zip(plan.layers, graph.layers, strict=True):
+            if layer.shape.op != "winograd":
+                continue
+            edge = engine.m // 2 if node.pool else engine.m
+            out, width = node.output, edge * engine.pt
+            expected = [
+                (layer.result.base + (group * out.height + y) * out.width + xs[0], len(xs))
+                for strip in layer.blocking.strips()
+                for group in range(-(-out.channels // 8))
+                for y in clipped(strip.row * edge, strip.rows * edge, out.height)
+                for xs in [clipped(strip.group * width, strip.groups * width, out.width)]
+                if xs
+            ]
+            v = layer.values
+            assert planned_runs(v, "write", (write_place, write_place)) == expected
+            assert v["tiles_full"] == layer.blocking.strip_groups * engine.pt
+            assert v["tiles_last"] == list(layer.blocking.strips())[-1].groups * engine.pt
+            skipped.add((v["skip_last_row"], v["skip_last_column"]))
+    assert skipped == {(0, 0), (1, 0), (0, 1), (1, 1)}
+
+
+def test_bursts_of_linear_layers_are_the_map_in_order() -> None:
+    seen = set()
+    for engine, graph, plan in plans():
+        for layer, node in zip(plan.layers, graph.layers, strict=True):
             v, op = layer.values, layer.shape.op
-            pixels = layer.shape.height * layer.shape.width
-            full, tail, count = v["full_words"], v["tail_words"], v["num_strips"]
-            if op == "pointwise":
-                assert full * (count - 1) + tail == pixels
-                assert v["out_full_words"] * (count - 1) + v["out_tail_words"] == pixels
-                assert 0 < tail <= full == v["strip_words"] == v["out_strip_words"]
-            elif op == "dense":
-                assert full == engine.num_lanes == v["plane_words"]
-                assert full * (v["sub_rows"] - 1) + tail == layer.source.words
-                assert 0 < tail <= full
-            else:
-                assert full == tail == 0
-                assert v["plane_words"] == pixels
-            seen.add((op, count > 1))
-    assert {("pointwise", True), ("pointwise", False), ("dense", False)} <= seen
+            if op == "winograd":
+                continue
+            reads = planned_runs(v, "read", (read_place, read_place))
+            writes = planned_runs(v, "write", (write_place, write_place))
+            for runs, region in ((reads, layer.source), (writes, layer.result)):
+                words = [first + i for first, count in runs for i in range(count)]
+                assert sorted(words) == list(range(region.base, region.base + region.words))
+            size = engine.num_lanes if op == "dense" else engine.pt * engine.linear_pixels
+            assert v["read_words_last"] <= v["read_words_middle"] <= v["v_words"] * size
+            groups = list(layer.blocking.strips())[-1].groups
+            assert v["columns_last"] == groups * engine.pt * engine.num_lanes
+            seen.add((op, len(list(layer.blocking.strips())) > 1, node.raw))
+    wanted = {("pointwise", True, False), ("pointwise", False, False)}
+    assert wanted | {("dense", False, False), ("dense", False, True)} <= seen
 
 
 def test_numbers_of_a_layer_reach_its_descriptor() -> None:
@@ -285,14 +379,14 @@ def test_one_tap_beyond_the_engine_is_enough(tap: int) -> None:
 def test_map_beyond_a_descriptor_field_is_rejected() -> None:
     graph = wide_layer(1)
     layer = graph.layers[0]
-    tall = Graph(
-        replace(graph.input, height=65536, width=1),
-        (replace(layer, output=replace(layer.output, height=65536, width=1)),),
+    wide = Graph(
+        replace(graph.input, height=1, width=65536),
+        (replace(layer, output=replace(layer.output, height=1, width=65536)),),
     )
-    check_graph(tall)
-    assert rejection(tall, ENGINE) == (
-        "layer 'layer': height (input rows (winograd)) must be at most 65535, got 65536; "
-        "use a smaller map"
+    check_graph(wide)
+    assert rejection(wide, ENGINE) == (
+        "layer 'layer': row_words (input words from one row to the next) must be at most 65535, "
+        "got 65536; use a smaller map"
     )
 
 

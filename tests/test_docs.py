@@ -72,7 +72,8 @@ def test_descriptor_fields_are_those_of_the_code() -> None:
     expected = []
     for field, other in zip(small, large, strict=True):
         word = str(field.word) if field.word == other.word else f"{field.word} / {other.word}"
-        bits = f"{field.bits}{' signed' * field.signed}{' x lanes' * field.is_array}"
+        kind = " bound" if field.bias else " signed" * field.signed
+        bits = f"{field.bits}{kind}{' x lanes' * field.is_array}"
         expected.append([field.name, bits, word, str(field.low), field.doc])
     assert table(read("docs/program.md"), *columns) == expected
 

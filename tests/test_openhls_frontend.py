@@ -163,8 +163,13 @@ def test_slices_of_a_product_share_a_register() -> None:
 PROCESSES = {
     *("read_features", "form_tiles", "transform_input", "read_weights", "unpack_weights"),
     *("sequence", "load_v", "load_w", "multiply_lane", "drain_lane", "transform_output"),
-    *("finish", "write_features"),
+    *("finish", "write_features", "plan_rows"),
 }
+CONTROL = {
+    *("plan_rows", "read_features", "form_tiles", "write_features"),
+    *("sequence", "read_weights", "unpack_weights"),
+}
+COMPARED_BITS = 6
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +182,21 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
 def test_engine_multiplies_in_its_lanes_only(engine: Compiled) -> None:
     found = {name: process.report.multipliers for name, process in engine.processes.items()}
     assert found == {name: 4 if name == "multiply_lane" else 0 for name in PROCESSES}
+
+
+def compared_bits(verilog: str) -> int:
+    """Return the width of the widest operand of a comparison."""
+    found = re.findall(r"^  (?:wire|reg|input wire) (?:\[(\d+):0\] )?(\w+)[;,]", verilog, re.M)
+    widths = {name: int(high or 0) + 1 for high, name in found}
+    operands = re.findall(r"^  assign .*?(\w+) (?:==|!=|<=?|>=?) (\w+);", verilog, re.M)
+    return max((widths[name] for pair in operands for name in pair), default=0)
+
+
+def test_control_compares_no_long_numbers(engine: Compiled) -> None:
+    """Counters end by their sign: no loop bound and no address meets a comparison."""
+    found = {name: compared_bits(engine.processes[name].verilog) for name in CONTROL}
+    assert {name: bits for name, bits in found.items() if bits > COMPARED_BITS} == {}
+    assert found["form_tiles"] == 6, "its phases: the pattern must see them"
 
 
 def test_engine_keeps_its_rate(engine: Compiled) -> None:

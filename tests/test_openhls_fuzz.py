@@ -39,8 +39,9 @@ from tests.fuzz.program import (
 from tests.fuzz.shrink import shrink
 
 DEFAULT_SEED = 1
-REFUSAL = "cannot run one iteration per cycle"
-MOST_REFUSED = 0.25
+# What designs of the subset may meet, with docs/openhls.md; one in 25 at most.
+REFUSALS = ("cannot run one iteration per cycle", "an address that is not known at compile time")
+MOST_REFUSED = 0.04
 BATCH = 50  # designs that share a host program and a Verilated model
 
 
@@ -70,7 +71,7 @@ def test_random_designs(first_design: int, request: pytest.FixtureRequest, tmp_p
     cases = [case_of(design) for design in designs.values()]
     kept = CACHE if seed == DEFAULT_SEED else None
     failures = check(cases, tmp_path / "batch", seed=seed, cache_folder=kept)
-    refused = [name for name, x in failures.items() if REFUSAL in x.text]
+    refused = [n for n, x in failures.items() if any(text in x.text for text in REFUSALS)]
     assert len(refused) <= len(cases) * MOST_REFUSED, f"refused: {', '.join(refused)}"
     for name in failures.keys() - refused:
         pytest.fail(report(designs[name], failures[name], tmp_path, seed), pytrace=False)

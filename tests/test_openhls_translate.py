@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,36 @@ def test_answer_to_a_request_takes_a_later_tick(tmp_path: Path) -> None:
 }"""
     report = compile_text(tmp_path, text).report
     assert (report.ticks, report.interval) == (2, 2)
+
+
+def test_documented_example(root: Path, tmp_path: Path) -> None:
+    """docs/openhls.md: three ticks, one iteration per cycle."""
+    (example,) = re.findall(r"```cpp\n(.*?)```", (root / "docs" / "openhls.md").read_text(), re.S)
+    source = tmp_path / "example.cpp"
+    source.write_text(example)
+    report = compile_processes(source, [], ["moving_sum"])["moving_sum"].report
+    assert (report.ticks, report.interval) == (3, 1)
+
+
+MEMORIES = {
+    "read, then write": ("  y = m.read(x & 7);\n  m.write(x & 7, y + 1);", 1, 1),
+    "write, then read": ("  m.write(x & 7, x);\n  y = m.read(x >> 5);", 3, 2),
+    "the next address is what was read": ("  y = m.read(y & 7);\n  m.write(x & 7, x);", 2, 2),
+}
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_ticks_of_memories(name: str, tmp_path: Path) -> None:
+    statements, ticks, interval = MEMORIES[name]
+    text = f"""void f(Stream& a, Stream& b) {{
+  hls::ram<ap_uint<8>, 8> m;
+  ap_uint<8> y = 0;
+  for (;;) {{
+#pragma HLS pipeline
+  unsigned x = a.read();
+{statements}
+  b.write(y);
+  }}
+}}"""
+    report = compile_text(tmp_path, text).report
+    assert (report.ticks, report.interval) == (ticks, interval)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quant.prune.srbs import compensate, hessian, keep_schedule, prune_layer, select, step_at
+from quant.prune.schedule import keep_at, last_step, step_at
+from quant.prune.srbs import compensate, hessian, prune_layer, select
 from quant.winograd_layer import Dense, TapLayer, WinogradConv2d
 from winnow.srbs import max_keep, srbs_mask, to_sub_rows
 
@@ -78,6 +79,24 @@ def test_every_sub_row_keeps_exactly_its_number(channels: int, keep: int) -> Non
     assert max_keep(u) == keep or channels < keep
 
 
+@pytest.mark.parametrize("channels", [16, 24, 40])
+def test_sub_rows_of_16_and_a_keep_per_tap(channels: int) -> None:
+    layer, x = layer_of(channels, 2, 0), smooth_input(channels, 0)
+    keeps = np.arange(16) % 5 + 2
+    prune_layer(layer, x, keeps, 16)
+    held = (to_sub_rows(layer.u.detach().numpy(), 16) != 0).sum(axis=2)  # oc, sub_rows, taps
+    assert (held == keeps).all()
+
+
+def test_form_of_sub_rows_of_16_is_the_output_error() -> None:
+    layer, x = layer_of(16, 2, 0), smooth_input(16, 0)
+    (form,) = hessian(layer, x, sub_row=16)
+    error = float(layer(x).detach().double().square().sum())
+    rows = layer.u.detach().double().flatten(1)
+    predicted = float(torch.einsum("oi,ij,oj->", rows, form, rows)) * 8 * 6 * 6
+    assert predicted == pytest.approx(error, rel=1e-2)  # the damping is the difference
+
+
 @pytest.mark.parametrize("channels", [8, 13])
 @pytest.mark.parametrize("edge", [1, 3, 7])  # 49 pixels take two solves
 def test_dense_sub_rows_are_channels_at_one_pixel(channels: int, edge: int) -> None:
@@ -133,11 +152,22 @@ def test_compensation_is_the_minimum_of_the_form() -> None:
     assert float((best * (1 - mask)).abs().max()) == 0
 
 
+def schedule(keep: int, steps: int, dense: int = 8) -> list[int]:
+    return [int(keep_at(np.array([keep]), step, steps, dense)[0]) for step in range(steps)]
+
+
 def test_schedule_goes_down_to_the_target() -> None:
-    assert keep_schedule(2, 6) == [7, 6, 5, 4, 3, 2]
-    assert keep_schedule(2, 3) == [6, 4, 2]
-    assert keep_schedule(1, 1) == [1]
-    assert keep_schedule(8, 2) == [8, 8]
+    assert schedule(2, 6) == [7, 6, 5, 4, 3, 2]
+    assert schedule(2, 3) == [6, 4, 2]
+    assert schedule(1, 1) == [1]
+    assert schedule(8, 2) == [8, 8]
+    assert schedule(4, 3, dense=16) == [12, 8, 4]
+
+
+def test_every_position_has_its_own_schedule() -> None:
+    keeps = np.array([1, 4, 8])
+    assert keep_at(keeps, 0, 2, 8).tolist() == [4, 6, 8]
+    assert keep_at(keeps, 1, 2, 8).tolist() == [1, 4, 8]
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(18, 6), (5, 2), (2, 1), (1, 1), (12, 6)])
@@ -152,4 +182,8 @@ def test_all_steps_happen_in_the_first_half(epochs: int, steps: int) -> None:
 def test_too_few_epochs_skip_steps_but_reach_the_last() -> None:
     due = [step_at(epoch, 4, 6) for epoch in range(4)]
     assert due == [2, 5, None, None]
-    assert np.isfinite(keep_schedule(2, 6)[5])
+    assert [last_step(epoch, 4, 6) for epoch in range(4)] == [2, 5, 5, 5]
+
+
+def test_last_step_stays_between_two_steps() -> None:
+    assert [last_step(epoch, 8, 2) for epoch in range(8)] == [0, 0, 1, 1, 1, 1, 1, 1]

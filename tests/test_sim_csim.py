@@ -28,7 +28,14 @@ from codegen.layout import pack_features
 from codegen.program import layer_words, parse_layer, program_words
 from codegen.schedule import Schedule, schedule
 from sim import csim
-from tests.engines import ENGINES, chain_case, compiled, fitting, layer_cases
+from tests.engines import (
+    ENGINES,
+    chain_case,
+    compiled,
+    fitting,
+    layer_cases,
+    strip_cases,
+)
 from tests.ladder import random_chain_graph, random_images
 from winnow.blocking import bias_beats
 from winnow.compare import require_equal
@@ -50,6 +57,13 @@ def climb(name: str, graph: Graph, plan: Schedule, images: IntArray) -> None:
 @pytest.mark.parametrize("name", ENGINES)
 def test_random_layers_equal_the_interpreter(name: str) -> None:
     for seed, (graph, plan) in enumerate(layer_cases(name, LAYERS_PER_ENGINE)):
+        climb(name, graph, plan, random_images(graph, seed, 2))
+
+
+@pytest.mark.parametrize("name", ["least", "strips", "large_tile_strips"])
+def test_maps_in_strips_of_every_place_equal_the_interpreter(name: str) -> None:
+    """First, middle, last and only rows and columns of strips, some empty after the pool."""
+    for seed, (graph, plan) in enumerate(strip_cases(ENGINES[name])):
         climb(name, graph, plan, random_images(graph, seed, 2))
 
 
@@ -294,11 +308,9 @@ BAD_SIZES = [
     ("steps", 0),
     ("steps", ENGINE.w_words + 1),
     ("blocks", 0),
-    ("rows", 0),
-    ("groups", 0),
-    ("strip_rows", 0),
-    ("strip_groups", 0),
-    ("strip_groups", (ENGINE.line_pixels - 2) // (ENGINE.m * ENGINE.pt) + 1),
+    ("strips_down", 0),
+    ("strips_across", 0),
+    ("columns_full", ENGINE.line_pixels + 1),
     ("groups_full", 0),
     ("num_strips", 0),
     ("strip_beats", 0),

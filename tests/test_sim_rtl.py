@@ -33,7 +33,7 @@ from openhls.project import WAIVERS, compile_design, openhls_hash
 from openhls.waits import End, Master, Waits
 from sim import rtl, verilator
 from sim.contract import axi_error_ports
-from tests.engines import CACHE, chain_case, fitting
+from tests.engines import CACHE, chain_case, fitting, strip_cases
 from tests.ladder import random_chain_graph, random_images, random_layer_graph
 from winnow.blocking import bias_beats
 from winnow.compare import require_equal
@@ -136,6 +136,14 @@ def test_random_chains_equal_the_interpreter(name: str, stall: int) -> None:
             assert all(sum(run.layer_cycles[i]) <= run.cycles[i] for i in range(2))
             climbed += 1
         seed += 1
+
+
+@pytest.mark.parametrize("stall", STALLS)
+def test_maps_in_strips_of_every_place_equal_the_interpreter(stall: int) -> None:
+    for seed, (graph, plan) in enumerate(strip_cases(ENGINES["small"])):
+        images = random_images(graph, seed, 1)
+        run = rtl.run(harness("small"), plan, images, stall=stall, seed=seed)
+        require_equal(interpret(graph, images), run.maps)
 
 
 def test_cycles_repeat_and_stalls_cost_cycles() -> None:

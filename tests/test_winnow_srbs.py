@@ -34,6 +34,18 @@ def test_mask_keeps_the_highest_of_every_sub_row(
         assert sorted(best) == np.flatnonzero(kept).tolist()
 
 
+@given(seed=st.integers(0, 1000), channels=st.integers(1, 40), length=st.sampled_from((8, 16)))
+def test_every_tap_may_keep_its_own_number(seed: int, channels: int, length: int) -> None:
+    keeps = np.random.default_rng(seed + 1).integers(1, length + 1, size=4)
+    score = scores(seed, channels, 4)
+    mask = srbs_mask(score, keeps, length)
+    for oc, start, tap in np.ndindex(3, num_sub_rows(channels, length), 4):
+        part = slice(start * length, (start + 1) * length)
+        row, kept = score[oc, part, tap], mask[oc, part, tap]
+        best = sorted(range(len(row)), key=lambda channel: (-row[channel], channel))[: keeps[tap]]
+        assert sorted(best) == np.flatnonzero(kept).tolist()
+
+
 @given(seed=st.integers(0, 1000), channels=st.integers(1, 30), keep=st.integers(1, SUB_ROW))
 def test_masked_weights_have_that_keep(seed: int, channels: int, keep: int) -> None:
     mask = srbs_mask(scores(seed, channels, 2), keep)
@@ -48,6 +60,11 @@ def test_hopeless_scores_still_beat_the_padding() -> None:
 def test_keep_out_of_range_is_rejected(keep: int) -> None:
     with pytest.raises(ValueError, match=rf"^keep must be 1..8, got {keep}$"):
         srbs_mask(np.zeros((1, 8, 1)), keep)
+
+
+def test_one_keep_per_tap_out_of_range_is_rejected() -> None:
+    with pytest.raises(ValueError, match=r"^keep must be 1..16, got \[ 3 17\]$"):
+        srbs_mask(np.zeros((1, 8, 2)), np.array([3, 17]), 16)
 
 
 def test_sub_rows_are_padded_with_zeros() -> None:

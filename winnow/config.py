@@ -160,13 +160,31 @@ class ShrinkConfig:
 
 @dataclass(frozen=True)
 class PruneConfig:
-    """SRBS pruning: `keep` of 8, reached in `steps`, all layers but the first `skip`."""
+    """Pruning of all layers but the first `skip`, to `keep` of 8 weights.
 
+    `method` decides how: docs/compression.md. `steps` is how many times "obs", "magnitude" and
+    "straight_through" lower the number kept. Sub-rows are `sub_row` channels long; of 16, twice
+    `keep` stay. `per_tap` lets taps keep different numbers, with the mean of `keep`. `rho` is the
+    first penalty weight of "admm"; `decay` fades what "straight_through" drops.
+    """
+
+    method: str = choice("obs", ("obs", "magnitude", "admm", "straight_through"))
     keep: int = integer(2, low=1, high=SUB_ROW)
+    sub_row: int = choice(SUB_ROW, (SUB_ROW, 2 * SUB_ROW))
+    per_tap: bool = flag(False)
     skip: int = integer(1, low=0, high=64)
     steps: int = integer(6, low=1, high=64)
+    rho: float = real(0.01, low=1e-6, high=100.0)
+    decay: float = real(2e-4, low=0.0, high=1.0)
     epochs: int = integer(18, low=1, high=10000)
     learning_rate: float = real(1e-3, low=1e-7, high=10.0)
+
+    def __post_init__(self) -> None:
+        if self.method == "admm" and self.epochs < 2:
+            raise ConfigError(
+                "prune.epochs must be at least 2 for prune.method 'admm', which retrains in the "
+                f"second half, got {self.epochs}"
+            )
 
 
 @dataclass(frozen=True)

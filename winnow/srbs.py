@@ -5,6 +5,9 @@ For every (output channel, tap) the row over input channels is cut into *sub-row
 consecutive channels, the last one padded with zeros. Each sub-row holds at most `keep` non-zeros.
 Balance is what lets every tap lane spend exactly `keep` steps on a sub-row. The idea is from
 BISWSRBS (ACM TRETS 2021); the axis and the length of 8 are our definition.
+
+Pruning may also balance longer sub-rows, or keep another number at every tap; the engine then runs
+a layer with the largest number that any of its sub-rows of `SUB_ROW` holds (`max_keep`).
 """
 
 from __future__ import annotations
@@ -15,31 +18,34 @@ from numpy.typing import NDArray
 SUB_ROW = 8
 
 
-def num_sub_rows(channels: int) -> int:
-    """Return the sub-rows that cover `channels` input channels."""
-    return -(-channels // SUB_ROW)
+def num_sub_rows(channels: int, length: int = SUB_ROW) -> int:
+    """Return the sub-rows of `length` that cover `channels` input channels."""
+    return -(-channels // length)
 
 
-def to_sub_rows(weight: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Cut [oc, ic, ...] into sub-rows: [oc, ceil(ic/8), 8, ...], zero-padded."""
+def to_sub_rows(weight: NDArray[np.generic], length: int = SUB_ROW) -> NDArray[np.generic]:
+    """Cut [oc, ic, ...] into sub-rows: [oc, ceil(ic/length), length, ...], zero-padded."""
     oc, ic = weight.shape[:2]
-    pad = num_sub_rows(ic) * SUB_ROW - ic
+    pad = num_sub_rows(ic, length) * length - ic
     padded = np.pad(weight, [(0, 0), (0, pad)] + [(0, 0)] * (weight.ndim - 2))
-    return padded.reshape(oc, -1, SUB_ROW, *weight.shape[2:])
+    return padded.reshape(oc, -1, length, *weight.shape[2:])
 
 
-def srbs_mask(score: NDArray[np.floating], keep: int) -> NDArray[np.bool_]:
-    """Return the mask that keeps the `keep` highest scores of every sub-row.
+def srbs_mask(
+    score: NDArray[np.floating], keep: int | NDArray[np.int64], length: int = SUB_ROW
+) -> NDArray[np.bool_]:
+    """Return the mask that keeps the `keep` highest scores of every sub-row of `length`.
 
     `score` is [oc, ic, taps], any real numbers (magnitudes, saliencies); ties keep the lower
-    channel. The mask has the same shape. Raises ValueError unless 1 <= keep <= SUB_ROW.
+    channel. `keep` is one number or one per tap, [taps]. The mask has the shape of the scores.
+    Raises ValueError unless 1 <= keep <= length.
     """
-    if not 1 <= keep <= SUB_ROW:
-        raise ValueError(f"keep must be 1..{SUB_ROW}, got {keep}")
+    if not (np.all(np.greater_equal(keep, 1)) and np.all(np.less_equal(keep, length))):
+        raise ValueError(f"keep must be 1..{length}, got {keep}")
     oc, ic, taps = score.shape
-    pad = num_sub_rows(ic) * SUB_ROW - ic
+    pad = num_sub_rows(ic, length) * length - ic
     padded = np.pad(score, ((0, 0), (0, pad), (0, 0)), constant_values=-np.inf)
-    rows = padded.reshape(oc, -1, SUB_ROW, taps)
+    rows = padded.reshape(oc, -1, length, taps)
     order = np.argsort(-rows, axis=2, kind="stable")
     rank = np.argsort(order, axis=2, kind="stable")
     return (rank < keep).reshape(oc, -1, taps)[:, :ic]

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // hls::ram for openhls: a local memory with one read and one write port.
-// A read sees every write of an earlier iteration, except when iterations both read and write the
-// memory and the written value depends on the one read: then not the iteration just before.
+// A read sees every write before it, at any distance: the process keeps its last write beside.
 #pragma once
 
 #include <openhls_channel.h>

@@ -54,6 +54,14 @@ def compare(case: Case, expected: Expected, found: Found) -> Failure | None:
     return None
 
 
+def refusals(cases: Sequence[Case], folder: Path, *, seed: int = 1) -> dict[str, Failure]:
+    """Return what openhls refuses; the others are not run. `seed` is not used."""
+    del seed
+    folder.mkdir(parents=True, exist_ok=True)
+    compiled = compile_cases(cases, folder)
+    return {n: Failure("refused", str(x)) for n, x in compiled.items() if isinstance(x, HlsError)}
+
+
 def check(
     cases: Sequence[Case], folder: Path, *, seed: int = 1, cache_folder: Path | None = None
 ) -> dict[str, Failure]:

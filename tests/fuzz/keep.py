@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from tests.fuzz.case import Case, case_of, read_case
-from tests.fuzz.check import Failure, check
+from tests.fuzz.check import Failure, check, refusals
 from tests.fuzz.program import Design
 from tests.fuzz.shrink import shrink
 
@@ -34,7 +34,8 @@ def shrink_failure(
 
     def fails(designs: Sequence[Design]) -> list[bool]:
         cases = [renamed(case_of(x), f"{x.name}_{i}") for i, x in enumerate(designs)]
-        found = check(cases, folder / f"shrink{next(rounds)}", seed=seed)
+        judge = refusals if failure.kind == "refused" else check
+        found = judge(cases, folder / f"shrink{next(rounds)}", seed=seed)
         return [case.name in found and found[case.name].kind == failure.kind for case in cases]
 
     case = case_of(shrink(design, fails))

@@ -8,14 +8,24 @@
 
 namespace winnow {
 
-struct FeatureConfig {  // read_features and form_tiles
+struct RowsConfig {  // plan_rows
+  Strips strips;
+  Bound planes;
+  ap_uint<1> dense;  // the last column's words are those of the last plane only
+  ap_uint<1> skip_last_row, skip_last_column;
+  Address base, row_words, plane_words;
+  Address right_first, right, down_first, down;  // from a strip to the next
+  Places rows, words;
+};
+
+struct FeatureConfig {  // form_tiles
   Strips strips;
   ap_uint<1> linear;  // pointwise or dense: no tiles, a run of words
   ap_uint<1> dense;
-  Count sub_rows;
-  Count height, width;
-  Address base, plane_words, strip_words;
-  Address full_words, tail_words;
+  Bound sub_rows;
+  Bound rows_full, rows_last;  // of a padded strip
+  WideBound columns_full, columns_last;
+  Places read_rows, read_words;  // what of it lies in the map
 };
 
 struct TransformConfig {
@@ -28,19 +38,19 @@ struct TransformConfig {
 struct WeightConfig {  // read_weights and unpack_weights
   Address base;
   Address strip_beats;
-  Count num_strips;
-  Count blocks;
-  Count steps;
+  Bound num_strips;
+  Bound blocks;
+  Bound steps;
   ap_uint<1> wide;
   ap_uint<1> broadcast;  // pointwise: all lanes share a word
 };
 
 struct SequenceConfig {
   Strips strips;
-  Count groups_full, groups_last_column, groups_last_row, groups_last_both;
-  Count blocks;
-  Count sub_rows;
-  ap_uint<4> keep;
+  Bound groups_full, groups_last_column, groups_last_row, groups_last_both;
+  Bound blocks;
+  Bound sub_rows;
+  KeepBound keep;
 };
 
 struct OutputConfig {  // transform_output
@@ -57,23 +67,80 @@ struct FinishConfig {
 };
 
 struct ResultConfig {  // write_features
-  Strips strips;
   ap_uint<1> linear;
   ap_uint<1> pool;
-  Count channel_groups;
-  Count height, width;
-  Address base, plane_words, strip_words;
-  Address full_words, tail_words;
+  TileAddress tiles_full, tiles_last;  // in a row of a strip
 };
 
 inline Strips strips_of(const Layer& layer) {
 #pragma HLS inline
   Strips strips;
-  strips.rows = layer.rows;
-  strips.groups = layer.groups;
-  strips.strip_rows = layer.strip_rows;
-  strips.strip_groups = layer.strip_groups;
+  strips.down = layer.strips_down;
+  strips.across = layer.strips_across;
   return strips;
+}
+
+inline Places read_rows_of(const Layer& layer) {
+#pragma HLS inline
+  Places rows;
+  rows.first = layer.read_rows_first;
+  rows.middle = layer.read_rows_middle;
+  rows.last = layer.read_rows_last;
+  return rows;
+}
+
+inline Places read_words_of(const Layer& layer) {
+#pragma HLS inline
+  Places words;
+  words.first = layer.read_words_first;
+  words.middle = layer.read_words_middle;
+  words.last = layer.read_words_last;
+  return words;
+}
+
+inline RowsConfig reads_config(const Layer& layer) {
+#pragma HLS inline
+  RowsConfig c;
+  c.strips = strips_of(layer);
+  c.planes = layer.sub_rows;
+  c.dense = layer.op == kOpDense;
+  c.skip_last_row = 0;
+  c.skip_last_column = 0;
+  c.base = layer.feature_base;
+  c.row_words = layer.row_words;
+  c.plane_words = layer.plane_words;
+  c.right_first = layer.read_right_first;
+  c.right = layer.read_right;
+  c.down_first = layer.read_down_first;
+  c.down = layer.read_down;
+  c.rows = read_rows_of(layer);
+  c.words = read_words_of(layer);
+  return c;
+}
+
+// Strips of results have no border: those in the first row and column are like the others.
+inline RowsConfig writes_config(const Layer& layer) {
+#pragma HLS inline
+  RowsConfig c;
+  c.strips = strips_of(layer);
+  c.planes = layer.channel_groups;
+  c.dense = 0;
+  c.skip_last_row = layer.skip_last_row;
+  c.skip_last_column = layer.skip_last_column;
+  c.base = layer.result_base;
+  c.row_words = layer.out_row_words;
+  c.plane_words = layer.out_plane_words;
+  c.right_first = layer.write_right;
+  c.right = layer.write_right;
+  c.down_first = layer.write_down;
+  c.down = layer.write_down;
+  c.rows.first = layer.write_rows_full;
+  c.rows.middle = layer.write_rows_full;
+  c.rows.last = layer.write_rows_last;
+  c.words.first = layer.write_words_full;
+  c.words.middle = layer.write_words_full;
+  c.words.last = layer.write_words_last;
+  return c;
 }
 
 inline FeatureConfig feature_config(const Layer& layer) {
@@ -83,13 +150,12 @@ inline FeatureConfig feature_config(const Layer& layer) {
   c.linear = layer.op != kOpWinograd;
   c.dense = layer.op == kOpDense;
   c.sub_rows = layer.sub_rows;
-  c.height = layer.height;
-  c.width = layer.width;
-  c.base = layer.feature_base;
-  c.plane_words = layer.plane_words;
-  c.strip_words = layer.strip_words;
-  c.full_words = layer.full_words;
-  c.tail_words = layer.tail_words;
+  c.rows_full = layer.rows_full;
+  c.rows_last = layer.rows_last;
+  c.columns_full = layer.columns_full;
+  c.columns_last = layer.columns_last;
+  c.read_rows = read_rows_of(layer);
+  c.read_words = read_words_of(layer);
   return c;
 }
 
@@ -161,26 +227,20 @@ inline FinishConfig finish_config(const Layer& layer) {
 inline ResultConfig result_config(const Layer& layer) {
 #pragma HLS inline
   ResultConfig c;
-  c.strips = strips_of(layer);
   c.linear = layer.op != kOpWinograd;
   c.pool = layer.pool;
-  c.channel_groups = layer.blocks / kBlocksPerGroup;
-  c.height = layer.out_height;
-  c.width = layer.out_width;
-  c.base = layer.result_base;
-  c.plane_words = layer.out_plane_words;
-  c.strip_words = layer.out_strip_words;
-  c.full_words = layer.out_full_words;
-  c.tail_words = layer.out_tail_words;
+  c.tiles_full = TileAddress(layer.tiles_full);
+  c.tiles_last = TileAddress(layer.tiles_last);
   return c;
 }
 
-inline void configure(const Layer& layer, Stream<FeatureConfig>& read_features,
+inline void configure(const Layer& layer, Stream<RowsConfig>& plan_reads,
                       Stream<FeatureConfig>& form_tiles, Stream<TransformConfig>& transform_input,
                       Stream<WeightConfig>& read_weights, Stream<WeightConfig>& unpack_weights,
                       Stream<SequenceConfig>& sequence, Stream<OutputConfig>& transform_output,
-                      Stream<FinishConfig>& finish, Stream<ResultConfig>& write_features) {
-  read_features.write(feature_config(layer));
+                      Stream<FinishConfig>& finish, Stream<RowsConfig>& plan_writes,
+                      Stream<ResultConfig>& write_features) {
+  plan_reads.write(reads_config(layer));
   form_tiles.write(feature_config(layer));
   transform_input.write(transform_config(layer));
   read_weights.write(weight_config(layer));
@@ -188,6 +248,7 @@ inline void configure(const Layer& layer, Stream<FeatureConfig>& read_features,
   sequence.write(sequence_config(layer));
   transform_output.write(output_config(layer));
   finish.write(finish_config(layer));
+  plan_writes.write(writes_config(layer));
   write_features.write(result_config(layer));
 }
 

@@ -10,6 +10,7 @@
 #include "winnow/output_transform.hpp"
 #include "winnow/program_reader.hpp"
 #include "winnow/result_writer.hpp"
+#include "winnow/row_planner.hpp"
 #include "winnow/sequencer.hpp"
 #include "winnow/tile_former.hpp"
 #include "winnow/weight_reader.hpp"

@@ -49,7 +49,7 @@ emit:
 }
 
 // Where the tiles of a strip go: channel by channel within a tile group, all channels of a block.
-struct TilePlace {
+struct StorePlace {
   TileAddress group;  // first tile of the tile group
   TileAddress tile;
 
@@ -75,7 +75,7 @@ inline void finish(Stream<FinishConfig>& config, Stream<Biases>& biases, Stream<
   ap_uint<4> channel = 0;  // of the group of 8
   ap_uint<4> first = 0;    // channel of the block
   ap_uint<5> tile = 0;     // of the channel
-  TilePlace place;
+  StorePlace place;
   place.start();
   bool ends_layer;
 each_group:

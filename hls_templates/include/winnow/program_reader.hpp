@@ -4,37 +4,17 @@
 // valid checksum and sizes that contradict each other is not detected.
 #pragma once
 
+#include "winnow/countdown.hpp"
 #include "winnow/stream.hpp"
 
 namespace winnow {
 
 using Status = ap_uint<8>;
+using WordBound = ap_int<7>;  // of a descriptor
 
 inline ap_uint<64> update_checksum(ap_uint<64> checksum, ap_uint<64> word) {
 #pragma HLS inline
   return ((checksum << 1) | (checksum >> 63)) ^ word;
-}
-
-// Read N words at `address`; true if the last one is the checksum of the others.
-template <int N>
-bool read_checked(Port<Word>& memory, Address address, Word (&words)[N]) {
-#pragma HLS inline
-  memory.read_request(address, N);
-  ap_uint<64> checksum = 0, before = 0;
-each_word:
-  for (int i = 0; i < N; i++) {
-#pragma HLS pipeline II = 1
-    Word word = memory.read();
-    before = checksum;
-    checksum = update_checksum(checksum, word);
-  shift:
-    for (int j = 0; j < N - 1; j++) {
-#pragma HLS unroll
-      words[j] = words[j + 1];
-    }
-    words[N - 1] = word;
-  }
-  return before == words[N - 1];
 }
 
 inline Status check_header(const Word (&words)[kHeaderWords], bool intact) {
@@ -54,14 +34,73 @@ inline Status check_layer(const Layer& layer, bool intact) {
 #pragma HLS inline
   if (!intact) return kStatusBadChecksum;
   if (layer.op > kOpDense) return kStatusBadOpcode;
-  bool is_empty = layer.keep == 0 || layer.sub_rows == 0 || layer.steps == 0 || layer.blocks == 0 ||
-                  layer.rows == 0 || layer.groups == 0 || layer.strip_rows == 0 ||
-                  layer.strip_groups == 0 || layer.num_strips == 0 || layer.strip_beats == 0 ||
-                  layer.groups_full == 0;
-  bool is_large = layer.keep > kSubRow || layer.steps > kWWords || layer.v_words > kVWords ||
-                  layer.out_tiles > kOutTiles || layer.v_limit > 127;
-  bool is_wide = layer.op == kOpWinograd && layer.strip_groups > (kLinePixels - 2) / (kM * kPt);
+  bool is_empty = is_zero(layer.keep) || is_zero(layer.sub_rows) || is_zero(layer.steps) ||
+                  is_zero(layer.blocks) || is_zero(layer.strips_down) ||
+                  is_zero(layer.strips_across) || is_zero(layer.num_strips) ||
+                  is_zero(layer.groups_full) || layer.strip_beats == 0;
+  bool is_large = layer.keep > kSubRow - 2 || layer.steps > kWWords - 2 ||
+                  layer.v_words > kVWords || layer.out_tiles > kOutTiles || layer.v_limit > 127;
+  bool is_wide = layer.op == kOpWinograd && layer.columns_full > kLinePixels - 2;
   return is_empty || is_large || is_wide ? kStatusBadSize : kStatusOk;
+}
+
+inline Status check_descriptor(const Word (&words)[kLayerWords], bool intact) {
+#pragma HLS inline
+  return check_layer(unpack_layer(words), intact);
+}
+
+// Read N words at `address` and check them: intact if the last one is the checksum of the others.
+// The words pass through a line of registers that is kSettle longer, so that every decision about
+// them has a step of its own before they are used.
+constexpr int kSettle = 3;
+
+template <int N, Status (*CHECK)(const Word (&words)[N], bool intact)>
+Status read_checked(Port<Word>& memory, Address address, Word (&words)[N]) {
+#pragma HLS inline
+  memory.read_request(address, N);
+  Word line[N + kSettle];
+#pragma HLS array_partition variable = line type = complete
+  Countdown<WordBound> left;
+  left.start(N - 2);
+  ap_uint<64> checksum = 0, before = 0;
+  Status status = kStatusOk, settled_status;
+  bool intact = false, reads = true, compares = false, decides = false, settled;
+each_word:
+  do {
+#pragma HLS pipeline II = 1
+    settled = decides;
+    decides = compares;
+    compares = !reads;
+    settled_status = status;
+    Word arrived[N];
+  view:  // where the words are in the step after the comparison
+    for (int j = 0; j < N; j++) {
+#pragma HLS unroll
+      arrived[j] = line[j + kSettle - 1];
+    }
+    status = CHECK(arrived, intact);
+    intact = before == line[N + kSettle - 1];
+    Word word = 0;
+    if (reads) {
+      word = memory.read();
+      before = checksum;
+      checksum = update_checksum(checksum, word);
+      reads = !left.is_last();
+      left.step();
+    }
+  shift:
+    for (int j = 0; j < N + kSettle - 1; j++) {
+#pragma HLS unroll
+      line[j] = line[j + 1];
+    }
+    line[N + kSettle - 1] = word;
+  } while (!settled);
+take:
+  for (int j = 0; j < N; j++) {
+#pragma HLS unroll
+    words[j] = line[j];
+  }
+  return settled_status;
 }
 
 }  // namespace winnow

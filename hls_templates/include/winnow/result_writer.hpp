@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// write_features: reads the 8 channel banks of a strip together and writes pixel rows as bursts,
-// one word of 8 channels per cycle. II = 1. Pixels that stick out of the map are dropped. Returns
-// when memory has acknowledged every write.
-//
-// The layout is that of read_features: [channels / 8][height][width][8] bytes. Linear layers write
-// one run of words per strip.
+// write_features: reads the 8 channel banks of a strip together and writes the rows that plan_rows
+// planned as bursts, one word of 8 channels per cycle. II = 1. Pixels that stick out of the map are
+// not planned. Returns when memory has acknowledged every write.
 #pragma once
 
 #include "winnow/configure.hpp"
@@ -14,49 +11,49 @@ namespace winnow {
 
 constexpr int kWriteBehind = 8;  // bursts that may await their response
 
-// The output of one strip and channel group: rows of pixels, in tiles of edge x edge (a linear
-// layer has one row, and tiles of 1 x kTilePixels).
-struct ResultRows {
-  Count rows;               // left to write
-  Address columns;          // valid pixels of a row
-  Count tiles_per_row;      // tiles of a strip row
-  ap_uint<5> across, down;  // pixels of a tile along and across the row
+// Where the pixels of a row lie in the banks. Tiles are edge x edge pixels; a linear layer has one
+// row, and tiles of 1 x kTilePixels. Phases count down to the end of a tile.
+struct TilePlace {
+  TileAddress row_tile, tile;  // first of the row, current one
+  ap_uint<5> row_pixel, pixel;
+  ap_uint<5> row_phase, phase;
 
-  void start(const ResultConfig& c, const StripWalk& strip) {
+  static ap_uint<5> across(const ResultConfig& c) {
 #pragma HLS inline
-    if (c.linear != 0) {
-      start_linear(c, strip);
-    } else {
-      start_tiles(c, strip);
-    }
+    ap_uint<5> edge = choose<ap_uint<5>>(c.pool != 0, kM / 2, kM);
+    return choose<ap_uint<5>>(c.linear != 0, kTilePixels, edge);
   }
-  void start_linear(const ResultConfig& c, const StripWalk& strip) {
+  static ap_uint<5> down(const ResultConfig& c) {
 #pragma HLS inline
-    rows = 1;
-    columns = choose<Address>(strip.is_last(c.strips), c.tail_words, c.full_words);
-    tiles_per_row = 0;
-    across = kTilePixels;
-    down = 1;
+    return choose<ap_uint<5>>(c.linear != 0, 1, across(c));
   }
-  void start_tiles(const ResultConfig& c, const StripWalk& strip) {
+  void start(const ResultConfig& c) {
 #pragma HLS inline
-    Count row = pixels(strip.row, c), column = first_column(c, strip);
-    Count high = pixels(strip.num_rows(c.strips), c);
-    Count wide = pixels(Count(strip.num_groups(c.strips) * Count(kPt)), c);
-    Count rows_inside = row + high > c.height ? Count(c.height - row) : high;
-    columns = column + wide > c.width ? Count(c.width - column) : wide;
-    rows = columns == 0 ? Count(0) : rows_inside;
-    tiles_per_row = strip.num_groups(c.strips) * Count(kPt);
-    across = c.pool != 0 ? kM / 2 : kM;
-    down = across;
+    row_tile = 0;
+    row_pixel = 0;
+    row_phase = ap_uint<5>(down(c) - 1);
+    start_row(c);
   }
-  static Count pixels(Count tiles, const ResultConfig& c) {
+  void start_row(const ResultConfig& c) {
 #pragma HLS inline
-    return c.pool != 0 ? Count(tiles * Count(kM / 2)) : Count(tiles * Count(kM));
+    tile = row_tile;
+    pixel = row_pixel;
+    phase = ap_uint<5>(across(c) - 1);
   }
-  static Count first_column(const ResultConfig& c, const StripWalk& strip) {
+  void step(const ResultConfig& c) {
 #pragma HLS inline
-    return c.linear != 0 ? Count(0) : pixels(Count(strip.group * Count(kPt)), c);
+    bool ends_tile = phase == 0;
+    pixel = choose<ap_uint<5>>(ends_tile, row_pixel, ap_uint<5>(pixel + 1));
+    phase = choose<ap_uint<5>>(ends_tile, ap_uint<5>(across(c) - 1), ap_uint<5>(phase - 1));
+    if (ends_tile) tile++;
+  }
+  void next_row(const ResultConfig& c, TileAddress tiles) {
+#pragma HLS inline
+    bool ends_tiles = row_phase == 0;
+    row_pixel = choose<ap_uint<5>>(ends_tiles, 0, ap_uint<5>(row_pixel + across(c)));
+    row_phase = choose<ap_uint<5>>(ends_tiles, ap_uint<5>(down(c) - 1), ap_uint<5>(row_phase - 1));
+    if (ends_tiles) row_tile += tiles;
+    start_row(c);
   }
 };
 
@@ -80,14 +77,14 @@ struct BurstWriter {
 #pragma HLS inline
     unacknowledged = 0;
   }
-  void request(Port<Word>& memory, Address address, Address words) {
+  void request(Port<Word>& memory, const Burst& burst) {
 #pragma HLS inline
     if (unacknowledged == kWriteBehind) {
       memory.write_response();
     } else {
       unacknowledged++;
     }
-    memory.write_request(address, words);
+    memory.write_request(burst.address, burst.words);
   }
   void finish(Port<Word>& memory) {
 #pragma HLS inline
@@ -99,60 +96,46 @@ struct BurstWriter {
   }
 };
 
-inline void write_features(Stream<ResultConfig>& config, Bank<TileBlock> (&banks)[kSubRow],
+inline void write_features(Stream<ResultConfig>& config, Stream<Burst>& burst_plan,
+                           Stream<Row>& rows, Bank<TileBlock> (&banks)[kSubRow],
                            Port<Word> memory) {
   const ResultConfig c = config.read();
   BurstWriter bursts;
   bursts.start();
-  StripWalk strip;
-  strip.start();
-  Address strip_base = c.base;
-  bool last_strip;
-each_strip:
+  bool ends_layer;
+each_plane:
   do {
-    last_strip = strip.is_last(c.strips);
-    Address plane = strip_base + ResultRows::first_column(c, strip);
-    Count group = 0;
-  each_channel_group:
+    ReadLock<TileBlock> b0(banks[0]), b1(banks[1]), b2(banks[2]), b3(banks[3]);
+    ReadLock<TileBlock> b4(banks[4]), b5(banks[5]), b6(banks[6]), b7(banks[7]);
+    TilePlace place;
+    place.start(c);
+    Row row = {};
+    Countdown<Bound> words;
+    words.start(0);
+    bool starts_row = true, ends_plane;
+  each_pixel:
     do {
-      ReadLock<TileBlock> b0(banks[0]), b1(banks[1]), b2(banks[2]), b3(banks[3]);
-      ReadLock<TileBlock> b4(banks[4]), b5(banks[5]), b6(banks[6]), b7(banks[7]);
-      ResultRows out;
-      out.start(c, strip);
-      Address address = plane;
-      TileAddress row_tile = 0;
-      ap_uint<5> first = 0;  // pixel of a tile that its current row starts with
-      ap_uint<5> y = 0;      // row within the tile
-    each_row:
-      while (out.rows != 0) {
-        bursts.request(memory, address, out.columns);
-        TileAddress tile = row_tile;
-        ap_uint<5> x = 0;
-        Address left = out.columns;
-      each_pixel:
-        do {
 #pragma HLS pipeline II = 1
-          ByteTile tiles[kSubRow] = {b0[tile], b1[tile], b2[tile], b3[tile],
-                                     b4[tile], b5[tile], b6[tile], b7[tile]};
-          memory.write(gather_pixel(tiles, unsigned(first + x)));
-          bool ends_tile = x + 1 == out.across;
-          x = ends_tile ? ap_uint<5>(0) : ap_uint<5>(x + 1);
-          if (ends_tile) tile++;
-          left--;
-        } while (left != 0);
-        address += c.width;
-        bool ends_tile_row = y + 1 == out.down;
-        y = ends_tile_row ? ap_uint<5>(0) : ap_uint<5>(y + 1);
-        first = ends_tile_row ? ap_uint<5>(0) : ap_uint<5>(first + out.across);
-        if (ends_tile_row) row_tile += TileAddress(out.tiles_per_row);
-        out.rows--;
+      if (starts_row) {
+        row = rows.read();
+        words.start(row.words);
+        Burst burst = burst_plan.read();
+        if (row.skip == 0) bursts.request(memory, burst);
       }
-      plane += c.plane_words;
-      group++;
-    } while (group != c.channel_groups);
-    if (c.linear != 0 || strip.is_last_column(c.strips)) strip_base += c.strip_words;
-    strip.advance(c.strips);
-  } while (!last_strip);
+      ByteTile tiles[kSubRow] = {b0[place.tile], b1[place.tile], b2[place.tile], b3[place.tile],
+                                 b4[place.tile], b5[place.tile], b6[place.tile], b7[place.tile]};
+      if (row.skip == 0) memory.write(gather_pixel(tiles, unsigned(place.pixel)));
+      starts_row = words.is_last();
+      words.step();
+      ends_plane = starts_row && row.ends_plane != 0;
+      ends_layer = ends_plane && row.ends_layer != 0;
+      if (starts_row) {
+        place.next_row(c, choose<TileAddress>(row.in_last_column != 0, c.tiles_last, c.tiles_full));
+      } else {
+        place.step(c);
+      }
+    } while (!ends_plane);
+  } while (!ends_layer);
   bursts.finish(memory);
 }
 

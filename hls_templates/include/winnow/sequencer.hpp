@@ -10,37 +10,40 @@
 
 namespace winnow {
 
-inline Count strip_groups(const SequenceConfig& c, const StripWalk& strip) {
+inline Bound strip_groups(const SequenceConfig& c, const StripWalk& strip) {
 #pragma HLS inline
-  bool last_row = strip.is_last_row(c.strips), last_column = strip.is_last_column(c.strips);
-  Count in_last_row = choose<Count>(last_column, c.groups_last_both, c.groups_last_row);
-  Count in_other_row = choose<Count>(last_column, c.groups_last_column, c.groups_full);
-  return choose<Count>(last_row, in_last_row, in_other_row);
+  bool last_row = strip.in_last_row(), last_column = strip.in_last_column();
+  Bound in_last_row = choose<Bound>(last_column, c.groups_last_both, c.groups_last_row);
+  Bound in_other_row = choose<Bound>(last_column, c.groups_last_column, c.groups_full);
+  return choose<Bound>(last_row, in_last_row, in_other_row);
 }
 
 inline void sequence(Stream<SequenceConfig>& config, Stream<Step> (&steps)[kLanes]) {
   const SequenceConfig c = config.read();
   StripWalk strip;
-  strip.start();
-  Count groups = strip_groups(c, strip);
-  bool last_strip = strip.is_last(c.strips);
-  Count block = 0, group = 0, sub_row = 0;
-  ap_uint<4> kept = 0;
-  Count v_address = 0, w_address = 0;
-  bool ends_layer;
+  strip.start(c.strips);
+  Bound bound = strip_groups(c, strip);
+  Countdown<Bound> blocks, groups, sub_rows;
+  Countdown<KeepBound> kept;
+  blocks.start(c.blocks);
+  groups.start(bound);
+  sub_rows.start(c.sub_rows);
+  kept.start(c.keep);
+  VAddress v_address = 0, group = 0, stride = VAddress(bound + 2);
+  WAddress w_address = 0;
+  bool first = true, ends_layer;
 each_step:
   do {
 #pragma HLS pipeline II = 1
-    bool last_kept = kept + 1 == c.keep;
-    bool last_sub_row = sub_row + 1 == c.sub_rows;
-    bool ends_sum = last_kept && last_sub_row;
-    bool ends_block = ends_sum && group + 1 == groups;
-    bool ends_strip = ends_block && block + 1 == c.blocks;
-    ends_layer = ends_strip && last_strip;
+    bool last_kept = kept.is_last();
+    bool ends_sum = last_kept && sub_rows.is_last();
+    bool ends_block = ends_sum && groups.is_last();
+    bool ends_strip = ends_block && blocks.is_last();
+    ends_layer = ends_strip && strip.is_last();
     Step step;
-    step.v_address = VAddress(v_address);
-    step.w_address = WAddress(w_address);
-    step.first = kept == 0 && sub_row == 0;
+    step.v_address = v_address;
+    step.w_address = w_address;
+    step.first = first;
     step.last = ends_sum;
     step.ends_block = ends_block;
     step.ends_strip = ends_strip;
@@ -50,22 +53,23 @@ each_step:
 #pragma HLS unroll
       steps[t].write(step);
     }
-    kept = last_kept ? ap_uint<4>(0) : ap_uint<4>(kept + 1);
-    w_address = ends_sum ? Count(0) : Count(w_address + 1);
+    first = ends_sum;
+    w_address = choose<WAddress>(ends_sum, 0, WAddress(w_address + 1));
     if (ends_sum) {
-      group = ends_block ? Count(0) : Count(group + 1);
+      group = choose<VAddress>(ends_block, 0, VAddress(group + 1));
       v_address = group;
-      sub_row = 0;
     } else if (last_kept) {
-      v_address += groups;
-      sub_row++;
+      v_address += stride;
     }
-    if (ends_block) block = ends_strip ? Count(0) : Count(block + 1);
     if (ends_strip) {
       strip.advance(c.strips);
-      groups = strip_groups(c, strip);
-      last_strip = strip.is_last(c.strips);
+      bound = strip_groups(c, strip);
+      stride = VAddress(bound + 2);
     }
+    kept.cycle(c.keep);
+    if (last_kept) sub_rows.cycle(c.sub_rows);
+    if (ends_sum) groups.cycle(bound);
+    if (ends_block) blocks.cycle(c.blocks);
   } while (!ends_layer);
 }
 

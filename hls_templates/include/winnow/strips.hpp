@@ -1,53 +1,58 @@
 // SPDX-License-Identifier: Apache-2.0
 // The walk over the strips of a layer, the same in every process that needs it: left to right,
-// then down. Edge strips are smaller. Running sums only; no multiplications.
+// then down. What a strip is follows from its place alone: whether it is in the first or last row
+// or column of strips. All sizes were computed by the host for these places.
 #pragma once
 
-#include "winnow/types.hpp"
+#include "winnow/countdown.hpp"
 
 namespace winnow {
 
 struct Strips {
-  Count rows, groups;              // of the map
-  Count strip_rows, strip_groups;  // of a full strip
+  Bound down, across;  // strips in a column and in a row
 };
 
 struct StripWalk {
-  Count row, group;  // where the strip starts
+  Lookahead<Bound> down, across;
+  bool in_first_row, in_first_column;
 
-  void start() {
+  void start(const Strips& s) {
 #pragma HLS inline
-    row = 0;
-    group = 0;
+    down.start(s.down);
+    across.start(s.across);
+    in_first_row = true;
+    in_first_column = true;
   }
-  bool is_last_row(const Strips& s) const {
+  bool in_last_row() const {
 #pragma HLS inline
-    return row + s.strip_rows >= s.rows;
+    return down.last;
   }
-  bool is_last_column(const Strips& s) const {
+  bool in_last_column() const {
 #pragma HLS inline
-    return group + s.strip_groups >= s.groups;
+    return across.last;
   }
-  bool is_last(const Strips& s) const {
+  bool is_last() const {
 #pragma HLS inline
-    return is_last_row(s) && is_last_column(s);
-  }
-  Count num_rows(const Strips& s) const {
-#pragma HLS inline
-    return is_last_row(s) ? Count(s.rows - row) : s.strip_rows;
-  }
-  Count num_groups(const Strips& s) const {
-#pragma HLS inline
-    return is_last_column(s) ? Count(s.groups - group) : s.strip_groups;
+    return down.last && across.last;
   }
   void advance(const Strips& s) {
 #pragma HLS inline
-    if (is_last_column(s)) {
-      group = 0;
-      row += s.strip_rows;
-    } else {
-      group += s.strip_groups;
+    in_first_column = across.last;
+    if (across.last) {
+      in_first_row = false;
+      down.cycle(s.down);
     }
+    across.cycle(s.across);
+  }
+};
+
+// Of three sizes the one of a place. A place that is first and last is last.
+struct Places {
+  Bound first, middle, last;
+
+  Bound at(bool is_first, bool is_last) const {
+#pragma HLS inline
+    return choose<Bound>(is_last, last, choose<Bound>(is_first, first, middle));
   }
 };
 

@@ -6,9 +6,25 @@
 //   ends_layer                last token of all; the process returns after it
 #pragma once
 
-#include "winnow/types.hpp"
+#include "winnow/countdown.hpp"
 
 namespace winnow {
+
+// A burst of memory: one row of a strip in one plane of 8 channels.
+struct Burst {
+  Address address;
+  ap_uint<kBoundBits> words;
+  ap_uint<1> ends_layer;
+};
+
+// The same row for who counts its words.
+struct Row {
+  Bound words;
+  ap_uint<1> in_last_column;  // of strips
+  ap_uint<1> skip;            // an output row that pooling left nothing of: not in memory
+  ap_uint<1> ends_plane;
+  ap_uint<1> ends_layer;
+};
 
 // An alpha x alpha input tile of 8 channels; word[row * alpha + column].
 struct Patch {

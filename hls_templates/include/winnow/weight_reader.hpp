@@ -13,24 +13,28 @@
 
 namespace winnow {
 
+using BeatBound = ap_int<33>;  // of a burst of weights
+
+// One burst per strip; the next strip's is requested when this one's data begins.
 inline void read_weights(Stream<WeightConfig>& config, Port<Beat> memory, Stream<Beat>& beats) {
   const WeightConfig c = config.read();
+  const BeatBound bound = BeatBound(c.strip_beats) - 2;
+  Countdown<Bound> strips;
+  strips.start(c.num_strips);
+  Countdown<BeatBound> left;
+  left.start(bound);
   memory.read_request(c.base, c.strip_beats);
-  Count strip = 0;
-  bool last_strip;
-each_strip:
+  bool starts_strip = true, ends_layer;
+each_beat:
   do {
-    last_strip = strip + 1 == c.num_strips;
-    if (!last_strip) memory.read_request(c.base, c.strip_beats);
-    Address left = c.strip_beats;
-  each_beat:
-    do {
 #pragma HLS pipeline II = 1
-      beats.write(memory.read());
-      left--;
-    } while (left != 0);
-    strip++;
-  } while (!last_strip);
+    if (starts_strip && !strips.is_last()) memory.read_request(c.base, c.strip_beats);
+    beats.write(memory.read());
+    starts_strip = left.is_last();
+    ends_layer = starts_strip && strips.is_last();
+    left.cycle(bound);
+    if (starts_strip) strips.step();
+  } while (!ends_layer);
 }
 
 // Shift a beat of biases in; after kBiasBeats of them the block's biases are in place.
@@ -68,42 +72,65 @@ each_channel:
   return word;
 }
 
+// What the current beat is. Exactly one holds, a register each, known a beat ahead.
+struct BeatKind {
+  bool is_bias, is_high, is_low;
+
+  void start() {
+#pragma HLS inline
+    is_bias = true;
+    is_high = false;
+    is_low = false;
+  }
+  // `wide` weights have a beat of high nibbles in front of two low beats.
+  void advance(bool last_bias, bool ends_block, bool ends_pair, bool wide) {
+#pragma HLS inline
+    bool to_bias = is_low && ends_block;
+    bool to_weights = (is_bias && last_bias) || (is_low && !ends_block && ends_pair);
+    bool stays_low = is_low && !ends_block && !ends_pair;
+    is_bias = to_bias || (is_bias && !last_bias);
+    is_low = is_high || stays_low || (to_weights && !wide);
+    is_high = to_weights && wide;
+  }
+};
+
 // One loop for all blocks and strips, so that no iteration is lost between them.
 inline void unpack_weights(Stream<WeightConfig>& config, Stream<Beat>& beats,
                            Stream<Biases>& biases, Stream<WToken> (&words)[kLanes]) {
   constexpr int kBeatsPerStep = kLanes / kLanesPerBeat;
   const WeightConfig c = config.read();
   const bool wide = c.wide != 0, broadcast = c.broadcast != 0;
-  Count strip = 0, block = 0, step = 0;
-  ap_uint<4> bias_beat = 0;     // kBiasBeats: the biases of the block are complete
+  Countdown<Bound> strips, blocks, steps;
+  strips.start(c.num_strips);
+  blocks.start(c.blocks);
+  steps.start(c.steps);
+  BeatKind kind;
+  kind.start();
+  ap_uint<3> bias_beat = 0;
   ap_uint<6> beat_of_step = 0;  // winograd, dense: which lanes this low beat feeds
   ap_uint<4> word_of_beat = 0;  // pointwise: which step this low beat feeds
-  ap_uint<2> half = 0;          // of the pair of low beats: 0 fetch high nibbles, 1, 2
+  bool takes_beat = true;       // pointwise: the words of a beat take turns
+  bool second = false;          // low beat of the pair
   Beat high = 0, low = 0;
   Biases bias;
   bool ends_layer;
 each_beat:
   do {
 #pragma HLS pipeline II = 1
-    bool is_bias = bias_beat != kBiasBeats;
-    bool is_high = !is_bias && wide && half == 0 && word_of_beat == 0;
-    bool is_low = !is_bias && !is_high;
     Beat beat = low;
-    if (word_of_beat == 0) beat = beats.read();
-    if (is_bias) shift_biases(bias, beat);
-    if (is_bias && bias_beat == kBiasBeats - 1) biases.write(bias);
-    high = choose<Beat>(is_high, beat, high);
-    low = choose<Beat>(is_low, beat, low);
+    if (takes_beat) beat = beats.read();
+    bool last_bias = bias_beat == kBiasBeats - 1;
+    if (kind.is_bias) shift_biases(bias, beat);
+    if (kind.is_bias && last_bias) biases.write(bias);
+    high = choose<Beat>(kind.is_high, beat, high);
+    low = choose<Beat>(kind.is_low, beat, low);
 
-    bool last_step = step + 1 == c.steps;
-    bool last_block = block + 1 == c.blocks;
-    bool last_strip = strip + 1 == c.num_strips;
-    bool ends_step = is_low && (broadcast || beat_of_step == kBeatsPerStep - 1);
-    bool ends_block = ends_step && last_step;
-    bool ends_strip = ends_block && last_block;
-    ends_layer = ends_strip && last_strip;
+    bool ends_step = kind.is_low && (broadcast || beat_of_step == kBeatsPerStep - 1);
+    bool ends_block = ends_step && steps.is_last();
+    bool ends_strip = ends_block && blocks.is_last();
+    ends_layer = ends_strip && strips.is_last();
 
-    Beat nibbles = choose<Beat>(half == 2, high >> (kAxiBits / 2), high);
+    Beat nibbles = choose<Beat>(second, high >> (kAxiBits / 2), high);
     WWord unpacked[kLanesPerBeat];
   each_word:
     for (int e = 0; e < kLanesPerBeat; e++) {
@@ -116,25 +143,26 @@ each_beat:
 #pragma HLS unroll
       WToken token;
       token.word = choose<WWord>(broadcast, shared, unpacked[t % kLanesPerBeat]);
-      token.ends_block = last_step;
-      token.ends_layer = last_step && last_block && last_strip;
+      token.ends_block = steps.is_last();
+      token.ends_layer = steps.is_last() && blocks.is_last() && strips.is_last();
       bool feeds = broadcast || beat_of_step == t / kLanesPerBeat;
-      if (is_low && feeds) words[t].write(token);
+      if (kind.is_low && feeds) words[t].write(token);
     }
 
     // a block ends with a whole beat: what is left of it and of a pair is padding
     bool ends_beat = !broadcast || word_of_beat == kLanesPerBeat - 1 || ends_block;
-    ap_uint<4> next_word = choose<ap_uint<4>>(ends_beat, 0, word_of_beat + 1);
-    word_of_beat = choose<ap_uint<4>>(is_low, next_word, word_of_beat);
-    ap_uint<2> next_half = choose<ap_uint<2>>(half == 2 || !wide || ends_block, 0, half + 1);
-    half = choose<ap_uint<2>>(is_high || (is_low && ends_beat), next_half, half);
-    ap_uint<6> next_beat = choose<ap_uint<6>>(ends_step, 0, beat_of_step + 1);
-    beat_of_step = choose<ap_uint<6>>(is_low, next_beat, beat_of_step);
-    bias_beat =
-        choose<ap_uint<4>>(ends_block, 0, choose<ap_uint<4>>(is_bias, bias_beat + 1, bias_beat));
-    step = choose<Count>(ends_block, 0, choose<Count>(ends_step, step + 1, step));
-    block = choose<Count>(ends_strip, 0, choose<Count>(ends_block, block + 1, block));
-    strip = choose<Count>(ends_strip, strip + 1, strip);
+    bool ends_pair = ends_beat && (second || !wide);
+    takes_beat = !kind.is_low || ends_beat;
+    if (kind.is_low) {
+      word_of_beat = choose<ap_uint<4>>(ends_beat, 0, word_of_beat + 1);
+      beat_of_step = choose<ap_uint<6>>(ends_step, 0, beat_of_step + 1);
+      second = wide && !ends_block && (second != ends_beat);
+    }
+    bias_beat = choose<ap_uint<3>>(kind.is_bias && !last_bias, bias_beat + 1, 0);
+    kind.advance(last_bias, ends_block, ends_pair, wide);
+    if (ends_step) steps.cycle(c.steps);
+    if (ends_block) blocks.cycle(c.blocks);
+    if (ends_strip) strips.step();
   } while (!ends_layer);
 }
 

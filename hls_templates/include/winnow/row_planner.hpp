@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// plan_rows: the bursts of a layer, one row of a strip's plane (8 channels) after the other:
+//   for strip: for plane: for row
+// One instance plans what read_features reads, one what write_features writes. Both only count
+// words then; all addresses are running sums of distances that the host computed. II = 1 per row.
+//
+// Memory holds features as [channels / 8][height][width][8] bytes. A strip reads its rows plus a
+// border of one pixel towards its neighbours. Linear layers (pointwise, dense) have one row per
+// strip and plane, a run of words.
+#pragma once
+
+#include "winnow/configure.hpp"
+#include "winnow/tokens.hpp"
+
+namespace winnow {
+
+// From a strip's first word in plane 0 to that of the next strip.
+inline Address strip_distance(const RowsConfig& c, const StripWalk& strip) {
+#pragma HLS inline
+  Address right = choose<Address>(strip.in_first_column, c.right_first, c.right);
+  Address down = choose<Address>(strip.in_first_row, c.down_first, c.down);
+  return choose<Address>(strip.in_last_column(), down, right);
+}
+
+inline void plan_rows(Stream<RowsConfig>& config, Stream<Burst>& bursts, Stream<Row>& rows) {
+  const RowsConfig c = config.read();
+  StripWalk strip;
+  strip.start(c.strips);
+  Lookahead<Bound> planes;
+  planes.start(c.planes);
+  Countdown<Bound> rows_left;
+  rows_left.start(c.rows.at(true, strip.in_last_row()));
+  Address strip_address = c.base, plane = c.base, row = c.base;
+  bool ends_layer;
+each_row:
+  do {
+#pragma HLS pipeline II = 1
+    bool ends_plane = rows_left.is_last();
+    bool ends_strip = ends_plane && planes.last;
+    ends_layer = ends_strip && strip.is_last();
+    bool tail = strip.in_last_column() && (c.dense == 0 || planes.last);
+    Bound words = c.words.at(strip.in_first_column, tail);
+
+    Burst burst;
+    burst.address = row;
+    burst.words = ap_uint<kBoundBits>(words + 2);
+    burst.ends_layer = ends_layer;
+    bursts.write(burst);
+    Row token;
+    token.words = words;
+    token.in_last_column = strip.in_last_column();
+    token.skip = (strip.in_last_row() && c.skip_last_row != 0) ||
+                 (strip.in_last_column() && c.skip_last_column != 0);
+    token.ends_plane = ends_plane;
+    token.ends_layer = ends_layer;
+    rows.write(token);
+
+    if (ends_strip) {
+      strip_address += strip_distance(c, strip);
+      strip.advance(c.strips);
+    }
+    if (ends_plane) {
+      plane = choose<Address>(ends_strip, strip_address, plane + c.plane_words);
+      planes.cycle(c.planes);
+      rows_left.start(c.rows.at(strip.in_first_row, strip.in_last_row()));
+    } else {
+      rows_left.step();
+    }
+    row = choose<Address>(ends_plane, plane, row + c.row_words);
+  } while (!ends_layer);
+}
+
+}  // namespace winnow

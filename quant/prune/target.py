@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What pruning is asked for, and the interface that all methods share.
+
+A method is a `Pruner`: it acts before epochs, may change gradients in between, and leaves plain
+layers with exact masks. Whatever it remembers from one epoch to the next is a buffer or a parameter
+of the network, or follows from the epoch, so that an interrupted run resumes bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from quant.prune.schedule import keep_at, step_at
+from quant.winograd_layer import TapLayer
+from winnow.config import PruneConfig
+from winnow.srbs import num_sub_rows
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A layer and its pattern: `keeps[p]` of every `sub_row` channels at position p."""
+
+    name: str
+    layer: TapLayer
+    keeps: NDArray[np.int64]
+    sub_row: int
+
+    def keeps_at(self, step: int, steps: int) -> NDArray[np.int64]:
+        """Return the keeps after one of `steps` pruning steps."""
+        return keep_at(self.keeps, step, steps, self.sub_row)
+
+    def mask(self, weight: Tensor, keeps: NDArray[np.int64]) -> Tensor:
+        """Return the SRBS mask of the largest entries of a weight shaped like the layer's."""
+        score = self.layer.by_channel(weight.detach()).abs()
+        return best_mask(score, keeps, self.sub_row).view_as(weight)
+
+
+@torch.no_grad()
+def best_mask(score: Tensor, keeps: NDArray[np.int64], sub_row: int) -> Tensor:
+    """Return `winnow.srbs.srbs_mask` of a score [oc, c, positions] on the score's device."""
+    oc, channels, positions = score.shape
+    pad = num_sub_rows(channels, sub_row) * sub_row - channels
+    padded = F.pad(score, (0, 0, 0, pad), value=-torch.inf)
+    rows = padded.view(oc, -1, sub_row, positions)
+    order = rows.argsort(dim=2, descending=True, stable=True)
+    rank = order.argsort(dim=2, stable=True)
+    kept = rank < torch.from_numpy(keeps).to(score.device)
+    return kept.reshape(oc, -1, positions)[:, :channels].to(score.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A network to prune, its targets as they run, and sample inputs x [n, c, h, w]."""
+
+    config: PruneConfig
+    net: nn.Module
+    targets: tuple[Target, ...]
+    x: Tensor
+
+
+class Pruner:
+    """A pruning method at work on a task."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Do what is due before an epoch, counted from 0."""
+        raise NotImplementedError
+
+    def finish(self) -> dict[str, Any]:
+        """Leave plain layers with exact masks; return numbers for the record."""
+        return {}
+
+
+class Gradual(Pruner):
+    """A method that prunes in steps, all in the first half of the epochs."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        number = step_at(epoch, self.task.config.epochs, self.task.config.steps)
+        if number is not None:
+            self.step(number)
+
+    def step(self, number: int) -> None:
+        """Run a pruning step."""
+        raise NotImplementedError

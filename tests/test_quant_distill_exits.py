@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Early exit: which image leaves where, what it pays, and an exit that becomes the network."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from codegen.interpret import interpret
+from codegen.lower import lower_checkpoint
+from quant.__main__ import main
+from quant.build import Build
+from quant.data import Samples
+from quant.distill.exits import (
+    Answers,
+    ask,
+    curve,
+    format_curve,
+    leaving_costs,
+    whole_cost,
+)
+from quant.models.chain import ChainNet, InputShape, chain_spec, exit_network
+from quant.stages import STAGES, run_stage
+from winnow.artefact import load_arrays
+from winnow.blocking import LayerShape
+from winnow.cli import guard
+from winnow.config import Config, ModelConfig, PruneConfig, QuantizeConfig, TrainConfig
+from winnow.cycles import layer_cycles
+from winnow.errors import ConfigError
+
+SHAPE = (1, 16, 16)
+CONFIG = Config(
+    model=ModelConfig(channels=(8, 16, 16), pool_after=(1, 2), exit_after=(1, 2)),
+    train=TrainConfig(epochs=2, batch=128),
+    prune=PruneConfig(keep=2, steps=1, epochs=1),
+    quantize=QuantizeConfig(budget_share=1.0, epochs=1),
+)
+
+
+def net_of(config: Config = CONFIG) -> ChainNet:
+    torch.manual_seed(0)
+    return ChainNet(chain_spec(config.model, InputShape(1, 16, 10))).eval()
+
+
+def answers_of(confidence: list[list[float]], right: list[list[int]]) -> Answers:
+    return Answers(np.array(confidence), np.array(right, bool))
+
+
+def test_images_leave_at_the_first_exit_that_is_sure() -> None:
+    answers = answers_of(
+        [[0.95, 0.60, 0.30, 0.10], [0.99, 0.85, 0.95, 0.20], [0.5, 0.5, 0.5, 0.3]],
+        [[1, 0, 0, 0], [1, 1, 0, 1], [1, 1, 1, 1]],
+    )
+    at_90, at_60 = curve(answers, [10, 30, 80], 50, (0.9, 0.6))
+    assert at_90.shares == (0.25, 0.25, 0.5)
+    assert at_90.accuracy == 75  # the third image is surely wrong at the second exit
+    assert at_90.cost == (10 + 80 + 30 + 80) / 4 / 50
+    assert at_60.shares == (0.5, 0.25, 0.25)
+    assert at_60.accuracy == 50
+
+
+def test_asked_exits_are_the_exit_networks() -> None:
+    net = net_of()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (300, *SHAPE), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, 10, (300,), generator=generator)
+    answers = ask(net, Samples(images, labels), torch.device("cpu"))
+    assert answers.right.shape == (3, 300)
+    for row, single in enumerate((exit_network(net, 1), exit_network(net, 2), net)):
+        with torch.no_grad():
+            logits = single.eval()(images * 2.0**-8).double()
+        np.testing.assert_array_equal(answers.right[row], logits.argmax(1) == labels)
+        want = logits.exp() / logits.exp().sum(1, keepdim=True)
+        np.testing.assert_allclose(answers.confidence[row], want.max(1).values, atol=1e-6)
+
+
+def test_an_image_pays_for_the_trunk_and_every_exit_it_tried() -> None:
+    def cycles(op: str, read: int, written: int, edge: int, keep: int, pool: bool) -> int:
+        shape = LayerShape(op, read, written, edge, edge, keep, 8, pool)
+        return layer_cycles(CONFIG.engine, shape).total
+
+    conv1 = cycles("winograd", 1, 8, 16, 1, True)
+    conv2, conv3 = cycles("winograd", 8, 16, 8, 2, True), cycles("winograd", 16, 16, 4, 2, False)
+    fc = cycles("dense", 16, 10, 4, 2, False)
+    exit1 = cycles("winograd", 8, 16, 8, 2, True)
+    exit2 = cycles("winograd", 16, 16, 4, 2, False)
+    net = net_of()
+    assert whole_cost(net, SHAPE, CONFIG) == conv1 + conv2 + conv3 + fc
+    assert leaving_costs(net, SHAPE, CONFIG) == [
+        conv1 + exit1 + fc,
+        conv1 + exit1 + fc + conv2 + exit2 + fc,
+        conv1 + exit1 + fc + conv2 + exit2 + fc + conv3 + fc,
+    ]
+
+
+def test_a_chain_without_exits_is_refused() -> None:
+    bare = replace(CONFIG, model=replace(CONFIG.model, exit_after=()))
+    with pytest.raises(
+        ConfigError, match=r"^model\.exit_after must name a convolution .* got \[\]"
+    ):
+        leaving_costs(net_of(bare), SHAPE, bare)
+
+
+def test_table_of_a_curve() -> None:
+    answers = answers_of([[0.95, 0.6], [0.5, 0.5]], [[1, 0], [1, 1]])
+    text = format_curve(["conv1"], curve(answers, [10, 60], 50, (0.9,)), [50.0, 100.0])
+    assert text.splitlines() == [
+        "accuracy alone: conv1 50.00 %, end 100.00 %",
+        "threshold   accuracy    cost    conv1      end",
+        "      0.9   100.00 %   0.700   50.0 %   50.0 %",
+    ]
+
+
+def build_of(folder: Path, text: str) -> list[str]:
+    path = folder / "tiny.toml"
+    path.write_text(text)
+    return ["--config", str(path), "--out", str(folder / "out")]
+
+
+TINY = """
+[model]
+channels = [8, 16]
+pool_after = [1, 2]
+exit_after = [1]
+[train]
+epochs = 1
+[quantize]
+budget_share = 1.0
+"""
+
+
+def test_verb_prints_the_curve_of_a_trained_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = build_of(tmp_path, TINY)
+    for verb in ("exits", "train", "exits"):
+        monkeypatch.setattr(sys, "argv", ["quant", verb, *options])
+        code = guard(main)
+        out, error = capsys.readouterr()
+        if verb == "exits" and code:
+            assert "train.npz' is missing; make it with: python -m quant train" in error
+    lines = out.splitlines()
+    assert lines[0].startswith("early exit of 360 test images; cost: modelled cycles")
+    assert lines[1].startswith("accuracy alone: conv1 ")
+    assert len(lines) == 3 + 10
+
+
+def test_verb_needs_a_network_with_exits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("quant.tools.load_trained", lambda _: torch.nn.Identity())
+    options = build_of(tmp_path, '[model]\nname = "resnet18"\n')
+    monkeypatch.setattr(sys, "argv", ["quant", "exits", *options])
+    assert guard(main) == 1
+    assert capsys.readouterr().err == (
+        "error: exits needs a network with exits: model.name must be 'chain', got 'resnet18'\n"
+    )
+
+
+def test_an_exit_becomes_the_network_all_the_way_to_the_graph(tmp_path: Path) -> None:
+    config = replace(CONFIG, model=replace(CONFIG.model, exit=1))
+    build = Build(config, tmp_path, torch.device("cpu"))
+    for stage in STAGES.values():
+        run_stage(stage, build)
+    golden = load_arrays(tmp_path / "golden.npz", "")
+    graph = lower_checkpoint(config, tmp_path)
+    assert [layer.name for layer in graph.layers] == ["conv1", "exit1_conv1", "fc"]
+    for name, integers in interpret(graph, golden["images"]).items():
+        np.testing.assert_array_equal(golden[f"layer.{name}"], integers)
