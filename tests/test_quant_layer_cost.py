@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Costs at smaller channel counts equal those of the network that really has them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from quant.convert import tap_layers, to_winograd
+from quant.layer_cost import cost_parts, layer_costs, total
+from quant.models.chain import InputShape
+from quant.models.channels import CompressibleNet, channel_counts, narrow
+from quant.models.cost import flops, parameters
+from quant.models.library import make_model, network_of
+from quant.sites import find_sites
+from quant.sizes import layer_keeps, layer_shapes
+from winnow.config import Config, ModelConfig, ShrinkConfig
+from winnow.cycles import layer_cycles
+
+SHAPE = (3, 32, 32)
+CONFIG = Config(
+    model=ModelConfig(channels=(16, 24), pool_after=(1, 2), exit_after=(), hidden=(20,))
+)
+
+
+def net_of(name: str) -> CompressibleNet:
+    torch.manual_seed(0)
+    if name == "chain":
+        return network_of(CONFIG.model, InputShape(3, 32, 10))
+    return make_model(name, 10, width=0.25)
+
+
+def narrower(net: CompressibleNet) -> tuple[CompressibleNet, dict[str, int]]:
+    """Return a copy whose groups lost different numbers of channels, and its counts."""
+    counts = {n: c // 2 - i % 3 for i, (n, c) in enumerate(channel_counts(net).items())}
+    copied = copy.deepcopy(net)
+    narrow(copied, counts)
+    return copied, counts
+
+
+def cycles(net: CompressibleNet) -> int:
+    """Return the modelled cycles of a network from its own shapes."""
+    sites = find_sites(net, SHAPE)
+    tapped = to_winograd(net, CONFIG.engine.m, sites)
+    bits = dict.fromkeys(tap_layers(tapped), 8)
+    shapes = layer_shapes(tapped, sites, layer_keeps(CONFIG, tapped, sites), bits)
+    return sum(layer_cycles(CONFIG.engine, shape).total for shape in shapes.values())
+
+
+MEASURES = {"flops": lambda net: flops(net, SHAPE), "parameters": parameters, "cycles": cycles}
+
+
+@pytest.mark.parametrize("name", ["chain", "vgg16", "vgg_nagadomi_bn", "resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("budget", MEASURES)
+def test_cost_is_that_of_the_narrower_network(name: str, budget: str) -> None:
+    net = net_of(name)
+    parts = cost_parts(net, SHAPE, replace(CONFIG, shrink=ShrinkConfig(budget=budget)))
+    assert total(parts, channel_counts(net)) == MEASURES[budget](net)
+    smaller, counts = narrower(net)
+    assert total(parts, counts) == MEASURES[budget](smaller)
+    assert total(parts, counts) < total(parts, channel_counts(net))
+
+
+def test_layer_costs_are_the_cycles_of_each_layer() -> None:
+    net = net_of("chain")
+    costs = layer_costs(net, SHAPE, CONFIG)
+    assert list(costs) == ["conv1", "conv2", "fc1", "fc"]
+    assert sum(costs.values()) == cycles(net)
