@@ -5,7 +5,8 @@ A pipeline works on several ticks at once, so the order of the C++ between two p
 where a constraint says so. It matters
 - within a tick, for a send before a receive: what is received may be the answer, so the send must
   be a stage earlier (`split_dependent` makes it a tick earlier if the receive feeds the send);
-- for what acts on shared state: memory ports, banks, start and done tokens.
+- for what acts on shared state: memory ports, banks, start and done tokens;
+- for the only output of a process, which no receive may follow.
 Streams between processes need nothing else: a process that sends early changes no values.
 """
 
@@ -162,6 +163,7 @@ def stage_orders(translator: Translator, machine: Machine) -> tuple[Order, ...]:
     strict = {(send, x.receive) for x in found for send in sorted(x.sends, key=port_key)}
     orders = [Order(send, receive, 1) for send, receive in sorted(strict, key=repr)]
     orders += _effects(machine, strict)
+    orders += _receives_before_the_only_send(machine)
     for port in machine.sends:
         if port.role is Role.READ_REQUEST:
             distance = 0 if port.object in translator.parted else 1
@@ -179,6 +181,17 @@ def stage_orders(translator: Translator, machine: Machine) -> tuple[Order, ...]:
             distance = 0 if object_ in translator.parted else 1
             orders.append(Order(read, write, distance, exact=True))
     return tuple(dict.fromkeys(orders))
+
+
+def _receives_before_the_only_send(machine: Machine) -> list[Order]:
+    """No stage after the only send waits, as XLS then repeats its token (xls-python 0.1.9934).
+
+    With two outputs or more it notes which ones were sent.
+    """
+    if len(machine.sends) != 1:
+        return []
+    (send,) = machine.sends
+    return [Order(receive, send, 0) for receive in machine.receives]
 
 
 def _one_stage(machine: Machine, acquire: Port, sends: list[Port]) -> list[Order]:

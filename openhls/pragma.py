@@ -9,6 +9,7 @@ A loop that is pipelined, or around one that is, stays a loop; every other loop 
     }                                  }
     #pragma HLS dataflow          ->   __openhls_dataflow();
     #pragma HLS stream variable = x depth = 4   ->   __openhls_depth(&(x), 4);
+    #pragma HLS dependence variable = x inter false   ->   __openhls_independent(&(x));
 
 All other HLS pragmas have no meaning here and disappear.
 """
@@ -25,6 +26,7 @@ _TOKEN = re.compile(
 )
 _HLS = re.compile(r"\s*#\s*pragma\s+hls\s+(\w+)(.*)", re.IGNORECASE)
 _OPTION = re.compile(r"(\w+)\s*=\s*([\w.]+)")
+_INDEPENDENT = re.compile(r"\binter\b.*\bfalse\b", re.IGNORECASE)
 _CLOSING = {"(": ")", "{": "}", "[": "]"}
 
 
@@ -116,12 +118,14 @@ def _innermost(loops: list[_Loop], position: int) -> _Loop | None:
     return max(around, key=lambda loop: loop.first, default=None)
 
 
-def _statement(kind: str, options: dict[str, str]) -> str:
+def _statement(kind: str, rest: str, options: dict[str, str]) -> str:
     """Return the C++ statement that replaces a pragma."""
     if kind == "dataflow":
         return "__openhls_dataflow();"
     if kind == "stream" and "variable" in options and options.get("depth", "").isdigit():
         return f"__openhls_depth(&({options['variable']}), {options['depth']});"
+    if kind == "dependence" and "variable" in options and _INDEPENDENT.search(rest):
+        return f"__openhls_independent(&({options['variable']}));"
     return ""
 
 
@@ -147,7 +151,7 @@ def rewrite_pragmas(text: str) -> str:
             continue
         kind, rest = pragma.group(1).lower(), pragma.group(2)
         options = {key.lower(): value for key, value in _OPTION.findall(rest)}
-        edits.append((token.start, token.end, _statement(kind, options)))
+        edits.append((token.start, token.end, _statement(kind, rest, options)))
         loop = _innermost(loops, position)
         if loop is not None and kind == "pipeline" and not re.search(r"\boff\b", rest.lower()):
             loop.pipelined = True

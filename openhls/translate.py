@@ -15,6 +15,7 @@ from openhls import llvm
 from openhls.channels import (
     ACCESSES,
     DONE,
+    INDEPENDENT,
     LEAF,
     MARKERS,
     READ,
@@ -127,13 +128,20 @@ class Translator:
         self.entry_acquires: list[Port] = []
         self.wiring: set[str] = set()
         self.parted: set[Object] = set()  # memories whose answers come in the next tick
-        self.forwarded = self._written() & self._read()  # memories that remember the last write
+        # Memories that remember their last write, for a read of the next tick.
+        self.forwarded = self._written() & self._read() - self._independent(function)
 
     def _written(self) -> set[Object]:
         return {port.object for port in self.widths if port.role is Role.WRITE_REQUEST}
 
     def _read(self) -> set[Object]:
         return {port.object for port in self.widths if port.role is Role.READ_REQUEST}
+
+    def _independent(self, function: llvm.Function) -> set[Object]:
+        """Return the memories of which a pragma says that iterations do not meet."""
+        marks = [x for x in function.instructions() if x.detail == INDEPENDENT]
+        found = (self.pointers.find(x.operands[0].name) for x in marks)
+        return {memory for memory in found if memory is not None}
 
     def part_reads(self, memory: Object) -> None:
         """Let answers of a memory come a tick after the reads, so that an address can use them."""
@@ -548,22 +556,24 @@ class Translator:
         self.machine.receives[port].append(run)
         tick.values[access.result] = self.machine.input_node(port)
 
-    def _last_write(self, port: Port) -> tuple[str, str, str]:
+    def _last_write(self, port: Port) -> tuple[str, str]:
         name = self.pointers.name(Port(port.object, Role.STREAM))
-        return f"@wrote_{name}", f"@address_{name}", f"@word_{name}"
+        return f"@address_{name}", f"@word_{name}"
 
     def _remember(self, port: Port, run: Ref, address: Ref, word: Ref) -> None:
         """Keep the last write of a memory, which a read of the next tick comes too early for."""
         graph = self.machine.graph
-        for name, value in zip(self._last_write(port), (graph.true, address, word), strict=True):
+        for name, value in zip(self._last_write(port), (address, word), strict=True):
             self._set(name, graph.width(value), run, value)
 
     def _forward(self, port: Port, address: Ref, word: Ref) -> Ref:
-        """Return the word at an address: the one last written, if that was there."""
+        """Return the word at an address: the one last written, if that was there.
+
+        Before the first write it may be any: no word of the memory is defined then.
+        """
         graph = self.machine.graph
-        wrote, last_address, last_word = self._last_write(port)
-        same = graph.compare("eq", self.state(last_address, graph.width(address)), address)
-        hit = graph.and_(self.state(wrote, 1), same)
+        last_address, last_word = self._last_write(port)
+        hit = graph.compare("eq", self.state(last_address, graph.width(address)), address)
         return graph.select(hit, self.state(last_word, graph.width(word)), word)
 
     def _leaves(

@@ -239,3 +239,19 @@ def test_ticks_of_memories(name: str, tmp_path: Path) -> None:
 }}"""
     report = compile_text(tmp_path, text).report
     assert (report.ticks, report.interval) == (ticks, interval)
+
+
+def test_a_memory_without_dependence_forwards_nothing(tmp_path: Path) -> None:
+    text = """void f(Stream& a, Stream& b) {{
+  hls::ram<ap_uint<8>, 8> m;{pragma}
+  for (;;) {{
+#pragma HLS pipeline
+  unsigned x = a.read();
+  ap_uint<8> y = m.read(x & 7);
+  m.write(x & 7, y + 1);
+  b.write(y);
+  }}
+}}"""
+    pragma = "\n#pragma HLS dependence variable = m type = inter false"
+    assert compile_text(tmp_path, text.format(pragma="")).report.state_bits == 3 + 8
+    assert compile_text(tmp_path, text.format(pragma=pragma)).report.state_bits == 0

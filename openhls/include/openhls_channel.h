@@ -30,6 +30,7 @@ long __openhls_read(const void* memory, int depth, int bits, long address);
 void __openhls_write(const void* memory, int depth, long address, int leaves, ...);
 void __openhls_dataflow();
 void __openhls_depth(const void* channels, int depth);
+void __openhls_independent(const void* memory);
 }
 
 namespace openhls {

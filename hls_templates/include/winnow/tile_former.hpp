@@ -148,6 +148,7 @@ inline void form_tiles(Stream<FeatureConfig>& config, Stream<Word>& pixels,
   const bool linear = c.linear != 0;
   // A column is read and written again a padded row later, never sooner: see Ram.
   Ram<LineWord, kLinePixels> lines;
+#pragma HLS dependence variable = lines type = inter false
   Word window[kLanes];
 #pragma HLS array_partition variable = window type = complete
   StripWalk strip;
