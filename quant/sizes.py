@@ -11,7 +11,7 @@ from quant.convert import tap_layers
 from quant.sites import Site
 from quant.winograd_layer import Dense, TapLayer, WinogradConv2d
 from winnow.blocking import DENSE, POINTWISE, WINOGRAD, LayerShape
-from winnow.config import Config
+from winnow.config import PATTERN, Config
 from winnow.srbs import SUB_ROW, max_keep
 
 
@@ -29,6 +29,8 @@ def layer_keeps(config: Config, net: nn.Module, sites: Mapping[str, Site]) -> di
     sub-row of 16 may hold all that stay; how far keeps per tap go above `keep` is not known.
     """
     pruned_keep = min(config.prune.keep * config.prune.sub_row // SUB_ROW, SUB_ROW)
+    if config.prune.method == PATTERN:
+        pruned_keep = SUB_ROW  # kernels with zeros are dense in the Winograd domain
     sparse = sparse_layers(net, sites, config.prune.skip)
     keeps = {}
     for name, layer in tap_layers(net).items():

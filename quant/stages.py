@@ -44,16 +44,18 @@ from quant.golden import golden_arrays
 from quant.history import History
 from quant.layer_cost import cost_parts, total
 from quant.models.channels import CompressibleNet, channel_counts
-from quant.prune.methods import new_pruner
+from quant.prune.kernel import hold_pattern, release
+from quant.prune.methods import check_pruning, new_pruner, storage
 from quant.resume import Resume
 from quant.sensitivity import sensitivities
 from quant.shrink.methods import METHODS
 from quant.shrink.task import Task, check_budget
 from quant.sizes import measured_keeps, sparse_layers
 from quant.training import fit
+from quant.winograd_layer import WinogradConv2d
 from winnow import stage as winnow_stage
 from winnow.artefact import is_current, save_arrays, sha256_file, sha256_value
-from winnow.config import Config
+from winnow.config import PATTERN, Config
 from winnow.errors import ArtefactError
 from winnow.stage import Result, files_hash, sources_hash
 
@@ -187,6 +189,7 @@ def _check_recipe(build: Build, net: CompressibleNet, teacher: CompressibleNet |
         check_budget(config, parts, compressed)
     sites = build.sites(compressed)
     tapped = to_winograd(compressed, config.engine.m, sites)
+    check_pruning(config.prune, sparse_layers(tapped, sites, config.prune.skip))
     check_bits(cost_table(config, tapped, sites), config.quantize.budget_share)
 
 
@@ -215,11 +218,13 @@ def prune(build: Build, resume: Resume) -> Result:
     net = winograd_network(build, load_compact(build))
     sites = build.sites(net)
     x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
-    pruner = new_pruner(config.prune, net, sparse_layers(net, sites, config.prune.skip), x)
+    sparse = sparse_layers(net, sites, config.prune.skip)
+    pruner = new_pruner(config.prune, net, sparse, x)
     plan = build.plan("prune", config.prune.epochs, config.prune.learning_rate)
     loss = distillation(net, teacher, config.distill)
     history = fit(net, split, loss, plan, resume=resume, begin_epoch=pruner.begin_epoch)
-    numbers = pruner.finish()
+    pruner.release()
+    numbers = {"storage": storage(config.prune, sparse), **pruner.numbers()}
     fold_norms(net, sites)
     return _saved(build, net, "pruned", history, keep=measured_keeps(net), **numbers)
 
@@ -256,13 +261,30 @@ def choose_bits(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no tra
 def qat(build: Build, resume: Resume) -> Result:
     """Calibrate and fine-tune the Brevitas network under the fp32 teacher."""
     config, split, teacher = build.config, build.split(), load_teacher(build)
-    net = quantized_network(build, load_pruned(build)).to(build.device)
+    pruned = load_pruned(build)
+    net = quantized_network(build, pruned).to(build.device)
     x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
     calibrate(net, x, clip=config.quantize.weight_scale == "mse")
+    held = _pattern_layers(build, pruned, net)
+    for layer in held:
+        hold_pattern(layer, config.prune.pattern_keep)
     plan = build.plan("qat", config.quantize.epochs, config.quantize.learning_rate)
     loss = distillation(net, teacher, config.distill)
     history = fit(net, split, loss, plan, resume=resume)
+    for layer in held:
+        release(layer)
     return _saved(build, net, "quantized", history)
+
+
+def _pattern_layers(
+    build: Build, pruned: torch.nn.Module, net: torch.nn.Module
+) -> list[WinogradConv2d]:
+    """Return the layers of `net` whose kernels are pattern-pruned but have no mask for it."""
+    if build.config.prune.method != PATTERN:
+        return []
+    names = sparse_layers(pruned, build.sites(pruned), build.config.prune.skip)
+    layers = [net.get_submodule(name) for name in names]
+    return [layer for layer in layers if isinstance(layer, WinogradConv2d)]
 
 
 def golden(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training here)
@@ -297,6 +319,7 @@ def _saved(
 
 
 _FILES = ("train.npz", "shrink.npz", "prune.npz", "bits.json", "qat.npz")
+_PATTERN_KEYS = ("prune.method", "prune.pattern_keep", "prune.skip")  # of what training must hold
 _QAT_FILES = ("train.npz", "prune.npz", "bits.json")
 STAGES = {
     stage.name: stage
@@ -320,7 +343,10 @@ STAGES = {
             NUMERICS + CYCLE_MODEL,
         ),
         Stage(
-            "qat", ("train", "distill", "shrink.method", "quantize", "engine.m"), _QAT_FILES, qat
+            "qat",
+            ("train", "distill", "shrink.method", *_PATTERN_KEYS, "quantize", "engine.m"),
+            _QAT_FILES,
+            qat,
         ),
         Stage("golden", ("shrink.method", "quantize", "engine.m"), _FILES[3:], golden),
     )

@@ -53,7 +53,7 @@ def descend(layer: TapLayer, pruner: Pruner, slope: Tensor, aim: Tensor, *, step
             optimizer.zero_grad()
             (0.5 * slope * (layer.u.flatten() - aim).square()).sum().backward()
             optimizer.step()
-    pruner.finish()
+    pruner.release()
 
 
 # Two weights, one may stay. The first is larger, but the loss is ten times steeper in the second:
@@ -99,7 +99,7 @@ def test_straight_through_gradient_is_that_of_the_paper() -> None:
     (layer.u.flatten() * slope).sum().backward()
     gradient = layer.parametrizations.weight.original.grad.flatten()
     assert gradient.tolist() == pytest.approx([5, 6 - 0.2, 7 + 0.1, 8])
-    pruner.finish()
+    pruner.release()
     assert isinstance(layer.weight, nn.Parameter)
     assert layer.weight.flatten().tolist() == [3, 0, 0, 4]
 
@@ -124,7 +124,7 @@ def test_admm_follows_its_equations() -> None:
     layer.weight.grad = None
     layer.weight.sum().backward()
     assert layer.weight.grad.flatten().tolist() == [1, 1]
-    pruner.finish()
+    pruner.release()
     assert sorted(name for name, _ in layer.named_buffers()) == ["mask", "tap_gain"]
 
 
@@ -176,7 +176,7 @@ def test_every_sub_row_keeps_exactly_its_number(method: str, sub_row: int, per_t
     for epoch in range(4):
         pruner.begin_epoch(epoch)
     (target,) = pruner.task.targets
-    pruner.finish()
+    pruner.release()
     held = (to_sub_rows(layer.u.detach().numpy(), sub_row) != 0).sum(axis=2)
     assert (held == target.keeps).all()
     assert target.keeps.mean() == 2 * sub_row / 8
@@ -261,7 +261,7 @@ def test_masks_survive_quantization_aware_training(trained: Path, tmp_path: Path
 
 
 def test_every_method_has_a_name() -> None:
-    assert tuple(METHODS) == SRBS
+    assert tuple(METHODS) == (*SRBS, "pattern")
 
 
 @pytest.mark.parametrize(

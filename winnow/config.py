@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ MODELS = (
     "resnet50",
     "mobilenet_v2",
 )
+PATTERN = "pattern"  # the pruning method without SRBS
+KERNEL_WEIGHTS = 9
 COLOUR_EDGE = 32  # of the generated images and of CIFAR-10's
 
 
@@ -165,10 +168,12 @@ class PruneConfig:
     `method` decides how: docs/compression.md. `steps` is how many times "obs", "magnitude" and
     "straight_through" lower the number kept. Sub-rows are `sub_row` channels long; of 16, twice
     `keep` stay. `per_tap` lets taps keep different numbers, with the mean of `keep`. `rho` is the
-    first penalty weight of "admm"; `decay` fades what "straight_through" drops.
+    first penalty weight of "admm" and "pattern"; `decay` fades what "straight_through" drops.
+    "pattern" prunes no sub-rows but 3x3 kernels: `pattern_keep` of 9 weights stay, in one of
+    `patterns` shapes per layer.
     """
 
-    method: str = choice("obs", ("obs", "magnitude", "admm", "straight_through"))
+    method: str = choice("obs", ("obs", "magnitude", "admm", "straight_through", PATTERN))
     keep: int = integer(2, low=1, high=SUB_ROW)
     sub_row: int = choice(SUB_ROW, (SUB_ROW, 2 * SUB_ROW))
     per_tap: bool = flag(False)
@@ -176,14 +181,30 @@ class PruneConfig:
     steps: int = integer(6, low=1, high=64)
     rho: float = real(0.01, low=1e-6, high=100.0)
     decay: float = real(2e-4, low=0.0, high=1.0)
+    pattern_keep: int = integer(4, low=1, high=KERNEL_WEIGHTS)
+    patterns: int = integer(16, low=1, high=126)
     epochs: int = integer(18, low=1, high=10000)
     learning_rate: float = real(1e-3, low=1e-7, high=10.0)
 
     def __post_init__(self) -> None:
-        if self.method == "admm" and self.epochs < 2:
+        if self.method in ("admm", PATTERN) and self.epochs < 2:
             raise ConfigError(
-                "prune.epochs must be at least 2 for prune.method 'admm', which retrains in the "
-                f"second half, got {self.epochs}"
+                f"prune.epochs must be at least 2 for prune.method '{self.method}', which retrains "
+                f"in the second half, got {self.epochs}"
+            )
+        if self.method != PATTERN:
+            return
+        for key, plain in (("per_tap", False), ("sub_row", SUB_ROW)):
+            if getattr(self, key) != plain:
+                raise ConfigError(
+                    f"prune.{key} is for sub-rows, which prune.method 'pattern' has none of; "
+                    f"remove it or choose another method, got {getattr(self, key)}"
+                )
+        possible = comb(KERNEL_WEIGHTS, self.pattern_keep)
+        if self.patterns > possible:
+            raise ConfigError(
+                f"prune.patterns must be at most {possible}, the patterns that there are for "
+                f"prune.pattern_keep {self.pattern_keep}, got {self.patterns}"
             )
 
 

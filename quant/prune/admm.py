@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,12 +105,11 @@ class Admm(Pruner):
             elif epoch == first_half:
                 constraint.impose(constraint.project(constraint.parameter.detach()))
 
-    def finish(self) -> dict[str, Any]:
+    def release(self) -> None:
         for handle in self.handles:
             handle.remove()
         for constraint in self.constraints:
             constraint.end()
-        return {}
 
 
 def srbs_constraint(target: Target) -> Constraint:

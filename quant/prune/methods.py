@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from quant.prune.admm import srbs_admm
 from quant.prune.allocate import allocate, gains
 from quant.prune.magnitude import Magnitude
+from quant.prune.pattern import PatternAdmm, kernels_in
 from quant.prune.srbs import Compensated, layer_saliencies
+from quant.prune.storage import PIXELS, spm_bits, srbs_bits
 from quant.prune.straight_through import StraightThrough
 from quant.prune.target import Pruner, Target, Task
 from quant.sites import visit_layers
 from quant.winograd_layer import TapLayer
-from winnow.config import PruneConfig
+from winnow.config import PATTERN, PruneConfig
+from winnow.errors import ConfigError
 from winnow.srbs import SUB_ROW
 
 METHODS: dict[str, Callable[[Task], Pruner]] = {
@@ -25,7 +28,36 @@ METHODS: dict[str, Callable[[Task], Pruner]] = {
     "magnitude": Magnitude,
     "admm": srbs_admm,
     "straight_through": StraightThrough,
+    PATTERN: PatternAdmm,
 }
+WEIGHT_BITS = 8  # of the weights whose storage is compared
+
+
+def check_pruning(config: PruneConfig, layers: Mapping[str, TapLayer]) -> None:
+    """Raise ConfigError if the method has nothing to prune among `layers`."""
+    if config.method == PATTERN and not kernels_in(layers):
+        raise ConfigError(
+            "prune.method 'pattern' needs a 3x3 convolution after the first prune.skip layers, "
+            f"of which there is none among the other {len(layers)}; lower prune.skip, now "
+            f"{config.skip}"
+        )
+
+
+def storage(config: PruneConfig, layers: Mapping[str, TapLayer]) -> dict[str, float]:
+    """Return the bits of all pruned 3x3 convolutions with 8-bit weights: dense and as stored.
+
+    `rate` is the one by the other.
+    """
+    convolutions = kernels_in(layers).values()
+    kernels = [len(layer.weight) * layer.in_channels for layer in convolutions]
+    dense = sum(kernels) * PIXELS * WEIGHT_BITS
+    if config.method == PATTERN:
+        places = (config.pattern_keep, config.patterns)
+        stored = sum(spm_bits(count, *places, WEIGHT_BITS) for count in kernels)
+    else:
+        left = sum(int(layer.mask.sum()) for layer in convolutions)
+        stored = srbs_bits(left, config.sub_row, WEIGHT_BITS)
+    return {"dense_bits": dense, "stored_bits": stored, "rate": dense / max(1, stored)}
 
 
 def new_pruner(
@@ -35,14 +67,15 @@ def new_pruner(
 
     It may change how the network is parametrized until it is finished.
     """
-    targets = srbs_targets(config, net, layers, x)
+    chosen = kernels_in(layers) if config.method == PATTERN else layers
+    targets = srbs_targets(config, net, chosen, x)
     return METHODS[config.method](Task(config, net, targets, x))
 
 
 def srbs_targets(
     config: PruneConfig, net: nn.Module, layers: Mapping[str, TapLayer], x: Tensor
 ) -> tuple[Target, ...]:
-    """Return the patterns that the layers shall have: `keep` of 8 in all, on the average per tap.
+    """Return the SRBS patterns that layers shall have: `keep` of 8 in all, on the average per tap.
 
     Keeps per tap follow from the OBS saliencies of the dense network, so that every method gets
     the same pattern.

@@ -70,9 +70,8 @@ class StraightThrough(Pruner):
             selection.keeps = target.keeps_at(step, config.steps)
 
     @torch.no_grad()
-    def finish(self) -> dict[str, Any]:
+    def release(self) -> None:
         for target, selection in zip(self.task.targets, self.selections, strict=True):
             layer, selection.keeps = target.layer, target.keeps
             layer.mask.copy_(selection.mask(layer.parametrizations.weight.original))
             parametrize.remove_parametrizations(layer, "weight")
-        return {}

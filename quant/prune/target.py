@@ -75,8 +75,11 @@ class Pruner:
         """Do what is due before an epoch, counted from 0."""
         raise NotImplementedError
 
-    def finish(self) -> dict[str, Any]:
-        """Leave plain layers with exact masks; return numbers for the record."""
+    def release(self) -> None:
+        """Leave plain layers with exact masks."""
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what the record says beside accuracies, after `release`."""
         return {}
 
 
