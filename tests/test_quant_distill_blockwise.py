@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from quant.data import Samples, Split
 from quant.data.augment import Augmentation
+from quant.distill import Scheduled
 from quant.distill.blockwise import (
     least_squares,
     make_block,
@@ -26,8 +27,8 @@ from quant.models.chain import ChainNet, InputShape, chain_spec
 from quant.models.channels import ChannelGroup, CompressibleNet, channel_counts, narrow
 from quant.models.library import NAMES, make_model
 from quant.resume import Resume
-from quant.training import Plan
-from winnow.config import ModelConfig
+from quant.training import Plan, fit
+from winnow.config import DistillConfig, ModelConfig
 
 STILL = Augmentation(0.0, 0.0, 0.0)
 
@@ -149,6 +150,36 @@ def test_a_block_drawn_anew_learns_its_teachers_maps(tmp_path: Path) -> None:
     changed = {n for n, v in student.state_dict().items() if not torch.equal(v, untouched[n])}
     assert all(name.startswith("conv2") for name in changed)
     assert {"conv2.weight", "conv2_norm.weight"} <= changed
+
+
+def test_statistics_of_what_is_not_trained_stay(tmp_path: Path) -> None:
+    teacher, student = chain().train(), chain().train()
+    before = [copy.deepcopy(net.state_dict()) for net in (teacher, student)]
+    split = split_of(64)
+    x = split.train.images[:] * 2.0**-8
+    theirs, ours = segments(teacher), segments(student)
+    block = make_block(theirs[:2], [ours[0], ours[1]], x)
+    train_block(block, split, plan(1), resume_at(tmp_path))
+    assert all(torch.equal(v, before[0][n]) for n, v in teacher.state_dict().items())
+    changed = {n for n, v in student.state_dict().items() if not torch.equal(v, before[1][n])}
+    assert "conv2_norm.running_mean" in changed
+    assert all(name.startswith("conv2") for name in changed)
+
+
+def test_training_moves_the_temperature_of_its_loss(tmp_path: Path) -> None:
+    net, split, seen = chain(), split_of(64), []
+
+    class Seeing(Scheduled):
+        def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
+            seen.append(self.temperature)
+            return self.with_teacher(net(x), labels, net(x).detach())
+
+    loss = Seeing(DistillConfig(temperature=4.0, temperature_end=2.0, schedule="linear"))
+    fit(net, split, loss, plan(3), resume=resume_at(tmp_path))
+    assert seen == [4.0, 3.0, 2.0]
+    later = Seeing(loss.config)
+    fit(net, split, later, plan(4), resume=resume_at(tmp_path))
+    assert seen[3:] == [2.0]  # only the fourth epoch was left
 
 
 def test_a_narrow_student_is_trained_block_by_block(tmp_path: Path) -> None:

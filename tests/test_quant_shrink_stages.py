@@ -123,7 +123,7 @@ def test_interrupted_shrinking_ends_with_the_same_bits(
         assert list(builds[1].out.glob("shrink.resume.*.npz"))
         assert not (builds[1].out / "shrink.npz").exists()
     run_stage(STAGES["shrink"], builds[1])
-    assert len(calls) < 3.2 * whole  # it did resume
+    assert len(calls) < 2.6 * whole  # it did resume: 2.8 when every run starts anew
     assert not list(builds[1].out.glob("*resume*"))
     want, got = (load_arrays(build.out / "shrink.npz", "") for build in builds)
     assert want.keys() == got.keys()
