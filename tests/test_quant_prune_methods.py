@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import quant.stages as stages
 from codegen.interpret import interpret
 from codegen.lower import lower_checkpoint
 from quant.build import load_pruned
@@ -229,6 +231,32 @@ def test_resumed_run_ends_with_the_same_bits(
     assert want.keys() == got.keys()
     assert all(want[name].tobytes() == got[name].tobytes() for name in want)
     assert any((want[name] == 0).any() for name in want if name.endswith("mask"))
+
+
+@pytest.mark.parametrize("method", ["admm", "straight_through"])
+def test_run_stopped_after_its_last_epoch_is_only_finished(
+    trained: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prune = PruneConfig(method=method, steps=2, epochs=2)
+    build = build_at(copy_of(trained, tmp_path / "out"), replace(TINY, prune=prune))
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "new_pruner", lambda *task: stopping(new_pruner(*task), stop))
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(STAGES["prune"], build)
+    assert int(load_arrays(build.out / "prune.resume.npz", "")["epoch"]) == 2
+    run_stage(STAGES["prune"], build)
+    mask = load_arrays(build.out / "prune.npz", "")["fc.mask"]
+    assert int((mask == 0).sum()) == mask.size * 6 // 8
+
+
+def stopping(pruner: Pruner, stop: Callable[..., None]) -> Pruner:
+    """Make a pruner fail where training is over and its result not yet saved."""
+    pruner.release = stop  # type: ignore[method-assign]
+    return pruner
 
 
 def test_uneven_pattern_lowers_with_its_largest_keep(trained: Path, tmp_path: Path) -> None:
