@@ -20,6 +20,7 @@ from quant.distill.blockwise import (
     relative_error,
     run,
     segments,
+    settle_statistics,
     train_block,
     train_blocks,
 )
@@ -41,7 +42,9 @@ def chain(channels: tuple[int, ...] = (8, 16)) -> ChainNet:
 
 def split_of(count: int = 256) -> Split:
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (count, 1, 16, 16), generator=generator, dtype=torch.uint8)
+    # Coarse, so that images still differ behind the pools.
+    images = torch.randint(0, 256, (count, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    images = images.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
     samples = Samples(images, torch.zeros(count, dtype=torch.int64))
     return Split.of((samples, samples, samples), 10, STILL)
 
@@ -152,6 +155,16 @@ def test_a_block_drawn_anew_learns_its_teachers_maps(tmp_path: Path) -> None:
     assert {"conv2.weight", "conv2_norm.weight"} <= changed
 
 
+def test_statistics_of_a_segment_become_those_of_its_inputs() -> None:
+    norm, entry = nn.BatchNorm2d(3, momentum=0.2), torch.randn(8, 3, 4, 4) * 5 + 2
+    segment = nn.Sequential(norm, nn.Dropout(0.5)).eval()
+    settle_statistics(segment, entry)
+    torch.testing.assert_close(norm.running_mean, entry.mean((0, 2, 3)))
+    torch.testing.assert_close(norm.running_var, entry.var((0, 2, 3)))
+    assert (norm.momentum, norm.training) == (0.2, False)
+    torch.testing.assert_close(segment(entry), segment[0](entry))
+
+
 def test_statistics_of_what_is_not_trained_stay(tmp_path: Path) -> None:
     teacher, student = chain().train(), chain().train()
     before = [copy.deepcopy(net.state_dict()) for net in (teacher, student)]
@@ -184,6 +197,7 @@ def test_training_moves_the_temperature_of_its_loss(tmp_path: Path) -> None:
 
 def test_a_narrow_student_is_trained_block_by_block(tmp_path: Path) -> None:
     teacher = chain().eval()
+    settle_statistics(teacher, split_of().train.images[:] * 2.0**-8)  # as a trained one has them
     student = copy.deepcopy(teacher)
     narrow(student, {"conv1": 4, "conv2": 8})
     split, resume = split_of(), resume_at(tmp_path)

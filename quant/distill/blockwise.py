@@ -128,16 +128,37 @@ def run(parts: Sequence[nn.Module], x: Tensor) -> Tensor:
     return x
 
 
+@torch.no_grad()
+def settle_statistics(segment: nn.Module, entry: Tensor) -> None:
+    """Set the running statistics of a segment's BatchNorms to those for inputs `entry`.
+
+    Channels that were removed, or another network before it, have changed them: a regressor solved
+    with the old ones would not fit what training sees.
+    """
+    norms = [m for m in segment.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    segment(entry)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.eval()
+        norm.momentum = momentum
+
+
 def make_block(teacher: Sequence[nn.Module], before: Sequence[nn.Module], x: Tensor) -> Block:
     """Return the block of segment `before[-1]`, fed by the rest of `before`, for sample inputs x.
 
-    All are put into evaluation mode; a regressor, if needed, starts at the least squares' solution.
+    All are put into evaluation mode; the segment's BatchNorms take the statistics of the samples,
+    and a regressor, if needed, starts at the least squares' solution.
     """
     for part in (*teacher, *before):
         part.eval()
     *feeding, segment = before
     with torch.no_grad():
-        wanted, features = run(teacher, x), run(before, x)
+        wanted, entry = run(teacher, x), run(feeding, x)
+        settle_statistics(segment, entry)
+        features = segment(entry)
     same = wanted.shape == features.shape
     regressor = nn.Identity() if same else least_squares(features, wanted)
     return Block(teacher, feeding, segment, regressor)
