@@ -107,6 +107,14 @@ def test_dense_sub_rows_are_channels_at_one_pixel(channels: int, edge: int) -> N
     assert (held == 2).all()
 
 
+def test_every_pixel_may_keep_its_own_number() -> None:
+    layer, x = dense_of(16, 7, 0), smooth_input(16, 0)[..., :7, :7]
+    keeps = np.arange(49) % 7 + 1  # 49 pixels take two solves
+    prune_layer(layer, x, keeps)
+    held = (to_sub_rows(by_channel(layer, 16)) != 0).sum(axis=2)  # oc, sub_rows, pixels
+    assert (held == keeps).all()
+
+
 def test_dense_form_is_the_output_error_of_eight_channels() -> None:
     layer, x = dense_of(8, 4, 0), smooth_input(8, 0)[..., :4, :4]
     (form,) = hessian(layer, x)
