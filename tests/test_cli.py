@@ -56,7 +56,7 @@ def out(tmp_path: Path) -> Path:
     images = random_images(GRAPH, 0, 3)
     maps = {f"layer.{name}": values for name, values in interpret(GRAPH, images).items()}
     save_arrays(folder / "golden.npz", {"images": images, "labels": np.arange(3), **maps})
-    for stage in ("train", "prune", "bits", "qat", "golden", "lower"):
+    for stage in ("train", "shrink", "prune", "bits", "qat", "golden", "lower"):
         RECORDS[stage].save(folder / f"{stage}.json")
     (tmp_path / "tiny.toml").write_text("[engine]\nm = 2\n")
     CACHE.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from winnow.errors import ArtefactError
 
 NUMBERS: dict[str, dict[str, Any]] = {
     "train": {"fp32_accuracy": 98.61, "seconds": 31.2},
+    "shrink": {"shrunk_accuracy": 98.61, "share": 1.0, "seconds": 0.5},
     "prune": {"pruned_accuracy": 97.5, "seconds": 20.0},
     "bits": {"seconds": 3.4},
     "qat": {"quantized_accuracy": 96.944, "seconds": 12.0},
@@ -99,6 +101,14 @@ def test_accuracies_name_their_stage(plan: Schedule) -> None:
         "  quantized      96.94 %   (qat)",
         "  HLS C++        96.90 %   (csim)",
     ]
+
+
+def test_a_shrunk_network_has_its_accuracy(plan: Schedule) -> None:
+    numbers = {"shrunk_accuracy": 98.06, "share": 0.5, "seconds": 9.0}
+    records = RECORDS | {"shrink": replace(RECORDS["shrink"], numbers=numbers)}
+    lines = format_report(records, plan).splitlines()
+    assert lines[2] == "  shrunk         98.06 %   (shrink)"
+    assert len(lines) == len(format_report(RECORDS, plan).splitlines()) + 1
 
 
 def test_every_layer_has_its_line(plan: Schedule) -> None:
