@@ -2,8 +2,8 @@
 // Drives all ready/valid channels of a batch of designs at once, with random stalls.
 //   rtl_main TOKENS STALL_PERCENT SEED CYCLES
 // TOKENS: lines "input hex"; prints lines "output hex", and "left input count" for what was not
-// taken. Runs until nothing has moved for a while, for CYCLES cycles at most. Generated: NUM_INPUTS,
-// NUM_OUTPUTS and NUM_WORDS, the 32-bit words of a token, in ports.hpp.
+// taken. Runs until nothing has moved for a while, for CYCLES cycles at most. Generated:
+// NUM_INPUTS, NUM_OUTPUTS and NUM_WORDS, the 32-bit words of a token, in ports.hpp.
 #include <array>
 #include <cstdint>
 #include <cstdio>
