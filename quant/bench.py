@@ -135,14 +135,14 @@ def format_table(recipes: Sequence[Recipe], runs: Sequence[Sequence[Run]]) -> st
     lines = [
         f"test accuracy in percent, mean and standard deviation of {len(runs[0])} seeds, measured; "
         "cycles modelled",
-        f"  {'recipe':<18}{'fp32':>12}{'pruned':>13}{'quantized':>13}{'loss':>7}"
+        f"  {'recipe':<20}{'fp32':>12}{'pruned':>13}{'quantized':>13}{'loss':>7}"
         f"{'zeros %':>9}{'bits':>6}{'cycles':>10}{'seconds':>9}",
     ]
     for recipe, found in zip(recipes, runs, strict=True):
         columns = list(zip(*(r.accuracy for r in found), strict=True))
         loss = mean(columns[0]) - mean(columns[2])
         lines.append(
-            f"  {recipe.name:<18}{_spread(columns[0]):>12}{_spread(columns[1]):>13}"
+            f"  {recipe.name:<20}{_spread(columns[0]):>12}{_spread(columns[1]):>13}"
             f"{_spread(columns[2]):>13}{loss:>7.2f}{mean(r.sparsity for r in found):>9.1f}"
             f"{mean(r.bits for r in found):>6.2f}{mean(r.cycles for r in found):>10.0f}"
             f"{sum(r.seconds for r in found):>9.0f}"
@@ -188,7 +188,7 @@ def main() -> None:
     only = tuple(name.strip() for name in options.only.split(",") if name.strip())
     recipes = load_recipes(options.recipes, only)
     if options.list:
-        print("\n".join(f"{recipe.name:<18}{recipe.note}" for recipe in recipes))
+        print("\n".join(f"{recipe.name:<20}{recipe.note}" for recipe in recipes))
         return
     seeds, device = parse_seeds(options.seeds), pick_device(options.device)
     if options.jobs < 1:
