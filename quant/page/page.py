@@ -14,7 +14,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import nn
 
-from quant.build import Build, load_bits, load_pruned
+from quant.build import (
+    Build,
+    compressed_network,
+    load_bits,
+    load_pruned,
+    new_network,
+    winograd_network,
+)
 from quant.convert import tap_layers
 from quant.page.plot import HEIGHT, WIDTH, Plot, Series, make_plot
 from quant.sizes import layer_shapes, measured_keeps
@@ -87,12 +94,19 @@ def _points(values: Sequence[float | None]) -> tuple[tuple[float, float], ...]:
 def _against_cycles(
     build: Build, net: nn.Module, bits: Mapping[str, int], numbers: Mapping[str, Mapping[str, Any]]
 ) -> list[Plot]:
-    """Return accuracy against modelled cycles: dense at 8 bits, pruned, pruned and quantized."""
+    """Return accuracy against modelled cycles: dense at 8 bits, pruned, pruned and quantized.
+
+    The dense network has all its channels, also those that `shrink` removed.
+    """
     dense, wide = dict.fromkeys(bits, SUB_ROW), dict.fromkeys(bits, SUB_ROW)
-    keeps, sites = measured_keeps(net), build.sites(net)
+    keeps, whole = measured_keeps(net), compressed_network(build, new_network(build))
     costs = [
-        total_cycles(build.config.engine, layer_shapes(net, sites, k, b).values())
-        for k, b in ((dense, wide), (keeps, wide), (keeps, bits))
+        total_cycles(build.config.engine, layer_shapes(n, build.sites(n), k, b).values())
+        for n, k, b in (
+            (winograd_network(build, whole), dense, wide),
+            (net, keeps, wide),
+            (net, keeps, bits),
+        )
     ]
     series = [
         Series(kind, ((cost, numbers[stage][f"{kind}_accuracy"]),))
