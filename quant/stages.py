@@ -163,10 +163,8 @@ def train(build: Build, resume: Resume) -> Result:
     net.to(build.device)
     teacher = other_teacher(build)
     _check_recipe(build, net, teacher)
-    plan, split = (
-        build.plan("train", config.train.epochs, config.train.learning_rate),
-        build.split(),
-    )
+    plan = build.plan("train", config.train.epochs, config.train.learning_rate)
+    split = build.split()
     numbers: dict[str, object] = {"config": described(config)}
     if teacher is not None and config.distill.block_epochs:
         blocks = replace(plan, epochs=config.distill.block_epochs)
