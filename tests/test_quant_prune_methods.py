@@ -17,16 +17,19 @@ import quant.stages as stages
 from codegen.interpret import interpret
 from codegen.lower import lower_checkpoint
 from quant.build import load_pruned
-from quant.convert import tap_layers
+from quant.convert import tap_layers, to_winograd
+from quant.models.chain import InputShape
+from quant.models.library import network_of
 from quant.prune.allocate import allocate, gains
 from quant.prune.methods import METHODS, new_pruner
 from quant.prune.target import Pruner, best_mask
-from quant.sizes import layer_keeps
+from quant.sites import find_sites
+from quant.sizes import layer_keeps, sparse_layers
 from quant.stages import STAGES, run_stage
-from quant.winograd_layer import Dense, TapLayer, WinogradConv2d
+from quant.winograd_layer import Dense, DirectConv2d, TapLayer, WinogradConv2d
 from tests.test_quant_stages import TINY, build_at, interrupt_after, run_all
 from winnow.artefact import Record, load_arrays
-from winnow.config import PruneConfig, load_config
+from winnow.config import ModelConfig, PruneConfig, load_config
 from winnow.errors import ConfigError
 from winnow.srbs import srbs_mask, to_sub_rows
 
@@ -286,6 +289,33 @@ def test_masks_survive_quantization_aware_training(trained: Path, tmp_path: Path
     for name, mask in masks.items():
         np.testing.assert_array_equal(quantized[f"{name}.mask"], mask.numpy())
     assert int((masks["fc"] == 0).sum()) == masks["fc"].numel() * 6 // 8
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_strided_and_pointwise_layers_of_a_residual_network(method: str) -> None:
+    shape = (3, 16, 16)
+    torch.manual_seed(0)
+    plain = network_of(ModelConfig(name="resnet18", width=0.125), InputShape(3, 16, 10))
+    sites = find_sites(plain, shape)
+    net = to_winograd(plain, 2, sites)
+    sparse = sparse_layers(net, sites, 1)
+    config = PruneConfig(method=method, epochs=2, steps=1)
+    pruner = new_pruner(config, net, sparse, torch.randn(64, *shape))
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+    for epoch in range(2):
+        pruner.begin_epoch(epoch)
+        net(torch.randn(8, *shape)).square().mean().backward()
+        optimizer.step()
+    pruner.release()
+    strided = 0
+    for name, layer in sparse.items():
+        u = layer.by_channel(layer.u.detach()).numpy()
+        if method != "pattern":
+            assert (to_sub_rows(u) != 0).sum(axis=2).max() == 2, name
+        elif isinstance(layer, DirectConv2d) and layer.window.kernel == (3, 3):
+            assert ((u != 0).sum(axis=2) == config.pattern_keep).all(), name
+            strided += 1
+    assert strided == (3 if method == "pattern" else 0)
 
 
 def test_every_method_has_a_name() -> None:
