@@ -181,7 +181,8 @@ def _check_recipe(build: Build, net: CompressibleNet, teacher: CompressibleNet |
     config, size = build.config, build.shape
     compressed = compressed_network(build, net)  # an exit that is not there
     x = torch.zeros(1, size.channels, size.edge, size.edge, device=build.device)
-    check_blocks(compressed, teacher or net, config.distill, x)
+    check_blocks(net, teacher or net, config.distill, x)
+    check_blocks(compressed, teacher or net, replace(config.distill, block_epochs=0), x)
     if config.shrink.method != "none":
         parts = cost_parts(compressed, x.shape[1:], config)
         check_budget(config, parts, compressed)

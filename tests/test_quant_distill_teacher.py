@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import quant.stages
-from quant.build import Build, load_teacher, load_trained, other_teacher
+from quant.build import Build, load_teacher, load_trained, new_network, other_teacher
 from quant.distill.teacher import check_blocks
 from quant.models.chain import InputShape
 from quant.models.library import make_model, network_of
@@ -169,6 +169,23 @@ def test_blocks_that_cannot_be_compared(
     )
     got = message(build_at(tmp_path, taught(large, fewer, block_epochs=1)), monkeypatch)
     assert got.startswith("distill.block_epochs must be 0 for this teacher: its blocks end with")
+
+
+def test_an_exit_has_other_blocks_than_the_whole_network(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ModelConfig(channels=(8, 8, 8), pool_after=(2,), exit_after=(1,), exit=1)
+    build = build_at(
+        tmp_path / "own", replace(SMALL, model=model, distill=DistillConfig(feature=1))
+    )
+    assert message(build, monkeypatch) == (
+        "distill.feature must be 0 for this teacher: its blocks end with maps of 16x16 8x8 pixels, "
+        "those of the network with 16x16"
+    )
+    # Block by block the whole network is trained, exits or not.
+    build = build_at(tmp_path, taught(large, replace(SMALL, model=model), block_epochs=1))
+    net = new_network(build)
+    quant.stages._check_recipe(build, net, other_teacher(build))
 
 
 def test_attention_compares_sizes_that_block_wise_training_cannot() -> None:
