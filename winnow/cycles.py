@@ -28,7 +28,7 @@ from winnow.blocking import (
 )
 from winnow.engine import EngineConfig
 
-FILL_CYCLES = 86  # descriptor, first memory latency and pipeline fill of one layer, from RTL
+FILL_CYCLES = 93  # descriptor, first memory latency and pipeline fill of one layer, from RTL
 W_QUEUE = 4  # W words of a lane that wait in front of its bank: the depth of stream `w_words`
 MAX_SIMULATED = 50_000  # blocks, over all strips compared: more are compared by the estimate
 
