@@ -162,7 +162,6 @@ _SCALARS = (
     ),
     ("weight_base", 32, False, "first weight beat, in beats of the weight port"),
     ("strip_beats", 32, False, "weight beats of the layer"),
-    ("num_banks", 32, False, "strips * groups of 8 output channels"),
     ("v_limit", 8, False, "V is clamped to -v_limit..v_limit"),
     ("y_shift", 8, False, "right shift of the requantization, 0..63"),
     ("low", 16, True, "lower clamp bound of the output"),

@@ -174,7 +174,6 @@ def _loop_values(
         "groups_last_both": strips[-1].num_groups,
         "v_words": full * blocking.sub_rows,
         "out_tiles": full * tiles_per_group(engine, shape),
-        "num_banks": len(strips) * num_channel_groups(shape.out_channels),
     }
 
 

@@ -88,7 +88,6 @@ def test_descriptors_respect_the_buffers_and_agree_with_the_strips() -> None:
             assert v["out_tiles"] <= engine.out_tiles
             assert v["v_words"] >= max(s.num_groups for s in strips) * v["sub_rows"]
             assert v["num_strips"] == len(strips)
-            assert v["num_banks"] == len(strips) * -(-layer.shape.out_channels // 8)
             assert v["groups_last_both"] == strips[-1].num_groups
             assert v["strips_down"] * v["strips_across"] == len(strips)
             assert strips[v["strips_across"] - 1].num_groups == v["groups_last_column"]

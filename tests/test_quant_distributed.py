@@ -27,6 +27,9 @@ exit_after = [1]
 epochs = 2
 batch = 128
 ema = 0.9
+
+[quantize]
+budget_share = 1.0
 """
 GRADIENTS = """
 import sys

@@ -29,6 +29,7 @@ from winnow.blocking import (
 from winnow.engine import EngineConfig
 
 FILL_CYCLES = 93  # descriptor, first memory latency and pipeline fill of one layer, from RTL
+SUMS_PERIOD = 2  # cycles between two sums of a lane: the stream behind it is one register
 W_QUEUE = 4  # W words of a lane that wait in front of its bank: the depth of stream `w_words`
 MAX_SIMULATED = 50_000  # blocks, over all strips compared: more are compared by the estimate
 
@@ -116,7 +117,7 @@ class _Busy:
 
 
 def _busy(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> _Busy:
-    per_group = max(blocking.steps, _drain_cycles(engine, shape))
+    per_group = max(blocking.steps, _drain_cycles(engine, shape), SUMS_PERIOD)
     queued = min(blocking.steps, W_QUEUE)
     strips = list(blocking.strips())
     return _Busy(
