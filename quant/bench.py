@@ -27,12 +27,11 @@ import torch
 from quant.build import Build, load_bits, load_pruned
 from quant.convert import tap_layers
 from quant.recipes import Recipe, load_recipes
-from quant.sizes import layer_shapes, measured_keeps
+from quant.sizes import layer_shapes, measured_keeps, total_cycles
 from quant.stages import STAGES, run_stage
 from quant.training import pick_device
 from winnow.artefact import Record, is_current, sha256_value
 from winnow.cli import guard
-from winnow.cycles import layer_cycles
 from winnow.errors import ConfigError
 
 _STAGES = tuple(name for name in STAGES if name != "golden")
@@ -107,7 +106,7 @@ def measure(build: Build) -> Run:
         accuracy=_accuracies(numbers),
         sparsity=100 * (1 - sum(left.values()) / total),
         bits=sum(widths[name] * count for name, count in left.items()) / max(1, sum(left.values())),
-        cycles=sum(layer_cycles(build.config.engine, s).total for s in shapes.values()),
+        cycles=total_cycles(build.config.engine, shapes),
         seconds=sum(stage["seconds"] for stage in numbers.values()),
     )
 
@@ -162,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
         description="Train recipes of a file with several seeds and print a table: accuracy, "
         "sparsity, bits, modelled cycles, seconds. Continues where it was interrupted.",
         epilog="example: python -m quant.bench --recipes configs/recipes/colour.toml "
-        "--out build/bench --only fp32,srbs-75 --seeds 0,1,2",
+        "--out build/bench --only int8,srbs-75 --seeds 0,1,2",
     )
     whole.add_argument("--recipes", type=Path, required=True, metavar="FILE", help="recipe file")
     whole.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of all runs")

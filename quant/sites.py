@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from quant.winograd_layer import TapLayer
 
@@ -162,6 +163,18 @@ def _leaving(tracer: _Tracer, name: str) -> Callable[..., None]:
     return hook
 
 
+def _run_hooked(net: nn.Module, x: Tensor, handles: Sequence[RemovableHandle]) -> None:
+    """Run `net` on x in evaluation mode; then take the hooks off and restore its mode."""
+    was_training = net.training
+    try:
+        net.eval()
+        net(x)
+    finally:
+        net.train(was_training)
+        for handle in handles:
+            handle.remove()
+
+
 @torch.no_grad()
 def trace(net: nn.Module, x: Tensor) -> Trace:
     """Run `net` on x [n, c, h, w] in evaluation mode and return its sites; its mode is restored."""
@@ -171,14 +184,7 @@ def trace(net: nn.Module, x: Tensor) -> Trace:
     for name, module in _leaves(net):
         handles.append(module.register_forward_pre_hook(_entering(tracer)))
         handles.append(module.register_forward_hook(_leaving(tracer, name)))
-    was_training = net.training
-    try:
-        net.eval()
-        net(x)
-    finally:
-        net.train(was_training)
-        for handle in handles:
-            handle.remove()
+    _run_hooked(net, x, handles)
     return Trace(tracer.sites, tracer.results)
 
 
@@ -203,11 +209,4 @@ def visit_layers(
         visit(layer, inputs[0])
 
     handles = [layer.register_forward_pre_hook(hook) for layer in layers]
-    was_training = net.training
-    try:
-        net.eval()
-        net(x)
-    finally:
-        net.train(was_training)
-        for handle in handles:
-            handle.remove()
+    _run_hooked(net, x, handles)

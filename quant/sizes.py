@@ -12,6 +12,8 @@ from quant.sites import Site
 from quant.winograd_layer import Dense, TapLayer, WinogradConv2d
 from winnow.blocking import DENSE, POINTWISE, WINOGRAD, LayerShape
 from winnow.config import PATTERN, Config
+from winnow.cycles import layer_cycles
+from winnow.engine import EngineConfig
 from winnow.srbs import SUB_ROW, max_keep
 
 
@@ -82,3 +84,8 @@ def _op(layer: TapLayer) -> str | None:
     window = layer.window
     plain = (window.kernel, window.stride, window.padding) == ((1, 1), (1, 1), (0, 0))
     return POINTWISE if plain else None
+
+
+def total_cycles(engine: EngineConfig, shapes: Mapping[str, LayerShape]) -> int:
+    """Return the modelled cycles of all layers together."""
+    return sum(layer_cycles(engine, shape).total for shape in shapes.values())

@@ -6,7 +6,7 @@ Reads the records of the stages and the pruned network, measures nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,10 @@ from quant.build import (
 )
 from quant.convert import tap_layers
 from quant.page.plot import HEIGHT, WIDTH, Plot, Series, make_plot
-from quant.sizes import layer_shapes, measured_keeps
+from quant.sizes import layer_shapes, measured_keeps, total_cycles
 from quant.winograd_layer import TapLayer
 from winnow.artefact import Record, write_text
-from winnow.blocking import LayerShape
 from winnow.cycles import layer_cycles
-from winnow.engine import EngineConfig
 from winnow.srbs import SUB_ROW
 
 HERE = Path(__file__).resolve().parent
@@ -101,7 +99,7 @@ def _against_cycles(
     dense, wide = dict.fromkeys(bits, SUB_ROW), dict.fromkeys(bits, SUB_ROW)
     keeps, whole = measured_keeps(net), compressed_network(build, new_network(build))
     costs = [
-        total_cycles(build.config.engine, layer_shapes(n, build.sites(n), k, b).values())
+        total_cycles(build.config.engine, layer_shapes(n, build.sites(n), k, b))
         for n, k, b in (
             (winograd_network(build, whole), dense, wide),
             (net, keeps, wide),
@@ -115,11 +113,6 @@ def _against_cycles(
     names = ("modelled cycles per image", "")
     plot = make_plot("test accuracy against cycles, %", names, series, is_line=False)
     return [plot] if plot else []
-
-
-def total_cycles(engine: EngineConfig, shapes: Iterable[LayerShape]) -> int:
-    """Return the modelled cycles of all layers together."""
-    return sum(layer_cycles(engine, shape).total for shape in shapes)
 
 
 def _maps(build: Build, net: nn.Module, bits: Mapping[str, int]) -> list[LayerMap]:
