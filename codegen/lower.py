@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from codegen.check import RAW_BITS
 from codegen.ir import INPUT, Graph, Layer, Op, TensorType
-from quant.build import load_quantized
+from quant.build import Build, load_quantized
 from quant.data import INPUT_BITS, INPUT_EXPONENT, input_shape
 from quant.golden import layer_name
 from quant.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d
@@ -125,7 +125,7 @@ def lower_network(net: nn.Module, sites: Mapping[str, Site], entry: TensorType) 
 
 def lower_checkpoint(config: Config, out: Path) -> Graph:
     """Return the graph of the trained network in `out` (qat.npz and bits.json)."""
-    network = load_quantized(config, out)
+    network = load_quantized(Build(config, out, torch.device("cpu")))
     channels, edge, _ = input_shape(config.data)
     entry = TensorType(channels, edge, edge, INPUT_BITS, False, INPUT_EXPONENT)
     return lower_network(network, find_sites(network, entry.shape), entry)

@@ -28,14 +28,13 @@ from quant.build import Build, load_bits, load_pruned
 from quant.convert import tap_layers
 from quant.recipes import Recipe, load_recipes
 from quant.sizes import layer_shapes, measured_keeps, total_cycles
-from quant.stages import STAGES, run_stage
+from quant.stages import COMPARED, STAGES, run_stage
 from quant.training import pick_device
 from winnow.artefact import Record, is_current, sha256_value
 from winnow.cli import guard
 from winnow.errors import ConfigError
 
 _STAGES = tuple(name for name in STAGES if name != "golden")
-ACCURACIES = (("fp32", "train"), ("pruned", "prune"), ("quantized", "qat"))
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def measure(build: Build) -> Run:
 
 
 def _accuracies(numbers: Mapping[str, Mapping[str, Any]]) -> tuple[float, float, float]:
-    fp32, pruned, quantized = (numbers[stage][f"{kind}_accuracy"] for kind, stage in ACCURACIES)
+    fp32, pruned, quantized = (numbers[stage][f"{kind}_accuracy"] for kind, stage in COMPARED)
     return fp32, pruned, quantized
 
 

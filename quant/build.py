@@ -197,9 +197,8 @@ def quantized_network(build: Build, net: nn.Module) -> nn.Module:
     return to_quantized(net, widths)
 
 
-def load_quantized(config: Config, out: Path) -> nn.Module:
-    """Read the trained Brevitas network of a build, in float64 and evaluation mode."""
-    build = Build(config, out, torch.device("cpu"))
+def load_quantized(build: Build) -> nn.Module:
+    """Read the trained Brevitas network of a build, on the CPU, in float64, to evaluate."""
     net = quantized_network(build, folded_network(build))
-    load_model(out / "qat.npz", net, build.command("qat"))
+    load_model(build.out / "qat.npz", net, build.command("qat"))
     return net.double().eval()

@@ -25,8 +25,24 @@ from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
 
+class Clamp(nn.Module):
+    """Clamp to tensor bounds; what is cut off has no gradient.
+
+    The same as Brevitas' TensorClamp, in one kernel instead of four.
+    """
+
+    def __init__(self) -> None:  # Brevitas' injector wants one that names its arguments
+        super().__init__()
+
+    def forward(self, x: Tensor, min_val: Tensor, max_val: Tensor) -> Tensor:
+        """Return x clamped to min_val..max_val."""
+        return torch.clamp(x, min_val, max_val)
+
+
 class FixedPowerOfTwo(ExtendedInjector):
     """Scale held as a parameter; `scaling_shape` says how many there are."""
+
+    tensor_clamp_impl = Clamp
 
     scaling_impl_type = ScalingImplType.PARAMETER
     scaling_init = 1.0

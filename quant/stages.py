@@ -57,10 +57,11 @@ from winnow import stage as winnow_stage
 from winnow.artefact import is_current, save_arrays, sha256_file, sha256_value
 from winnow.config import PATTERN, Config
 from winnow.errors import ArtefactError
-from winnow.stage import Result, files_hash, sources_hash
+from winnow.stage import Result, files_hash
 
 HERE = Path(__file__).resolve().parent
 NUMERICS = ("winograd.py", "fixed_point.py", "srbs.py")  # of winnow/: what training computes with
+READERS = {"__main__.py", "bench.py", "interchange", "page", "recipes.py", "tools.py"}
 CYCLE_MODEL = ("engine.py", "blocking.py", "cycles.py")  # of winnow/: what the bit search asks
 SAMPLE_IMAGES = 256  # training images that pruning, sensitivity and calibration look at
 
@@ -91,7 +92,7 @@ class Stage:
         keys = ("seed", "data", "model", *own)
         hashes = {
             "config": sha256_value({key: _setting(build.config, key) for key in keys}),
-            "code": sources_hash(HERE)
+            "code": files_hash(_sources())
             + files_hash(HERE.parent / "winnow" / m for m in self.modules),
         }
         for name in self.files:
@@ -106,6 +107,13 @@ class Stage:
             taught_by = Path(build.config.distill.teacher) / "train.npz"
             hashes["teacher"] = sha256_file(taught_by) if taught_by.is_file() else "missing"
         return hashes
+
+
+def _sources() -> list[Path]:
+    """Return the code of quant/ but for what only starts stages or reads what they made."""
+    return sorted(
+        path for path in HERE.rglob("*.py") if path.relative_to(HERE).parts[0] not in READERS
+    )
 
 
 def _setting(config: Config, key: str) -> Any:
@@ -288,7 +296,7 @@ def _pattern_layers(
 
 def golden(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training here)
     """Write every layer's integers for the whole test set."""
-    arrays = golden_arrays(load_quantized(build.config, build.out), build.split().test)
+    arrays = golden_arrays(load_quantized(build), build.split().test)
     path = build.out / "golden.npz"
     save_arrays(path, arrays)
     right = arrays["layer.fc"][:, :, 0, 0].argmax(1) == arrays["labels"]
@@ -297,22 +305,19 @@ def golden(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training
     return Result([path], summary, {"images": len(right), "golden_accuracy": accuracy})
 
 
-KINDS = {
-    "fp32": "train",
-    "shrunk": "shrink",
-    "pruned": "prune",
-    "quantized": "qat",
-}  # of networks -> their stage
+KINDS = {"fp32": "train", "shrunk": "shrink", "pruned": "prune", "quantized": "qat"}
+# Networks -> their stage; of these reports compare three.
+COMPARED = tuple((kind, KINDS[kind]) for kind in ("fp32", "pruned", "quantized"))
 
 
 def _saved(
     build: Build, net: torch.nn.Module, kind: str, history: History, **numbers: object
 ) -> Result:
-    """Save a trained network and measure it in float64, which is exact for the quantized one."""
+    """Save a trained network and measure it: a quantized one in float64, which is exact."""
     path = build.out / f"{KINDS[kind]}.npz"
     if build.world.is_main:
         save_model(path, net)
-    accuracies = build.accuracies(kind, net.double())
+    accuracies = build.accuracies(kind, net.double() if kind == "quantized" else net)
     summary = f"{kind} test accuracy {accuracies[f'{kind}_accuracy']:.2f}%"
     return Result([path], summary, accuracies | {"history": history.table()} | numbers)
 

@@ -69,7 +69,7 @@ def export(build: Build, options: argparse.Namespace) -> None:
     if options.network == "fp32":
         exported = export_onnx(load_trained(build), example, options.file)
     else:
-        exported = export_qonnx(load_quantized(build.config, build.out), example, options.file)
+        exported = export_qonnx(load_quantized(build), example, options.file)
     print(
         f"export: '{exported.path}', {exported.num_nodes} nodes, equals the {options.network} "
         f"network within {exported.difference:.1g} of its largest output"

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from quant.data import Augmentation, augment, to_input
-from quant.data.augment import DIGITS, PHOTOS
+from quant.data.augment import DIGITS, PHOTOS, SCENES
 
 SPECS = {
     "digits": DIGITS,
     "photos": PHOTOS,
+    "scenes": SCENES,
     "crop": Augmentation(crop=4),
     "flip": Augmentation(flip=True),
     "cutout": Augmentation(cutout=6),

@@ -156,7 +156,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pattern_survives_all_stages(done: Path) -> None:
     config = replace(TINY, prune=PATTERN)
     pruned = tap_layers(load_pruned(build_at(done, config)))["conv2"].u
-    trained = tap_layers(load_quantized(config, done))["conv2"].u
+    trained = tap_layers(load_quantized(build_at(done, config)))["conv2"].u
     before, after = kernels_of_u(pruned), kernels_of_u(trained)
     assert (non_zeros(before) == 3).all()
     pattern = np.abs(before) > 1e-4

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from brevitas.core.function_wrapper import TensorClamp
 
 from codegen.interpret import interpret
 from codegen.ir import INPUT, Graph, Layer, TensorType
@@ -16,7 +17,7 @@ from codegen.lower import Place, lower_dense, lower_winograd
 from quant.calibrate import calibrate_layer
 from quant.golden import as_map, to_integers
 from quant.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d, Widths
-from quant.quantizers import exponents, scale_of, set_exponents
+from quant.quantizers import Clamp, exponents, scale_of, set_exponents
 from winnow.fixed_point import IntArray
 from winnow.srbs import srbs_mask
 
@@ -166,3 +167,16 @@ def test_exponents_survive_a_round_trip(bits: int) -> None:
 def test_a_scale_that_is_no_power_of_two_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"scale 0\.3 is not a power of two"):
         exponents(torch.tensor([0.5, 0.3]))
+
+
+def test_clamp_is_that_of_brevitas() -> None:
+    low, high = torch.tensor(-3.0), torch.tensor(2.0)
+    start = torch.tensor([-9.0, -3.0, -1.0, 0.0, 2.0, 2.5])
+    results = []
+    for clamp in (Clamp(), TensorClamp()):
+        x = start.clone().requires_grad_()
+        y = clamp(x, low, high)
+        (y * torch.arange(1.0, 7.0)).sum().backward()
+        results.append((y.detach(), x.grad))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)

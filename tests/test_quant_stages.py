@@ -162,7 +162,7 @@ def test_all_layers_but_the_first_are_pruned(done: Build) -> None:
 
 def test_pattern_survives_quantization_aware_training(done: Build) -> None:
     pruned, trained = (load_arrays(done.out / f"{verb}.npz", "") for verb in ("prune", "qat"))
-    net = load_quantized(TINY, done.out)
+    net = load_quantized(done)
     for name, layer in list(tap_layers(net).items())[TINY.prune.skip :]:
         mask = pruned[f"{name}.mask"]
         held = to_sub_rows(mask.reshape(len(mask), layer.in_channels, -1)).sum(axis=2)
@@ -328,7 +328,11 @@ def test_code_that_counts(done: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     arithmetic = "winograd.py fixed_point.py srbs.py"
     for verb in ORDER:
         wanted = arithmetic + " engine.py blocking.py cycles.py" * (verb in ("shrink", "bits"))
-        assert STAGES[verb].inputs(done)["code"].endswith(wanted)
+        code = STAGES[verb].inputs(done)["code"]
+        assert code.endswith(wanted)
+        assert "training.py" in code
+        assert "srbs.py" in code.removesuffix(wanted)
+        assert not {"bench.py", "page.py", "onnx_export.py"} & set(code.split())
 
 
 def test_engine_size_trains_nothing_again(done: Build, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,6 +104,17 @@ def test_exports_are_checked(
     assert f"equals the {network} network" in capsys.readouterr().out
 
 
+def test_export_of_an_unfinished_build_names_the_command(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "out" / "qat.npz").unlink()
+    path = folder / "net.onnx"
+    assert run(folder, "export", "--network", "quantized", "--file", str(path)) == 1
+    error = capsys.readouterr().err
+    assert f"python -m quant qat --config {folder / 'tiny.toml'} --out" in error
+    assert not path.exists()
+
+
 class _Page(HTMLParser):
     """Counts tags and collects texts."""
 

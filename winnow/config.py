@@ -101,7 +101,7 @@ class TrainConfig:
 
     `epochs`, `learning_rate` are of this stage; `batch`, `weight_decay` and the rest of all. `ema`
     is the decay per step of an average of the weights (0: none), `amp` multiplies in bfloat16 on
-    a CUDA device, `validate_every` counts epochs (0: never).
+    a GPU or CPU that has instructions for it, `validate_every` counts epochs (0: never).
     """
 
     epochs: int = integer(30, low=1, high=10000)

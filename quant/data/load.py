@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 
 from quant.data import cifar10, colour, digits, folder
-from quant.data.augment import PHOTOS
+from quant.data.augment import SCENES
 from quant.data.samples import Samples, Split
 from winnow.config import DataConfig
 
@@ -38,7 +38,7 @@ def load_colour(config: DataConfig) -> Split:
     for part, count in enumerate(counts):
         images, labels = colour.generate(config.split_seed, part, count)
         parts.append(Samples(torch.from_numpy(images), torch.from_numpy(labels)))
-    return Split.of(parts, colour.NUM_CLASSES, PHOTOS)
+    return Split.of(parts, colour.NUM_CLASSES, SCENES)
 
 
 LOADERS = {

@@ -25,13 +25,13 @@ from quant.build import (
 from quant.convert import tap_layers
 from quant.page.plot import HEIGHT, WIDTH, Plot, Series, make_plot
 from quant.sizes import layer_shapes, measured_keeps, total_cycles
+from quant.stages import COMPARED
 from quant.winograd_layer import TapLayer
 from winnow.artefact import Record, write_text
 from winnow.cycles import layer_cycles
 from winnow.srbs import SUB_ROW
 
 HERE = Path(__file__).resolve().parent
-NETWORKS = (("fp32", "train"), ("pruned", "prune"), ("quantized", "qat"))
 PERCENT = 100
 
 
@@ -50,7 +50,7 @@ class LayerMap:
 
 def write_page(build: Build) -> Path:
     """Write OUT/page.html; ArtefactError names the first stage that has not run."""
-    stages = (*(stage for _, stage in NETWORKS), "bits")
+    stages = (*(stage for _, stage in COMPARED), "bits")
     numbers = {s: Record.load(build.out / f"{s}.json", build.command(s)).numbers for s in stages}
     net = load_pruned(build)
     bits = {name: choice.weight for name, choice in load_bits(build).items()}
@@ -64,7 +64,7 @@ def write_page(build: Build) -> Path:
     path = build.out / "page.html"
     text = engine.get_template("page.html.j2").render(
         name=build.out.name,
-        accuracies=[(kind, numbers[stage][f"{kind}_accuracy"]) for kind, stage in NETWORKS],
+        accuracies=[(kind, numbers[stage][f"{kind}_accuracy"]) for kind, stage in COMPARED],
         plots=[*_curves(numbers), *_against_cycles(build, net, bits, numbers)],
         layers=_maps(build, net, bits),
         width=WIDTH,
@@ -79,7 +79,7 @@ def _curves(numbers: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
     plots = []
     for column, title in (("loss", "loss"), ("validation_accuracy", "validation accuracy, %")):
         series = [
-            Series(stage, _points(numbers[stage]["history"][column])) for _, stage in NETWORKS
+            Series(stage, _points(numbers[stage]["history"][column])) for _, stage in COMPARED
         ]
         plots.append(make_plot(title, ("epoch", ""), series))
     return [plot for plot in plots if plot is not None]
@@ -108,7 +108,7 @@ def _against_cycles(
     ]
     series = [
         Series(kind, ((cost, numbers[stage][f"{kind}_accuracy"]),))
-        for (kind, stage), cost in zip(NETWORKS, costs, strict=True)
+        for (kind, stage), cost in zip(COMPARED, costs, strict=True)
     ]
     names = ("modelled cycles per image", "")
     plot = make_plot("test accuracy against cycles, %", names, series, is_line=False)
