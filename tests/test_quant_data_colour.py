@@ -48,7 +48,7 @@ def test_split_has_the_asked_sizes_and_all_classes() -> None:
     assert all(len(set(part.labels.bincount().tolist())) == 1 for part in parts)
     assert (split.channels, split.edge, split.classes) == (3, 32, 10) == input_shape(CONFIG)
     assert split.augmentation.flip
-    assert split.augmentation.crop == 4
+    assert split.augmentation.crop == 0
 
 
 def test_mirrored_shapes_stay_themselves() -> None:
