@@ -219,11 +219,26 @@ class Graph:
         return self.node("sel", width, (condition, when_true, when_false))
 
     def choose(self, cases: Sequence[tuple[Ref, Ref]]) -> Ref:
-        """Return the value of the first pair (condition, value) that holds, else the last one."""
+        """Return the value of the first pair (condition, value) that holds; one has to hold.
+
+        So a factor of all conditions decides nothing: (p & c, x), (p & ~c, y) is c ? x : y.
+        """
+        factors = [self._factors(condition) for condition, _ in cases]
+        common = set(factors[0]).intersection(*factors)
         result = cases[-1][1]
-        for condition, value in reversed(cases[:-1]):
+        for factor, (_, value) in reversed([*zip(factors[:-1], cases[:-1], strict=True)]):
+            condition = self.true
+            for ref in factor:
+                condition = condition if ref in common else self.and_(condition, ref)
             result = self.select(condition, value, result)
         return result
+
+    def _factors(self, condition: Ref) -> list[Ref]:
+        """Return the operands of a tree of ands, in order."""
+        node = self.nodes[condition]
+        if node.op != "and":
+            return [condition]
+        return list(dict.fromkeys(ref for x in node.operands for ref in self._factors(x)))
 
     # Wiring
 

@@ -11,6 +11,7 @@ import pytest
 from openhls.channels import Role
 from openhls.compile import Process, compile_processes
 from openhls.errors import HlsError
+from openhls.graph import Graph
 
 HEAD = """#include <ap_int.h>
 #include <hls_ram.h>
@@ -255,3 +256,12 @@ def test_a_memory_without_dependence_forwards_nothing(tmp_path: Path) -> None:
     pragma = "\n#pragma HLS dependence variable = m type = inter false"
     assert compile_text(tmp_path, text.format(pragma="")).report.state_bits == 3 + 8
     assert compile_text(tmp_path, text.format(pragma=pragma)).report.state_bits == 0
+
+
+def test_choice_drops_what_all_its_conditions_share() -> None:
+    graph = Graph()
+    active, chosen = graph.state("active", 1), graph.state("chosen", 1)
+    x, y = graph.state("x", 8), graph.state("y", 8)
+    cases = [(graph.and_(active, chosen), x), (graph.and_(active, graph.not_(chosen)), y)]
+    assert graph.choose(cases) == graph.select(chosen, x, y)
+    assert graph.choose([*cases, (graph.true, y)]) != graph.select(chosen, x, y)
