@@ -31,6 +31,7 @@ class Role(Enum):
     READ_REQUEST = "_rd_req"
     RESPONSE = "_rd_resp"
     WRITE_REQUEST = "_wr_req"
+    CREDIT = "_credit"
 
 
 # In the order of `openhls_role` in include/openhls_channel.h.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from openhls import llvm
 from openhls.channels import MARKERS, Channel, Pointers, Role
+from openhls.credit import add_credits, credit_orders, find_credited
 from openhls.frontend import Unit, compile_unit, preprocess
 from openhls.machine import Plan
 from openhls.order import split_answers, stage_orders
@@ -99,15 +100,24 @@ class Settings:
 
 
 def make_plan(
-    module: llvm.Module, function: llvm.Function, options: Options
+    module: llvm.Module,
+    function: llvm.Function,
+    options: Options,
+    credited: Collection[int] = (),
 ) -> tuple[Plan, Translator]:
-    """Translate a function, with as many ticks as its order of accesses needs."""
+    """Translate a function, with as many ticks as its order of accesses needs.
+
+    `credited` numbers the arguments that are streams with credits.
+    """
     translator = Translator(module, function, options)
     machine = translator.run()
     while split_answers(translator, machine):
         machine = translator.run()
+    orders = stage_orders(translator, machine)
+    parameters = [parameter.name for parameter in function.parameters]
+    add_credits(machine, {parameters[number] for number in credited})
     channels = make_channels(machine, translator.pointers)
-    plan = Plan(machine, channels, stage_orders(translator, machine))
+    plan = Plan(machine, channels, credit_orders(machine, orders))
     return plan, translator
 
 
@@ -167,10 +177,15 @@ def _job(name: str, plan: Plan, settings: Settings) -> _Job:
 
 
 def memory_ports(plan: Plan) -> MemoryPorts:
-    """Return the ports of a process that lead to banks and RAMs."""
+    """Return the ports of a process that lead to banks and RAMs, and sends with credits."""
     channels = plan.channels.values()
+    taken = {port.object for port in plan.channels if port.role is Role.CREDIT}
     return MemoryPorts(
-        tuple(channel.name for channel in channels if channel.role in REQUESTS),
+        tuple(
+            channel.name
+            for port, channel in plan.channels.items()
+            if channel.role in REQUESTS or (channel.role is Role.STREAM and port.object in taken)
+        ),
         tuple(channel.name for channel in channels if channel.role is Role.RESPONSE),
     )
 
@@ -224,21 +239,25 @@ def compile_project(
     options = {m: Options(done=m in writers) for m in unit.processes}
     names = dict(unit.processes)
     options[unit.top], names[unit.top] = Options(True, True, calls), CONTROL
+    top_ir = unit.module.functions[unit.top]
+    pointers = Pointers(top_ir)
+    depths = _depths(top_ir, pointers)
+    credited = find_credited(top_ir, pointers, depths)
     plans = {
-        names[mangled]: make_plan(unit.module, unit.module.functions[mangled], chosen)
+        names[mangled]: make_plan(
+            unit.module, unit.module.functions[mangled], chosen, credited.get(mangled, ())
+        )
         for mangled, chosen in options.items()
     }
     jobs = {name: _job(name, plan, settings) for name, (plan, _) in plans.items()}
     made = _run_jobs(jobs, cache, workers)
     processes = {name: _process(name, *plans[name], made[name]) for name in plans}
-    top_ir = unit.module.functions[unit.top]
-    pointers = Pointers(top_ir)
     return Compiled(
         {name: process for name, process in processes.items() if name != CONTROL},
         processes[CONTROL],
         top_ir,
         unit.processes,
-        _depths(top_ir, pointers),
+        depths,
         pointers.arrays(),
     )
 

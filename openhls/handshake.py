@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handshakes of memory ports that never wait, taken out of the SystemVerilog of XLS.
+"""Handshakes that never wait, taken out of the SystemVerilog of XLS.
 
 XLS treats every port alike: it raises `vld` before its stage can move, waits for `rdy`, and keeps
 in a register that a token has left already. Banks and RAMs accept every request, and answer a read
 in the next cycle, which is the next stage (`openhls/order.py`). So a request leaves exactly when
-its stage moves, and an answer is there when the stage behind it is occupied.
+its stage moves, and an answer is there when the stage behind it is occupied. The same holds for a
+word that has a credit (`openhls/credit.py`). A stage that is followed by none that waits moves on
+in every cycle; its registers then need no enable.
 
     assign x_rd_req_vld = active & ~__x_rd_req_already_done_reg;  moves = ... & (x_rd_req_rdy | ...)
  -> assign x_rd_req_vld = moves;                                  moves = ...
@@ -13,7 +15,7 @@ its stage moves, and an answer is there when the stage behind it is occupied.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def free_requests(verilog: str, ports: Sequence[str]) -> str:
@@ -55,3 +57,44 @@ def _set(verilog: str, pin: str) -> str:
     """Let the module read an input pin as 1."""
     head, end, body = verilog.partition("\n);\n")
     return head + end + re.sub(rf"\b{pin}\b", "1'h1", body)
+
+
+_ASSIGN = re.compile(r"^ *assign (\w+) = (.*);$", re.M)
+_READY = re.compile(r"stage_outputs_ready_(\d+)")
+_PIN = re.compile(r"^  input wire (?:\[\d+:0\] )?(\w+),?$", re.M)
+
+
+def free_stages(verilog: str) -> str:
+    """Let stages move on in every cycle unless one behind them waits for a pin.
+
+       assign stage_outputs_ready_1 = ~p2_inputs_valid | ...;  p1_x <= p1_stage_done ? x : p1_x;
+    -> assign stage_outputs_ready_1 = 1'h1;                    p1_x <= x;
+    """
+    sources = {
+        name: set(re.findall(r"\b[a-z_]\w*", text)) for name, text in _ASSIGN.findall(verilog)
+    }
+    pins = set(_PIN.findall(verilog))
+    for name in sources:
+        found = _READY.fullmatch(name)
+        if found and not _reaches(name, sources, pins):
+            stage = found.group(1)
+            verilog = re.sub(rf"^( *assign {name} =) .*;$", r"\1 1'h1;", verilog, flags=re.M)
+            verilog = re.sub(
+                rf"^( *(p{stage}_(?!inputs_valid\b)\w+) <=) \w+ \? (.*) : \2;$",
+                r"\1 \3;",
+                verilog,
+                flags=re.M,
+            )
+    return verilog
+
+
+def _reaches(name: str, sources: Mapping[str, set[str]], pins: set[str]) -> bool:
+    """Tell whether a wire depends on a pin in the same cycle."""
+    stack, seen = [name], {name}
+    while stack:
+        fresh = sources.get(stack.pop(), set()) - seen
+        if fresh & pins:
+            return True
+        seen |= fresh
+        stack += fresh
+    return False

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from openhls.channels import Channel, Role, source_name
+from openhls.credit import DEFAULT_DEPTH, credited_depth
 from openhls.errors import HlsError
 
 CONTROL = "control"
@@ -24,11 +25,12 @@ START, DONE = "start", "done"
 
 @dataclass(frozen=True)
 class Module:
-    """A compiled process: its channels, and the arguments of its function in order."""
+    """A compiled process: its channels, the arguments of its function in order, its stages."""
 
     name: str
     formals: tuple[str, ...]
     channels: tuple[Channel, ...]
+    stages: int = 1
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Link:
-    """One end of a channel: a port of an instance."""
+    """One end of a channel: a port of an instance that has so many stages."""
 
     instance: str
     port: Channel
+    stages: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,16 @@ class Instance:
 
 @dataclass(frozen=True)
 class Fifo:
-    """A stream: from net `name`_in to net `name`_out."""
+    """A stream: from net `name`_in to net `name`_out.
+
+    With credits the writer takes one on net `name`_credit for every word: in the cycle in which it
+    sends the word (`stages` = 1) or some cycles before. 0 stages: no credits.
+    """
 
     name: str
     width: int
     depth: int
+    stages: int = 0
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,7 @@ class _Builder:
                 self.add_local(instance, port)
             else:
                 actual = Actual(place.base, place.element + port.element)
-                self.links[actual].append(Link(instance, port))
+                self.links[actual].append(Link(instance, port, module.stages))
 
     def instance(self, name: str, module: Module) -> Instance:
         outputs = frozenset(port.name for port in module.channels if port.is_output)
@@ -218,8 +226,9 @@ class _Builder:
 
     def fifo(self, actual: Actual, links: Sequence[Link]) -> Fifo:
         name = self.label(actual)
-        writer = self.one(actual, [x for x in links if x.port.is_output], "writer")
-        reader = self.one(actual, [x for x in links if not x.port.is_output], "reader")
+        words = [x for x in links if x.port.role is Role.STREAM]
+        writer = self.one(actual, [x for x in words if x.port.is_output], "writer")
+        reader = self.one(actual, [x for x in words if not x.port.is_output], "reader")
         if writer.port.width != reader.port.width:
             raise HlsError(
                 f"channel '{name}': the writer sends {writer.port.width} bits, the reader takes "
@@ -227,7 +236,13 @@ class _Builder:
             )
         self.connect(writer, f"{name}_in")
         self.connect(reader, f"{name}_out")
-        return Fifo(name, writer.port.width, self.depths.get(actual.base, 2))
+        depth = self.depths.get(actual.base, DEFAULT_DEPTH)
+        taken = [x for x in links if x.port.role is Role.CREDIT]
+        if not taken:
+            return Fifo(name, writer.port.width, depth)
+        self.connect(taken[0], f"{name}_credit")
+        depth = credited_depth(depth, writer.stages)
+        return Fifo(name, writer.port.width, depth, writer.stages)
 
     def bank(self, actual: Actual, links: Sequence[Link]) -> Bank:
         name = self.label(actual)
@@ -280,7 +295,7 @@ def build_netlist(
         roles = {link.port.role for link in links}
         if roles & {Role.READ_ADDRESS, Role.WRITE_ADDRESS}:
             axi_ports.append(builder.axi(actual, links))
-        elif roles == {Role.STREAM}:
+        elif Role.STREAM in roles:
             fifos.append(builder.fifo(actual, links))
         else:
             banks.append(builder.bank(actual, links))

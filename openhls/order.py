@@ -173,7 +173,7 @@ def stage_orders(translator: Translator, machine: Machine) -> tuple[Order, ...]:
         acquire, release = Port(object_, Role.ACQUIRE), Port(object_, Role.RELEASE)
         read, write = Port(object_, Role.READ_REQUEST), Port(object_, Role.WRITE_REQUEST)
         if acquire in machine.receives:
-            orders += _one_stage(machine, acquire, [read, write, release])
+            orders += _bank_orders(machine, acquire, [read, write, release])
         elif read in machine.sends and write in machine.sends:
             # A write after the read of its own tick and before that of the one after the next,
             # even when stages wait; what the next one reads is forwarded. Where answers come in
@@ -194,10 +194,17 @@ def _receives_before_the_only_send(machine: Machine) -> list[Order]:
     return [Order(receive, send, 0) for receive in machine.receives]
 
 
-def _one_stage(machine: Machine, acquire: Port, sends: list[Port]) -> list[Order]:
-    """A bank is taken, used and handed over in one stage, so that ticks do it in order."""
+def _bank_orders(machine: Machine, acquire: Port, sends: list[Port]) -> list[Order]:
+    """A bank is used and handed over in one stage, so that ticks do it in order.
+
+    A reader takes it there as well: what it asks for must not be of the half before. A writer may
+    take the next half early; its words go to the old one until that is handed over.
+    """
     used = [port for port in sends if port in machine.sends]
-    return [Order(acquire, port, 0, exact=True) for port in used]
+    if any(port.role is Role.READ_REQUEST for port in used):
+        return [Order(acquire, port, 0, exact=True) for port in used]
+    orders = [Order(acquire, port, 0) for port in used]
+    return orders + [Order(used[0], port, 0, exact=True) for port in used[1:]]
 
 
 def _effects(machine: Machine, strict: set[tuple[Port, Port]]) -> list[Order]:

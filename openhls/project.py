@@ -69,7 +69,7 @@ def openhls_hash() -> str:
 
 
 def _module(process: Process) -> Module:
-    return Module(process.module, process.formals, process.channels)
+    return Module(process.module, process.formals, process.channels, process.report.stages)
 
 
 def netlist_of(compiled: Compiled) -> Netlist:

@@ -59,6 +59,7 @@ def all_nets(netlist: Netlist) -> list[Net]:
     nets = [Net("control_start", 1), Net("control_done", 1)]
     for fifo in netlist.fifos:
         nets += [Net(f"{fifo.name}_in", fifo.width), Net(f"{fifo.name}_out", fifo.width)]
+        nets += [Net(f"{fifo.name}_credit", 1)] if fifo.stages else []
     for bank in netlist.banks:
         widths = {"wr_req": bank.width + bank.address_bits, "rd_resp": bank.width}
         widths["rd_req"] = bank.address_bits

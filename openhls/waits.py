@@ -104,6 +104,7 @@ def _channels(netlist: Netlist, interface: Interface) -> dict[str, tuple[str, st
         source, sink = f"{fifo.name}_in", f"{fifo.name}_out"
         found[source] = (sink, f"waits for space in stream '{fifo.name}' (full)")
         found[sink] = (source, f"waits for data on stream '{fifo.name}' (empty)")
+        found[f"{fifo.name}_credit"] = found[source]
     for bank in netlist.banks:
         name = bank.name
         found[f"{name}_w_acquire"] = (f"{name}_rd_req", f"waits for a free half of bank '{name}'")

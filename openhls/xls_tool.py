@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import xls
 
 from openhls.errors import HlsError
-from openhls.handshake import free_answers, free_requests
+from openhls.handshake import free_answers, free_requests, free_stages
 
 _ASSERTION = re.compile(r"^.*_assert: assert property.*\n|^ *`(ifdef|endif) *ASSERT_ON\n", re.M)
 _REGISTER = re.compile(r"^  reg (?:\[(\d+):0\] )?(\w+);", re.M)
@@ -49,7 +49,7 @@ MULTIPLIER_PIPELINE = Pipeline(4, "asap7")
 
 @dataclass(frozen=True, slots=True)
 class MemoryPorts:
-    """Ports of banks and RAMs by their XLS names: requests that never wait, and answers."""
+    """Ports by their XLS names: sends that never wait, and answers of banks and RAMs."""
 
     requests: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
@@ -89,6 +89,7 @@ def generate(
         raise HlsError(_explain(name, pipeline, message))
     verilog = merge_product_registers(_ASSERTION.sub("", verilog))
     verilog = free_answers(free_requests(verilog, memory.requests), memory.answers)
+    verilog = free_stages(verilog)
     registers = {found: int(high or 0) + 1 for high, found in _REGISTER.findall(verilog)}
     return Generated(
         verilog,

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 LIBRARY = sorted((ROOT / "openhls" / "rtl").glob("*.sv"))
 BENCH = ROOT / "tests" / "rtl"
 CACHE = ROOT / "build" / ".cache" / "tests"
-MODULES = ("fifo", "ram", "bank", "reader", "writer", "control")
+MODULES = ("fifo", "credit", "ram", "bank", "reader", "writer", "control")
 STALLS = (0.0, 0.3, 0.8)
 NUM_SEEDS = 6
 
@@ -34,6 +34,7 @@ SIZES: dict[str, tuple[Parameters, ...]] = {
         {"WIDTH": width, "DEPTH": depth}
         for width, depth in ((1, 1), (64, 1), (1, 2), (512, 2), (7, 3), (32, 16), (64, 513))
     ),
+    "openhls_credit": tuple({"CREDITS": count} for count in (1, 2, 9, 32)),
     "openhls_ram": tuple({"WIDTH": 9, "DEPTH": depth} for depth in (1, 2, 7, 64, 1000)),
     "openhls_bank": tuple({"WIDTH": 9, "DEPTH": depth} for depth in (1, 5, 8, 1000)),
     "openhls_axi_split": ({}, {"DATA_BITS": 8}, {"DATA_BITS": 1024}, {"ADDR_BITS": 32}),
@@ -136,6 +137,7 @@ module top (input logic clk, input logic rst);
   (* keep *) openhls_fifo #(.WIDTH(64), .DEPTH(1)) single (.clk, .rst);
   (* keep *) openhls_fifo #(.WIDTH(64), .DEPTH(32)) shallow (.clk, .rst);
   (* keep *) openhls_fifo #(.WIDTH(64), .DEPTH(512)) deep (.clk, .rst);
+  (* keep *) openhls_credit #(.CREDITS(15)) credits (.clk, .rst);
   (* keep *) openhls_axi_reader reader (.clk, .rst);
   (* keep *) openhls_axi_writer writer (.clk, .rst);
   (* keep *) openhls_control registers (.clk, .rst);
@@ -167,6 +169,9 @@ def test_memories_map_to_memories(tmp_path: Path) -> None:
     assert [row.own.bram for row in block] == [1]
     assert all(row.own.lut <= 130 for row in rows["openhls_fifo"])
     assert all(row.own.ff <= 65 for row in rows["openhls_fifo"])
+    (credit,) = rows["openhls_credit"]
+    assert credit.own.lut <= 8
+    assert credit.own.ff == 5
     (control,) = rows["openhls_control"]
     assert control.own.ff <= 13 * 64 + 80
     assert rows["openhls_axi_reader"][0].own.ff <= 30

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // A ping-pong memory: two halves of DEPTH words that go from a writer to a reader and back.
 //
-// Each side takes an acquire token, accesses its half, and sends a release token; it holds at most
-// one half. The writer's token waits until a half is empty, the reader's until one is full; halves
-// change sides in order. Reads and writes accepted in the cycle of a release, or before, belong to
-// the half that is released. A half keeps the words that were not overwritten.
+// Each side takes an acquire token, accesses its half, and sends a release token. The writer's token
+// waits until a half is empty, the reader's until one is full; halves change sides in order. Reads
+// and writes accepted in the cycle of a release, or before, belong to the half that is released. The
+// reader holds at most one half; the writer may take the other before it releases the first. A half
+// keeps the words that were not overwritten.
 //
 // Latency: a response follows its request by one cycle, an acquire token the release that permits
 // it by one. One read and one write per cycle; writes and the writer's releases are always
@@ -47,13 +48,15 @@ module openhls_bank #(
   logic [WIDTH-1:0] resp_q;
   logic             resp_vld_q;
   logic             w_half_q, r_half_q;  // the half that the side holds, or gets next
-  logic             w_held_q, r_held_q;
-  logic [1:0]       full_q;  // halves released by the writer, not yet by the reader
+  logic             r_held_q;
+  logic [1:0]       taken_q;  // halves taken by the writer, not yet released by the reader
+  logic [1:0]       full_q;  // of those, released by the writer
   logic             r_late_q;  // a release that waits for the read request beside it
-  logic             w_release, r_release, r_waits;
+  logic             w_acquire, w_release, r_release, r_waits;
 
   assign w_acquire_data = 1'b1;
-  assign w_acquire_vld  = !w_held_q && !full_q[1];
+  assign w_acquire_vld  = !taken_q[1];
+  assign w_acquire      = w_acquire_vld && w_acquire_rdy;
   assign wr_req_rdy     = 1'b1;
   assign w_release_rdy  = 1'b1;
   assign w_release      = w_release_vld && w_release_data;
@@ -74,17 +77,17 @@ module openhls_bank #(
       resp_vld_q <= 1'b0;
       w_half_q   <= 1'b0;
       r_half_q   <= 1'b0;
-      w_held_q   <= 1'b0;
       r_held_q   <= 1'b0;
       r_late_q   <= 1'b0;
+      taken_q    <= '0;
       full_q     <= '0;
     end else begin
       if (rd_req_rdy) resp_vld_q <= rd_req_vld;
       w_half_q <= w_half_q ^ w_release;
       r_half_q <= r_half_q ^ r_release;
-      w_held_q <= (w_held_q || (w_acquire_vld && w_acquire_rdy)) && !w_release;
       r_held_q <= (r_held_q || (r_acquire_vld && r_acquire_rdy)) && !r_release;
       r_late_q <= ((r_release_vld && r_release_data) || r_late_q) && r_waits;
+      taken_q  <= taken_q + {1'b0, w_acquire} - {1'b0, r_release};
       full_q   <= full_q + {1'b0, w_release} - {1'b0, r_release};
     end
   end

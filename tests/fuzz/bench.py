@@ -17,8 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from openhls import xls_tool
-from openhls.channels import Channel, Role
+from openhls.channels import Channel, Role, source_name
 from openhls.compile import Settings, make_plan, memory_ports
+from openhls.credit import MOST_DEPTH, credited_depth
 from openhls.errors import HlsError
 from openhls.frontend import Unit, compile_unit, preprocess
 from openhls.translate import Options
@@ -43,6 +44,7 @@ class Compiled:
     name: str
     verilog: str
     channels: tuple[Channel, ...]
+    stages: int
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def _compile_case(
 ) -> list[Compiled] | HlsError:
     mangled = {name: mangled for mangled, name in unit.processes.items()}
     try:
-        return [_compile(unit, mangled[name], folder, cache_folder) for name, _ in case.calls]
+        return [_compile(unit, mangled[name], case, folder, cache_folder) for name, _ in case.calls]
     except HlsError as error:
         return error
 
@@ -136,9 +138,14 @@ def case_header() -> str:
     return "\n".join(f"#include <{name}.h>" for name in names)
 
 
-def _compile(unit: Unit, mangled: str, folder: Path, cache_folder: Path | None) -> Compiled:
+def _compile(
+    unit: Unit, mangled: str, case: Case, folder: Path, cache_folder: Path | None
+) -> Compiled:
     name = unit.processes[mangled]
-    plan, _ = make_plan(unit.module, unit.module.functions[mangled], Options())
+    function = unit.module.functions[mangled]
+    streams = [source_name(parameter.name) for parameter in function.parameters]
+    credited = [i for i, x in enumerate(streams) if 1 < case.fifos.get(x, 0) <= MOST_DEPTH]
+    plan, _ = make_plan(unit.module, unit.module.functions[mangled], Options(), credited)
     multiplies = any(node.op in ("smul", "umul") for node in plan.machine.graph.nodes)
     ir, orders = write_xls_ir(name, plan), [constraint(order, plan) for order in plan.orders]
     pipeline, memory = Settings().pipeline(name, multiplies), memory_ports(plan)
@@ -154,7 +161,7 @@ def _compile(unit: Unit, mangled: str, folder: Path, cache_folder: Path | None) 
     kept = content_name("xls", *tool, ir, *orders, repr(pipeline), repr(memory))
     made = pickle.loads(keep(cache_folder, kept, build, folder).read_bytes())
     assert isinstance(made, Generated)
-    return Compiled(name, made.verilog, tuple(plan.channels.values()))
+    return Compiled(name, made.verilog, tuple(plan.channels.values()), made.stages)
 
 
 # RTL
@@ -169,10 +176,20 @@ class Model:
     outputs: tuple[Channel, ...]
 
 
-def _fifo(name: str, depth: int, writer: str, reader: str, width: int) -> list[str]:
-    pairs = [("in", f"{writer}_{name}"), ("out", f"{reader}_{name}")]
+def _fifo(name: str, depth: int, writer: Compiled, reader: Compiled, width: int) -> list[str]:
+    pairs = [("in", f"{writer.name}_{name}"), ("out", f"{reader.name}_{name}")]
+    lines = []
+    if any(channel.name == f"{name}_credit" for channel in writer.channels):
+        depth = credited_depth(depth, writer.stages)
+        credit, out = f"{writer.name}_{name}_credit", f"{reader.name}_{name}"
+        returned = f".returned({out}_vld && {out}_rdy),"
+        head = f"  openhls_credit #(.CREDITS({depth})) {name}_credits (.clk, .rst, {returned}"
+        if writer.stages == 1:
+            lines = [f"  assign {credit}_vld = {writer.name}_{name}_rdy;"]
+        else:
+            lines = [head, *connect([("credit", credit)])]
     head = f"  openhls_fifo #(.WIDTH({width}), .DEPTH({depth})) {name}_fifo (.clk, .rst,"
-    return [head, *connect(pairs)]
+    return [*lines, head, *connect(pairs)]
 
 
 def _case_rtl(case: Case, processes: Sequence[Compiled]) -> tuple[list[str], list[Channel]]:
@@ -180,7 +197,7 @@ def _case_rtl(case: Case, processes: Sequence[Compiled]) -> tuple[list[str], lis
     body, outer = list[str](), list[Channel]()
     memories: dict[tuple[str, str], list[Channel]] = {}
     banks: dict[str, list[tuple[str, Channel]]] = {}
-    links: dict[str, dict[bool, str]] = {}
+    links: dict[str, dict[bool, Compiled]] = {}
     for process in processes:
         nets = []
         for channel in process.channels:
@@ -189,12 +206,14 @@ def _case_rtl(case: Case, processes: Sequence[Compiled]) -> tuple[list[str], lis
             body += [f"  logic [{channel.width - 1}:0] {net}_data;"]
             body += [f"  logic {net}_vld, {net}_rdy;"]
             if channel.role is Role.STREAM and channel.name in case.fifos:
-                links.setdefault(channel.name, {})[channel.is_output] = process.name
+                links.setdefault(channel.name, {})[channel.is_output] = process
                 links_width = channel.width
                 if len(links[channel.name]) == 2:
                     ends = links[channel.name]
                     depth = case.fifos[channel.name]
                     body += _fifo(channel.name, depth, ends[True], ends[False], links_width)
+            elif channel.role is Role.CREDIT:
+                continue
             elif channel.role is Role.STREAM:
                 outer.append(Channel(net, *_rest(channel)))
             else:
@@ -279,7 +298,7 @@ def build_model(
     """Verilate the cases."""
     wrapper, inputs, outputs = _batch_rtl(cases, compiled)
     sources = [wrapper, *(p.verilog for case in cases for p in compiled[case.name])]
-    library = [LIBRARY / f"openhls_{name}.sv" for name in ("ram", "bank", "fifo")]
+    library = [LIBRARY / f"openhls_{name}.sv" for name in ("ram", "bank", "fifo", "credit")]
     main = Path(__file__).parent / "rtl_main.cpp"
     sources += [path.read_text() for path in library]
     ports = f"#define NUM_INPUTS {len(inputs)}\n#define NUM_OUTPUTS {len(outputs)}\n"

@@ -212,10 +212,11 @@ void Bench::run_until(const std::string& what, long limit, const std::function<b
 
 int main(int argc, char** argv) {
   const std::map<std::string, void (*)(const Options&)> tests = {
-      {"fifo", test_fifo},     {"ram", test_ram},       {"bank", test_bank},
-      {"reader", test_reader}, {"writer", test_writer}, {"control", test_control}};
+      {"fifo", test_fifo},      {"credit", test_credit}, {"ram", test_ram},
+      {"bank", test_bank},      {"reader", test_reader}, {"writer", test_writer},
+      {"control", test_control}};
   if (argc < 4 || tests.count(argv[1]) == 0) {
-    std::fprintf(stderr, "usage: %s fifo|ram|bank|reader|writer|control STALL SEED [FLIP]\n",
+    std::fprintf(stderr, "usage: %s fifo|credit|ram|bank|reader|writer|control STALL SEED [FLIP]\n",
                  argv[0]);
     return 2;
   }

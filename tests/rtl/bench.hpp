@@ -129,6 +129,7 @@ class Bench {
   (bench).sink(#channel "[" + std::to_string(i) + "]", PINS(bench, channel, i))
 
 void test_fifo(const Options& options);
+void test_credit(const Options& options);
 void test_ram(const Options& options);
 void test_bank(const Options& options);
 void test_reader(const Options& options);

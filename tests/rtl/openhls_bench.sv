@@ -11,6 +11,7 @@
 
 module openhls_bench #(
   localparam int Fifos    = 9,
+  localparam int Credits  = 4,
   localparam int Rams     = 5,
   localparam int Banks    = 4,
   localparam int Masters  = 5,
@@ -24,6 +25,11 @@ module openhls_bench #(
   output int fifo_block[Fifos],
   `SOURCE(Fifos, fifo_in),
   `SINK(Fifos, fifo_out),
+
+  output int   credit_depth[Credits],
+  output logic credit_lost[Credits],
+  `SINK(Credits, credit),
+  `SINK(Credits, credit_out),
 
   output int ram_width[Rams],
   output int ram_depth[Rams],
@@ -103,6 +109,50 @@ module openhls_bench #(
       .out_data,
       .out_vld (fifo_out_vld[i]),
       .out_rdy (fifo_out_rdy[i])
+    );
+  end
+
+  localparam int CreditDepth[Credits] = '{1, 3, 7, 20};
+
+  for (genvar i = 0; i < Credits; i++) begin : gen_credit
+    logic        data, in_rdy, taken;
+    logic [2:0]  delay_q;
+    logic [63:0] word_q, out_data;
+
+    assign credit_depth[i]    = CreditDepth[i];
+    assign credit_data[i]     = 160'(data);
+    assign credit_out_data[i] = 160'(out_data);
+    assign credit_lost[i]     = delay_q[2] && !in_rdy;
+    assign taken              = credit_vld[i] && credit_rdy[i];
+
+    always_ff @(posedge clk) begin
+      delay_q <= rst ? '0 : {delay_q[1:0], taken};
+      word_q  <= rst ? '0 : word_q + 64'(delay_q[2]);
+    end
+
+    openhls_credit #(
+      .CREDITS(CreditDepth[i])
+    ) dut (
+      .clk,
+      .rst,
+      .returned   (credit_out_vld[i] && credit_out_rdy[i]),
+      .credit_data(data),
+      .credit_vld (credit_vld[i]),
+      .credit_rdy (credit_rdy[i])
+    );
+
+    openhls_fifo #(
+      .WIDTH(64),
+      .DEPTH(CreditDepth[i])
+    ) fifo (
+      .clk,
+      .rst,
+      .in_data (word_q),
+      .in_vld  (delay_q[2]),
+      .in_rdy,
+      .out_data,
+      .out_vld (credit_out_vld[i]),
+      .out_rdy (credit_out_rdy[i])
     );
   end
 

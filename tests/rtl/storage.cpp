@@ -62,6 +62,39 @@ void fifo(const Options& options, int i) {
   }
 }
 
+// A writer that takes a credit and has its word three cycles later, between a credit and its FIFO.
+void credit(const Options& options, int i) {
+  Bench bench(options);
+  Channel& credits = SINK(bench, credit, i);
+  Channel& out = SINK(bench, credit_out, i);
+  const int capacity = bench.top.credit_depth[i];
+  credits.registered = out.registered = true;
+  credits.quiet = false;
+  std::uint64_t next = 0;
+  out.on_fire = [&](const Payload& word) { bench.equal(out.name, bits(word, 0, 64), next++); };
+  bench.every_cycle = [&] {
+    bench.check(!bench.top.credit_lost[i], credits.name + ": a word found its FIFO full");
+  };
+  const double p = options.stall;
+  const double stalls[][2] = {{p, p}, {0, p}, {p, 0}};
+  for (const auto& stall : stalls) {
+    bench.reset();
+    next = 0;
+    bench.paths_until = bench.now + 200;
+    credits.stall = stall[0];
+    out.stall = stall[1];
+    out.gate = [] { return false; };
+    for (int k = 0; k < 20 * capacity + 20; ++k) bench.cycle();
+    bench.equal(credits.name + " given", credits.count, capacity);
+    out.gate = [] { return true; };
+    const long begin = bench.now, num_words = 1500;
+    bench.run_until(out.name, 20 * num_words, [&] { return out.count >= num_words; });
+    if (stall[0] == 0 && stall[1] == 0 && capacity >= 5) {
+      bench.check(bench.now - begin <= num_words + 1, out.name + ": less than a word per cycle");
+    }
+  }
+}
+
 void ram(const Options& options, int i) {
   Bench bench(options);
   Channel& read = SOURCE(bench, ram_rd_req, i);
@@ -110,16 +143,17 @@ void ram(const Options& options, int i) {
 struct Side {
   Side(Bench& bench, Channel& acquire, Channel& access, Channel& release)
       : bench(bench), acquire(acquire), access(access), release(release) {
-    access.gate = [this] { return held || acquires_now(); };
+    access.gate = [this] { return held > 0 || acquires_now(); };
     release.gate = [this] {
       const std::size_t left = this->access.queue.size();
-      return (held || acquires_now()) && (left == 0 || (left == 1 && this->access.active));
+      return (held > 0 || acquires_now()) && (left == 0 || (left == 1 && this->access.active));
     };
   }
 
   Bench& bench;
   Channel &acquire, &access, &release;
-  bool held = false;
+  int most = 1;  // halves at once
+  int held = 0;
   bool late = false;  // the release was accepted before the access beside it
   std::function<void()> finished;
 
@@ -127,20 +161,21 @@ struct Side {
   bool acquires_now() const { return acquire.waits && acquire.pins.rdy; }
 
   void on_acquire() {
-    bench.check(!held, acquire.name + ": a second half at once");
-    held = true;
+    bench.check(held < most, acquire.name + ": too many halves at once");
+    ++held;
   }
   void on_access() {
-    bench.check(held, access.name + ": the bench lost its half");
+    bench.check(held > 0, access.name + ": the bench lost its half");
     if (late) finish();
   }
   void on_release() {
-    bench.check(held, release.name + ": the bench lost its half");
+    bench.check(held > 0, release.name + ": the bench lost its half");
     late = !access.queue.empty();
     if (!late) finish();
   }
   void finish() {
-    held = late = false;
+    --held;
+    late = false;
     finished();
   }
   void plan(const std::vector<Payload>& accesses) {
@@ -172,7 +207,8 @@ class BankTest {
     blocks_.clear();
     expected_.clear();
     half_ = written_ = read_ = 0;
-    writer_.held = reader_.held = writer_.late = reader_.late = false;
+    writer_.held = reader_.held = 0;
+    writer_.late = reader_.late = false;
     full_ = full;
     plan_writes();
     plan_reads();
@@ -202,11 +238,13 @@ class BankTest {
       side->acquire.registered = side->release.registered = true;
     }
     writer_.acquire.quiet = false;  // a half is free from the start
+    writer_.most = 2;
     halves_[0].resize(depth_);
     halves_[1].resize(depth_);
     const int low = addr_bits(depth_);
     writer_.acquire.on_fire = [this](const Payload&) {
-      bench_.check(blocks_.size() < 2, "bank: a full half given to the writer");
+      const int taken = writer_.held + static_cast<int>(blocks_.size());
+      bench_.check(taken < 2, "bank: a full half given to the writer");
       writer_.on_acquire();
     };
     writer_.access.on_fire = [this, low](const Payload& request) {
@@ -267,6 +305,11 @@ class BankTest {
 void test_fifo(const Options& options) {
   Bench bench(options);
   for (int i = 0; i < size_of(bench.top.fifo_width); ++i) fifo(options, i);
+}
+
+void test_credit(const Options& options) {
+  Bench bench(options);
+  for (int i = 0; i < size_of(bench.top.credit_depth); ++i) credit(options, i);
 }
 
 void test_ram(const Options& options) {
