@@ -7,7 +7,7 @@ CONFIG ?= digits
 DEVICE ?= cpu
 HLS    ?= csim
 PYTHON ?= python3
-RECIPES ?= configs/recipes/colour.toml
+RECIPES ?= configs/recipes/colour.toml configs/recipes/digits.toml
 
 PY     := .venv/bin/python
 VENV   := .venv/installed-$(firstword $(shell cksum < pyproject.toml))
@@ -38,7 +38,7 @@ bench: ## measure speeds without caches and print all numbers of a build (minute
 report bench: $(TOML) | $(VENV)
 	@$(PY) -m sim $@ $(FILES)
 
-bench-compression: | $(VENV) ## train recipes with 3 seeds and compare them (RECIPES=file, ARGS=)
+bench-compression: | $(VENV) ## train recipes with 3 seeds and compare them (RECIPES=files, ARGS=)
 	@$(PY) -m quant.bench --recipes $(RECIPES) --out build/bench $(ARGS)
 
 test: | $(VENV) ## run the tests (ARGS="-m slow" for the long ones)

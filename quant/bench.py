@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -133,19 +134,30 @@ def format_table(recipes: Sequence[Recipe], runs: Sequence[Sequence[Run]]) -> st
     lines = [
         f"test accuracy in percent, mean and standard deviation of {len(runs[0])} seeds, measured; "
         "cycles modelled",
-        f"  {'recipe':<20}{'fp32':>12}{'pruned':>13}{'quantized':>13}{'loss':>7}"
+        f"  {'recipe':<20}{'fp32':>12}{'pruned':>13}{'quantized':>13}{'loss':>7}{'goal':>7}"
         f"{'zeros %':>9}{'bits':>6}{'cycles':>10}{'seconds':>9}",
     ]
     for recipe, found in zip(recipes, runs, strict=True):
         columns = list(zip(*(r.accuracy for r in found), strict=True))
-        loss = mean(columns[0]) - mean(columns[2])
+        goal = "-" if recipe.goal is None else f"{recipe.goal:.2f}"
         lines.append(
             f"  {recipe.name:<20}{_spread(columns[0]):>12}{_spread(columns[1]):>13}"
-            f"{_spread(columns[2]):>13}{loss:>7.2f}{mean(r.sparsity for r in found):>9.1f}"
+            f"{_spread(columns[2]):>13}{loss(found):>7.2f}{goal:>7}"
+            f"{mean(r.sparsity for r in found):>9.1f}"
             f"{mean(r.bits for r in found):>6.2f}{mean(r.cycles for r in found):>10.0f}"
             f"{sum(r.seconds for r in found):>9.0f}"
         )
+    promised = [pair for pair in zip(recipes, runs, strict=True) if pair[0].goal is not None]
+    if promised:
+        missed = [recipe.name for recipe, found in promised if loss(found) > recipe.goal]
+        names = f"; missed: {', '.join(missed)}" if missed else ""
+        lines.append(f"goals met: {len(promised) - len(missed)} of {len(promised)}{names}")
     return "\n".join(lines)
+
+
+def loss(runs: Sequence[Run]) -> float:
+    """Return the points of mean accuracy that the quantized network is below the fp32 one."""
+    return mean(run.accuracy[0] for run in runs) - mean(run.accuracy[2] for run in runs)
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -158,16 +170,25 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="python -m quant.bench",
         description="Train recipes of a file with several seeds and print a table: accuracy, "
-        "sparsity, bits, modelled cycles, seconds. Continues where it was interrupted.",
+        "sparsity, bits, modelled cycles, seconds, and which goals are met. Continues where it "
+        "was interrupted.",
         epilog="example: python -m quant.bench --recipes configs/recipes/colour.toml "
         "--out build/bench --only int8,srbs-75 --seeds 0,1,2",
     )
-    whole.add_argument("--recipes", type=Path, required=True, metavar="FILE", help="recipe file")
+    whole.add_argument(
+        "--recipes", type=Path, nargs="+", required=True, metavar="FILE", help="recipe files"
+    )
     whole.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of all runs")
     whole.add_argument("--only", default="", metavar="NAMES", help="recipes, comma-separated (all)")
     whole.add_argument("--seeds", default="0,1,2", metavar="LIST", help="seeds (0,1,2)")
     whole.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where (cpu)")
-    whole.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at once (1)")
+    whole.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes at once, of one thread each (one per core)",
+    )
     whole.add_argument("--list", action="store_true", help="list the recipes and stop")
     return whole
 

@@ -7,14 +7,17 @@ A file in configs/recipes/ names its base configuration and, per recipe, the key
 
     [recipes.srbs-75]
     note = "2 of 8, mixed 4 and 8 bits"
+    goal = 1.0
     prune.keep = 2
+
+`goal` is how many points of accuracy it may lose against fp32, where that is promised.
 
 All recipes are checked when the file is read, before anything trains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,15 +26,16 @@ from winnow.config import Config, read_toml
 from winnow.errors import ConfigError
 from winnow.fields import from_table
 
-NOTE = "note"
+NOTE, GOAL = "note", "goal"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named configuration; `note` says what it is."""
+    """A named configuration; `note` says what it is, `goal` how much it may lose, in points."""
 
     name: str
     note: str
+    goal: float | None
     config: Config
 
     def with_seed(self, seed: int) -> Recipe:
@@ -39,8 +43,24 @@ class Recipe:
         return replace(self, config=replace(self.config, seed=seed))
 
 
-def load_recipes(path: Path, chosen: tuple[str, ...] = ()) -> tuple[Recipe, ...]:
-    """Read a file of recipes, or only the `chosen` ones; ConfigError names the recipe and key."""
+def load_recipes(paths: Sequence[Path], chosen: tuple[str, ...] = ()) -> tuple[Recipe, ...]:
+    """Read files of recipes, or only the `chosen` ones; ConfigError names the recipe and key."""
+    found: dict[str, Recipe] = {}
+    for path in paths:
+        for recipe in _read(path):
+            if recipe.name in found:
+                raise ConfigError(
+                    f"{path}: recipe '{recipe.name}' is in another file too; rename it"
+                )
+            found[recipe.name] = recipe
+    for name in chosen:
+        if name not in found:
+            files = ", ".join(map(str, paths))
+            raise ConfigError(f"recipe '{name}' is not in {files}, which has: {', '.join(found)}")
+    return tuple(recipe for recipe in found.values() if not chosen or recipe.name in chosen)
+
+
+def _read(path: Path) -> tuple[Recipe, ...]:
     content = read_toml(path)
     base, tables = content.get("base"), content.get("recipes")
     if not isinstance(base, str) or not isinstance(tables, Mapping) or not tables:
@@ -48,23 +68,20 @@ def load_recipes(path: Path, chosen: tuple[str, ...] = ()) -> tuple[Recipe, ...]
             f'{path}: a recipe file must have base = "<configuration>" and tables '
             f"[recipes.<name>], got {', '.join(content) or 'nothing'}"
         )
-    unknown = [name for name in chosen if name not in tables]
-    if unknown:
-        raise ConfigError(f"recipe '{unknown[0]}' is not in {path}, which has: {', '.join(tables)}")
     start = read_toml(path.parent.parent / f"{base}.toml")
-    return tuple(
-        _recipe(path, name, table, start)
-        for name, table in tables.items()
-        if not chosen or name in chosen
-    )
+    return tuple(_recipe(path, name, table, start) for name, table in tables.items())
 
 
 def _recipe(path: Path, name: str, table: Any, start: Mapping[str, Any]) -> Recipe:
     if not isinstance(table, Mapping):
         raise ConfigError(f"{path}: recipes.{name} must be a table, got {table!r}")
-    changes = {key: value for key, value in table.items() if key != NOTE}
+    goal = table.get(GOAL)
+    if not (goal is None or (isinstance(goal, (int, float)) and 0 <= goal <= 100)):
+        raise ConfigError(f"{path}: recipes.{name}.goal must be points in 0..100, got {goal!r}")
+    changes = {key: value for key, value in table.items() if key not in (NOTE, GOAL)}
     try:
-        return Recipe(name, str(table.get(NOTE, "")), from_table(Config, merge(start, changes), ""))
+        config = from_table(Config, merge(start, changes), "")
+        return Recipe(name, str(table.get(NOTE, "")), goal, config)
     except ConfigError as error:
         raise ConfigError(f"{path}: recipe '{name}': {error}") from error
 

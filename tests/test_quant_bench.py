@@ -35,6 +35,7 @@ RECIPES = """
 base = "tiny"
 [recipes.dense]
 note = "all weights"
+goal = 1.5
 prune.keep = 8
 [recipes.sparse]
 prune.keep = 2
@@ -62,20 +63,20 @@ def test_merge_keeps_what_does_not_change() -> None:
 
 
 def test_recipes_are_the_base_with_changes(recipes: Path) -> None:
-    dense, sparse = load_recipes(recipes)
+    dense, sparse = load_recipes([recipes])
     assert (dense.name, dense.note) == ("dense", "all weights")
     assert (dense.config.prune.keep, sparse.config.prune.keep) == (8, 2)
     assert sparse.config.quantize.weight_bits == (8,)
     assert dense.config.model == sparse.config.model
     assert dense.config.model.channels == (4, 8)
-    assert load_recipes(recipes, ("sparse",)) == (sparse,)
+    assert load_recipes([recipes], ("sparse",)) == (sparse,)
 
 
 def test_recipes_of_the_repository_are_valid(root: Path) -> None:
     files = sorted((root / "configs" / "recipes").glob("*.toml"))
     assert files
     for path in files:
-        found = load_recipes(path)
+        found = load_recipes([path])
         assert all(recipe.note for recipe in found)
 
 
@@ -83,7 +84,7 @@ def test_two_recipes_train_once_and_are_measured(
     recipes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    runs = [run_recipe(r, out, torch.device("cpu")) for r in load_recipes(recipes)]
+    runs = [run_recipe(r, out, torch.device("cpu")) for r in load_recipes([recipes])]
     printed = capsys.readouterr().out
     assert printed.count("train: fp32 test accuracy") == 1
     assert printed.count("train: up to date") == 1
@@ -107,17 +108,22 @@ def test_table_holds_mean_spread_and_loss(recipes: Path) -> None:
     def run(recipe: bench.Recipe) -> Run:
         return Run(accuracy[recipe.config.seed], 75.0, 6.5, 1000, 10.0)
 
-    found = load_recipes(recipes)
+    found = load_recipes([recipes])
     table = format_table(found, run_all(found, (0, 1), run, jobs=1))
-    header, columns, dense, sparse = table.splitlines()
+    header, columns, dense, sparse, goals = table.splitlines()
     assert "2 seeds" in header
     assert columns.split() == [
-        "recipe", "fp32", "pruned", "quantized", "loss", "zeros", "%", "bits", "cycles", "seconds"
+        "recipe", "fp32", "pruned", "quantized", "loss", "goal",
+        "zeros", "%", "bits", "cycles", "seconds"
     ]  # fmt: skip
     assert dense.split() == [
-        "dense", "91.00±1.41", "89.50±0.71", "89.00±1.41", "2.00", "75.0", "6.50", "1000", "20"
+        "dense", "91.00±1.41", "89.50±0.71", "89.00±1.41", "2.00", "1.50",
+        "75.0", "6.50", "1000", "20"
     ]  # fmt: skip
-    assert sparse.split()[0] == "sparse"
+    assert sparse.split()[4:6] == ["2.00", "-"]
+    assert goals == "goals met: 0 of 1; missed: dense"
+    met = format_table(found[:1], [[Run((90.0, 88.0, 88.5), 75.0, 6.5, 1000, 10.0)]])
+    assert met.splitlines()[-1] == "goals met: 1 of 1"
 
 
 @pytest.mark.parametrize(
@@ -128,18 +134,30 @@ def test_table_holds_mean_spread_and_loss(recipes: Path) -> None:
         ('base = "gone"\n[recipes.a]\n', r"configuration '.*gone.toml' is missing"),
         ('base = "tiny"\n[recipes.a]\nprune.keep = 9', r"recipe 'a': prune.keep must be an int"),
         ('base = "tiny"\n[recipes]\na = 1', r"recipes.a must be a table, got 1$"),
+        (
+            'base = "tiny"\n[recipes.a]\ngoal = -1',
+            r"recipes.a.goal must be points in 0..100, got -1$",
+        ),
         ("base = ", r"is not valid TOML"),
     ],
 )
 def test_bad_recipes_are_refused_before_training(recipes: Path, text: str, match: str) -> None:
     recipes.write_text(text)
     with pytest.raises(ConfigError, match=match):
-        load_recipes(recipes)
+        load_recipes([recipes])
+
+
+def test_recipe_of_two_files_is_refused(recipes: Path) -> None:
+    other = recipes.with_name("other.toml")
+    other.write_text(RECIPES)
+    match = r"other.toml: recipe 'dense' is in another file too; rename it$"
+    with pytest.raises(ConfigError, match=match):
+        load_recipes([recipes, other])
 
 
 def test_unknown_recipe_names_the_known(recipes: Path) -> None:
     with pytest.raises(ConfigError, match=r"^recipe 'x' is not in .*, which has: dense, sparse$"):
-        load_recipes(recipes, ("x",))
+        load_recipes([recipes], ("x",))
 
 
 def test_jobs_in_processes_share_stages(
@@ -153,7 +171,7 @@ def test_jobs_in_processes_share_stages(
     assert guard(main) == 0
     printed = capfd.readouterr().out
     assert printed.count("train: fp32 test accuracy") == 1
-    assert [line.split()[0] for line in printed.splitlines()[-2:]] == ["dense", "sparse"]
+    assert [line.split()[0] for line in printed.splitlines()[-3:-1]] == ["dense", "sparse"]
 
 
 def test_impossible_number_of_jobs_is_one_line(
