@@ -147,9 +147,9 @@ def format_table(recipes: Sequence[Recipe], runs: Sequence[Sequence[Run]]) -> st
             f"{mean(r.bits for r in found):>6.2f}{mean(r.cycles for r in found):>10.0f}"
             f"{sum(r.seconds for r in found):>9.0f}"
         )
-    promised = [pair for pair in zip(recipes, runs, strict=True) if pair[0].goal is not None]
+    promised = [(r.name, r.goal, loss(f)) for r, f in zip(recipes, runs, strict=True) if r.goal]
     if promised:
-        missed = [recipe.name for recipe, found in promised if loss(found) > recipe.goal]
+        missed = [name for name, goal, lost in promised if lost > goal]
         names = f"; missed: {', '.join(missed)}" if missed else ""
         lines.append(f"goals met: {len(promised) - len(missed)} of {len(promised)}{names}")
     return "\n".join(lines)

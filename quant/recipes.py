@@ -76,8 +76,10 @@ def _recipe(path: Path, name: str, table: Any, start: Mapping[str, Any]) -> Reci
     if not isinstance(table, Mapping):
         raise ConfigError(f"{path}: recipes.{name} must be a table, got {table!r}")
     goal = table.get(GOAL)
-    if not (goal is None or (isinstance(goal, (int, float)) and 0 <= goal <= 100)):
-        raise ConfigError(f"{path}: recipes.{name}.goal must be points in 0..100, got {goal!r}")
+    if not (goal is None or (isinstance(goal, (int, float)) and 0 < goal <= 100)):
+        raise ConfigError(
+            f"{path}: recipes.{name}.goal must be points, above 0 and up to 100, got {goal!r}"
+        )
     changes = {key: value for key, value in table.items() if key not in (NOTE, GOAL)}
     try:
         config = from_table(Config, merge(start, changes), "")

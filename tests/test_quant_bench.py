@@ -136,7 +136,7 @@ def test_table_holds_mean_spread_and_loss(recipes: Path) -> None:
         ('base = "tiny"\n[recipes]\na = 1', r"recipes.a must be a table, got 1$"),
         (
             'base = "tiny"\n[recipes.a]\ngoal = -1',
-            r"recipes.a.goal must be points in 0..100, got -1$",
+            r"recipes.a.goal must be points, above 0 .* got -1$",
         ),
         ("base = ", r"is not valid TOML"),
     ],
