@@ -60,13 +60,13 @@ class Build:
         """Return where the layers of one of this build's networks sit."""
         return find_sites(net, (self.shape.channels, self.shape.edge, self.shape.edge))
 
-    def plan(self, stage: str, epochs: int, learning_rate: float) -> Plan:
-        """Return how a stage trains."""
+    def plan(self, stage: str, epochs: int, learning_rate: float, batch: int = 0) -> Plan:
+        """Return how a stage trains; a batch of 0 is that of fp32 training."""
         train = self.config.train
         return Plan(
             stage,
             epochs,
-            train.batch,
+            batch or train.batch,
             learning_rate,
             train.weight_decay,
             self.config.seed * 8 + SEEDS[stage],

@@ -227,7 +227,7 @@ def prune(build: Build, resume: Resume) -> Result:
     x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
     sparse = sparse_layers(net, sites, config.prune.skip)
     pruner = new_pruner(config.prune, net, sparse, x)
-    plan = build.plan("prune", config.prune.epochs, config.prune.learning_rate)
+    plan = build.plan("prune", config.prune.epochs, config.prune.learning_rate, config.prune.batch)
     loss = distillation(net, teacher, config.distill)
     history = fit(net, split, loss, plan, resume=resume, begin_epoch=pruner.begin_epoch)
     pruner.release()
@@ -275,7 +275,9 @@ def qat(build: Build, resume: Resume) -> Result:
     held = _pattern_layers(build, pruned, net)
     for layer in held:
         hold_pattern(layer, config.prune.pattern_keep)
-    plan = build.plan("qat", config.quantize.epochs, config.quantize.learning_rate)
+    plan = build.plan(
+        "qat", config.quantize.epochs, config.quantize.learning_rate, config.quantize.batch
+    )
     loss = distillation(net, teacher, config.distill)
     history = fit(net, split, loss, plan, resume=resume)
     for layer in held:

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from codegen.lower import lower_checkpoint
 from quant.__main__ import main
 from quant.build import Build, load_quantized
 from quant.convert import tap_layers
+from quant.resume import Resume
 from quant.stages import STAGES, run_stage
 from winnow.artefact import Record, load_arrays, save_arrays
 from winnow.cli import guard
@@ -333,6 +336,27 @@ def test_code_that_counts(done: Build, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "training.py" in code
         assert "srbs.py" in code.removesuffix(wanted)
         assert not {"bench.py", "page.py", "onnx_export.py"} & set(code.split())
+
+
+@pytest.mark.parametrize("verb", ["prune", "qat"])
+def test_stage_has_its_own_batch(
+    done: Build, tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(done.out, tmp_path / "copy")
+    (tmp_path / "copy" / f"{verb}.json").unlink()
+    section = {"prune": "prune", "qat": "quantize"}[verb]
+    changed = replace(getattr(TINY, section), batch=7)
+    sizes = []
+
+    def stop(*arguments: Any, **_: Any) -> NoReturn:
+        sizes.append(arguments[3].batch)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "fit", stop)
+    build = replace(done, out=tmp_path / "copy", config=replace(TINY, **{section: changed}))
+    with pytest.raises(KeyboardInterrupt):
+        STAGES[verb].work(build, Resume(tmp_path / "none.npz", "", ""))
+    assert sizes == [7]
 
 
 def test_engine_size_trains_nothing_again(done: Build, capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,7 +170,7 @@ class PruneConfig:
     `keep` stay. `per_tap` lets taps keep different numbers, with the mean of `keep`. `rho` is the
     first penalty weight of "admm" and "pattern"; `decay` fades what "straight_through" drops.
     "pattern" prunes no sub-rows but 3x3 kernels: `pattern_keep` of 9 weights stay, in one of
-    `patterns` shapes per layer.
+    `patterns` shapes per layer. `batch` 0 is that of [train].
     """
 
     method: str = choice("obs", ("obs", "magnitude", "admm", "straight_through", PATTERN))
@@ -184,6 +184,7 @@ class PruneConfig:
     pattern_keep: int = integer(4, low=1, high=KERNEL_WEIGHTS)
     patterns: int = integer(16, low=1, high=126)
     epochs: int = integer(18, low=1, high=10000)
+    batch: int = integer(0, low=0, high=65536)
     learning_rate: float = real(1e-3, low=1e-7, high=10.0)
 
     def __post_init__(self) -> None:
@@ -216,7 +217,7 @@ class QuantizeConfig:
     from for every layer, `activation_bits` is that of all feature maps. `sensitivity` measures
     what a width costs in accuracy. `budget_share` is the share of the widest choice's modelled
     cycles or bit operations (`budget`) that the chosen widths may take. `weight_scale` fits a
-    scale to the squared error or to the largest weight.
+    scale to the squared error or to the largest weight. `batch` 0 is that of [train].
     """
 
     weight_bits: tuple[int, ...] = integers((4, 8), low=2, high=8, at_least=1)
@@ -227,6 +228,7 @@ class QuantizeConfig:
     budget_share: float = real(0.92, low=0.0, high=1.0)
     weight_scale: str = choice("mse", ("mse", "max"))
     epochs: int = integer(12, low=1, high=10000)
+    batch: int = integer(0, low=0, high=65536)
     learning_rate: float = real(5e-4, low=1e-7, high=10.0)
 
 
