@@ -78,9 +78,9 @@ module openhls_axi_split #(
       offset_q <= req_data[31:0];
       left_q   <= req_data[63:32];
       room_q   <= 9'(Burst) - first;
-    end else if (step) begin
-      offset_q <= offset_q + 32'(beats);
-      left_q   <= left_q - 32'(beats);
+    end else if (step) begin  // not used after the last burst, so `last` does not matter
+      offset_q <= offset_q + 32'(room_q);
+      left_q   <= left_q - 32'(room_q);
       room_q   <= 9'(Burst);
     end
     if (step) begin

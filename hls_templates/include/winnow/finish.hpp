@@ -5,12 +5,14 @@
 #pragma once
 
 #include "winnow/configure.hpp"
+#include "winnow/countdown.hpp"
 #include "winnow/requantize.hpp"
 #include "winnow/tokens.hpp"
 
 namespace winnow {
 
 using Pixel = ap_int<9>;  // a signed or an unsigned byte
+using TileBound = ap_int<6>;
 
 inline Pixel max_of_pair(Pixel a, Pixel b) {
 #pragma HLS inline
@@ -69,12 +71,13 @@ struct StorePlace {
 inline void finish(Stream<FinishConfig>& config, Stream<Biases>& biases, Stream<AccTile>& tiles,
                    Bank<TileBlock> (&banks)[kSubRow]) {
   const FinishConfig c = config.read();
-  const ap_uint<5> final_tile = c.pointwise != 0 ? kPt * kLinearTiles - 1 : kPt - 1;
+  const TileBound bound = c.pointwise != 0 ? kPt * kLinearTiles - 2 : kPt - 2;
   Biases bias;
   bool starts_block = true;
-  ap_uint<4> channel = 0;  // of the group of 8
-  ap_uint<4> first = 0;    // channel of the block
-  ap_uint<5> tile = 0;     // of the channel
+  ap_uint<4> channel = 0;           // of the group of 8
+  ap_uint<4> first = 0;             // channel of the block
+  Countdown<TileBound> tiles_left;  // of the channel
+  tiles_left.start(bound);
   StorePlace place;
   place.start();
   bool ends_layer;
@@ -89,7 +92,7 @@ each_group:
       if (starts_block) bias = biases.read();
       AccTile in = tiles.read();
       ends_layer = in.ends_layer != 0;
-      bool last_tile = tile == final_tile;
+      bool last_tile = tiles_left.is_last();
       bool last_channel = (channel & (kPo - 1)) == kPo - 1;
       bool ends_block = in.last_group != 0 && last_tile && last_channel;
       ends_group = ends_block && channel == kSubRow - 1;
@@ -104,7 +107,7 @@ each_group:
       if (channel == 6) b6[place.tile] = done;
       if (channel == 7) b7[place.tile] = done;
       place.advance(last_tile, last_channel, ends_block);
-      tile = last_tile ? ap_uint<5>(0) : ap_uint<5>(tile + 1);
+      tiles_left.cycle(bound);
       if (last_tile) {
         ap_uint<4> next = ends_group ? ap_uint<4>(0) : ap_uint<4>(channel + 1);
         channel = last_channel && !ends_block ? first : next;

@@ -62,7 +62,7 @@ Status read_checked(Port<Word>& memory, Address address, Word (&words)[N]) {
 #pragma HLS array_partition variable = line type = complete
   Countdown<WordBound> left;
   left.start(N - 2);
-  ap_uint<64> checksum = 0, before = 0;
+  ap_uint<64> checksum = 0, before;
   Status status = kStatusOk, settled_status;
   bool intact = false, reads = true, compares = false, decides = false, settled;
 each_word:
