@@ -21,6 +21,7 @@ from openhls import llvm
 from openhls.channels import MARKERS, Channel, Pointers, Role
 from openhls.credit import add_credits, credit_orders, find_credited
 from openhls.frontend import Unit, compile_unit, preprocess
+from openhls.liveness import update_dead_states
 from openhls.machine import Plan
 from openhls.order import split_answers, stage_orders
 from openhls.translate import Options, Translator
@@ -114,6 +115,7 @@ def make_plan(
     while split_answers(translator, machine):
         machine = translator.run()
     orders = stage_orders(translator, machine)
+    update_dead_states(machine, [tick.active for tick in translator.ticks])
     parameters = [parameter.name for parameter in function.parameters]
     add_credits(machine, {parameters[number] for number in credited})
     channels = make_channels(machine, translator.pointers)
@@ -132,7 +134,7 @@ class _Job:
     memory: MemoryPorts
 
     def key(self) -> str:
-        sources = (HERE / name for name in ("xls_tool.py", "handshake.py"))
+        sources = (HERE / name for name in ("xls_tool.py", "handshake.py", "enable.py"))
         tool = [version("xls-python"), *map(sha256_file, sources)]
         setting = [repr(self.pipeline), repr(self.memory)]
         parts = [*tool, self.module, self.ir, *self.constraints, *setting]

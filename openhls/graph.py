@@ -223,7 +223,7 @@ class Graph:
 
         So a factor of all conditions decides nothing: (p & c, x), (p & ~c, y) is c ? x : y.
         """
-        factors = [self._factors(condition) for condition, _ in cases]
+        factors = [self.factors(condition) for condition, _ in cases]
         common = set(factors[0]).intersection(*factors)
         result = cases[-1][1]
         for factor, (_, value) in reversed([*zip(factors[:-1], cases[:-1], strict=True)]):
@@ -233,12 +233,12 @@ class Graph:
             result = self.select(condition, value, result)
         return result
 
-    def _factors(self, condition: Ref) -> list[Ref]:
+    def factors(self, condition: Ref) -> list[Ref]:
         """Return the operands of a tree of ands, in order."""
         node = self.nodes[condition]
         if node.op != "and":
             return [condition]
-        return list(dict.fromkeys(ref for x in node.operands for ref in self._factors(x)))
+        return list(dict.fromkeys(ref for x in node.operands for ref in self.factors(x)))
 
     # Wiring
 

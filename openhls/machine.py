@@ -23,7 +23,9 @@ class Machine:
     """Every tick, all expressions are evaluated on the old states.
 
     `receives` holds the conditions under which a port is read; `sends` pairs of condition and
-    value; `nexts` pairs of condition and new value of a state, which else stays.
+    value; `nexts` pairs of condition and new value of a state, which else stays, unless one of its
+    `dead` conditions holds: then it may take any value. When one of
+    `undefined` holds nobody needs the value that it had.
     """
 
     graph: Graph
@@ -33,6 +35,8 @@ class Machine:
     sends: dict[Port, list[tuple[Ref, Ref]]] = field(default_factory=lambda: defaultdict(list))
     widths: dict[Port, int] = field(default_factory=dict)
     depths: dict[Port, int] = field(default_factory=dict)
+    dead: dict[str, list[Ref]] = field(default_factory=lambda: defaultdict(list))
+    undefined: dict[str, list[Ref]] = field(default_factory=lambda: defaultdict(list))
     num_cuts: int = 1
 
     def roots(self) -> list[Ref]:

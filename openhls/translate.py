@@ -492,7 +492,9 @@ class Translator:
         for phi in self.flow.nodes[target].instructions:
             if phi.opcode == "phi":
                 value = phi.operands[phi.labels.index(source)]
-                if not self._is_undefined(tick, value):
+                if self._is_undefined(tick, value):
+                    self.machine.undefined[phi.result].append(condition)
+                else:
                     found = self._look(tick, value, source, phi)
                     self._set(phi.result, graph.width(found), condition, found)
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from openhls.channels import Channel, Pointers, Port
 from openhls.errors import HlsError
 from openhls.graph import Ref
+from openhls.liveness import implies_any
 from openhls.machine import Machine, Order, Plan, port_key
 
 
@@ -166,7 +167,9 @@ class _Writer:
         if not cases:
             return
         cases.sort(key=lambda c: (self.graph.literal_value(c[1]) is None, len(conditions[c[1]])))
-        condition = self.graph.any_of(c for c, _ in cases)
+        dead = self.machine.dead.get(state, [])
+        wanted = [c for c, _ in cases if not implies_any(self.graph, c, dead)]
+        condition = self.graph.any_of([*dead, *wanted])
         chosen = self.emit(self.graph.choose(cases))
         self.emit(condition)
         predicate = "" if self.graph.is_true(condition) else f", predicate={self.names[condition]}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import xls
 
+from openhls.enable import narrow_enables
 from openhls.errors import HlsError
 from openhls.handshake import free_answers, free_requests, free_stages
 
@@ -89,7 +90,7 @@ def generate(
         raise HlsError(_explain(name, pipeline, message))
     verilog = merge_product_registers(_ASSERTION.sub("", verilog))
     verilog = free_answers(free_requests(verilog, memory.requests), memory.answers)
-    verilog = free_stages(verilog)
+    verilog = narrow_enables(free_stages(verilog))
     registers = {found: int(high or 0) + 1 for high, found in _REGISTER.findall(verilog)}
     return Generated(
         verilog,

@@ -149,7 +149,8 @@ def _compile(
     multiplies = any(node.op in ("smul", "umul") for node in plan.machine.graph.nodes)
     ir, orders = write_xls_ir(name, plan), [constraint(order, plan) for order in plan.orders]
     pipeline, memory = Settings().pipeline(name, multiplies), memory_ports(plan)
-    sources = (Path(xls_tool.__file__), Path(xls_tool.__file__).with_name("handshake.py"))
+    here = Path(xls_tool.__file__)
+    sources = (here, here.with_name("handshake.py"), here.with_name("enable.py"))
     tool = (version("xls-python"), *map(sha256_file, sources))
 
     def build(place: Path) -> Path:

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Updates of states without the question whether their loop goes on.
+
+The last iteration of a loop leaves its variables alone. But nobody reads them any more, so they may
+change: what ends a loop, often known late, then is in no enable.
+
+    tick 1: goes on = ~last;  sum' = sum + x, if tick 1 and ~last     (tick 0 sets sum)
+ -> tick 1:                   sum' = sum + x, if tick 1
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from openhls.graph import Graph, Ref
+from openhls.machine import Machine
+from openhls.ranges import FSM
+
+_LOGIC = ("and", "or")
+
+
+@dataclass
+class _Tick:
+    """What a tick does: states it reads, when it updates others, where it leads to and when."""
+
+    active: Ref
+    reads: set[str] = field(default_factory=set)
+    updates: dict[str, set[Ref]] = field(default_factory=lambda: defaultdict(set))
+    edges: list[tuple[Ref, int]] = field(default_factory=list)
+
+
+def update_dead_states(machine: Machine, actives: Sequence[Ref]) -> None:
+    """Find where ticks may update states that nobody reads afterwards: `machine.dead`.
+
+    `actives` are the conditions of the ticks, in the order of their numbers.
+    """
+    if len(actives) < 2:
+        return
+    ticks = _find_ticks(machine, actives)
+    live = _live_states(machine, ticks)
+    for tick in ticks:
+        for name, conditions in tick.updates.items():
+            if all(
+                name not in live[target] or implies_any(machine.graph, edge, conditions)
+                for edge, target in tick.edges
+            ):
+                machine.dead[name].append(tick.active)
+
+
+class _Reader:
+    """Shares out what a machine does to its ticks; what may happen in any, to all."""
+
+    def __init__(self, machine: Machine, actives: Sequence[Ref]) -> None:
+        self.machine = machine
+        self.graph = machine.graph
+        self.ticks = [_Tick(active) for active in actives]
+        self.numbers = _numbers(self.graph, actives)
+
+    def owners(self, condition: Ref) -> list[_Tick]:
+        number = self.numbers[condition]
+        return self.ticks if number is None else [self.ticks[number]]
+
+    def read(self, condition: Ref, *values: Ref) -> None:
+        """Note what a tick reads that uses values under a condition."""
+        for tick in self.owners(condition):
+            for ref in (condition, *values):
+                tick.reads |= _states(self.graph, ref)
+
+    def update(self, name: str, condition: Ref, value: Ref) -> None:
+        if name == FSM:
+            self.lead(condition, value)
+        elif self.graph.is_true(condition):
+            for part in _terms(self.graph, value):
+                self.read(part)
+        elif value != self.graph.state(name, self.machine.states[name].width):
+            for tick in self.owners(condition):
+                tick.updates[name].add(condition)
+            self.read(condition, value)
+
+    def lead(self, condition: Ref, value: Ref) -> None:
+        target = self.graph.literal_value(value)
+        found = self.owners(condition)
+        if target is None or len(found) > 1:
+            raise AssertionError("the next tick must have a number, and come after one tick")
+        found[0].edges.append((condition, target))
+        self.read(condition)
+
+
+def _find_ticks(machine: Machine, actives: Sequence[Ref]) -> list[_Tick]:
+    reader = _Reader(machine, actives)
+    for conditions in machine.receives.values():
+        for condition in conditions:
+            reader.read(condition)
+    for pairs in machine.sends.values():
+        for condition, value in pairs:
+            reader.read(condition, value)
+    for name, pairs in machine.nexts.items():
+        for condition, value in pairs:
+            reader.update(name, condition, value)
+    return reader.ticks
+
+
+def _numbers(graph: Graph, actives: Sequence[Ref]) -> list[int | None]:
+    """Return by node the number of the only tick in which it can hold, if that shows."""
+    numbers: list[int | None] = []
+    for ref, node in enumerate(graph.nodes):
+        found = {numbers[x] for x in node.operands} if node.op in _LOGIC else set()
+        if node.op == "and":
+            found.discard(None)
+        number = found.pop() if len(found) == 1 else None
+        numbers.append(actives.index(ref) if ref in actives else number)
+    return numbers
+
+
+def _terms(graph: Graph, ref: Ref) -> list[Ref]:
+    """Return the operands of a tree of ors."""
+    node = graph.nodes[ref]
+    return [x for a in node.operands for x in _terms(graph, a)] if node.op == "or" else [ref]
+
+
+def _states(graph: Graph, root: Ref) -> set[str]:
+    """Return the states that an expression reads."""
+    stack, seen = [root], {root}
+    while stack:
+        fresh = set(graph.nodes[stack.pop()].operands) - seen
+        seen |= fresh
+        stack += fresh
+    return {str(graph.nodes[ref].extra) for ref in seen if graph.nodes[ref].op == "state"}
+
+
+def implies_any(graph: Graph, condition: Ref, conditions: Collection[Ref]) -> bool:
+    """Tell whether a condition has all factors of one of the others."""
+    factors = set(graph.factors(condition))
+    return any(factors.issuperset(graph.factors(other)) for other in conditions)
+
+
+def _live_states(machine: Machine, ticks: Sequence[_Tick]) -> list[set[str]]:
+    """Return by tick the states that it, or a later one, reads before they are set."""
+    graph = machine.graph
+    live = [set(tick.reads) for tick in ticks]
+    changed = True
+    while changed:
+        changed = False
+        for tick, found in zip(ticks, live, strict=True):
+            for edge, target in tick.edges:
+                lost = {
+                    name
+                    for name in live[target] - found
+                    if not implies_any(graph, edge, tick.updates.get(name, ()))
+                    and not implies_any(graph, edge, machine.undefined.get(name, ()))
+                }
+                changed = changed or bool(lost)
+                found |= lost
+    return live
