@@ -107,10 +107,10 @@ inline void unpack_weights(Stream<WeightConfig>& config, Stream<Beat>& beats,
   BeatKind kind;
   kind.start();
   ap_uint<3> bias_beat = 0;
-  ap_uint<6> beat_of_step = 0;  // winograd, dense: which lanes this low beat feeds
-  ap_uint<4> word_of_beat = 0;  // pointwise: which step this low beat feeds
-  bool takes_beat = true;       // pointwise: the words of a beat take turns
-  bool second = false;          // low beat of the pair
+  ap_uint<kBeatsPerStep> turn = 1;  // winograd, dense: which lanes this low beat feeds, one bit
+  ap_uint<4> word_of_beat = 0;      // pointwise: which step this low beat feeds
+  bool takes_beat = true;           // pointwise: the words of a beat take turns
+  bool second = false;              // low beat of the pair
   Beat high = 0, low = 0;
   Biases bias;
   bool ends_layer;
@@ -125,7 +125,7 @@ each_beat:
     high = choose<Beat>(kind.is_high, beat, high);
     low = choose<Beat>(kind.is_low, beat, low);
 
-    bool ends_step = kind.is_low && (broadcast || beat_of_step == kBeatsPerStep - 1);
+    bool ends_step = kind.is_low && (broadcast || turn[kBeatsPerStep - 1]);
     bool ends_block = ends_step && steps.is_last();
     bool ends_strip = ends_block && blocks.is_last();
     ends_layer = ends_strip && strips.is_last();
@@ -145,7 +145,7 @@ each_beat:
       token.word = choose<WWord>(broadcast, shared, unpacked[t % kLanesPerBeat]);
       token.ends_block = steps.is_last();
       token.ends_layer = steps.is_last() && blocks.is_last() && strips.is_last();
-      bool feeds = broadcast || beat_of_step == t / kLanesPerBeat;
+      bool feeds = broadcast || turn[t / kLanesPerBeat];
       if (kind.is_low && feeds) words[t].write(token);
     }
 
@@ -155,7 +155,7 @@ each_beat:
     takes_beat = !kind.is_low || ends_beat;
     if (kind.is_low) {
       word_of_beat = choose<ap_uint<4>>(ends_beat, 0, word_of_beat + 1);
-      beat_of_step = choose<ap_uint<6>>(ends_step, 0, beat_of_step + 1);
+      turn = choose<ap_uint<kBeatsPerStep>>(ends_step, 1, turn << 1);
       second = wide && !ends_block && (second != ends_beat);
     }
     bias_beat = choose<ap_uint<3>>(kind.is_bias && !last_bias, bias_beat + 1, 0);
