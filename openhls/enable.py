@@ -67,16 +67,22 @@ class _Logic:
         return bool(re.fullmatch(r"\w+_(?:rdy|vld)(?: \| \w+)+", source))
 
     def wait(self, name: str, when: Sequence[Goal]) -> str:
-        """Return a wait, without the cases of its port that do not occur `when`."""
+        """Return a wait, without the cases of its port, and their factors, that `when` decides."""
         *ready, idle = self.sources[name].split(" | ")
         wanted = self.sources.get(idle, "").removeprefix("~")
         cases = self.sources.get(wanted, "").split(" | ")
-        if idle == wanted or not all(re.fullmatch(r"\w+", case) for case in cases):
+        if not all(re.fullmatch(r"\w+", case) for case in cases):
+            cases = [wanted]
+        if not self.sources.get(idle, "").startswith("~") or not re.fullmatch(r"\w+", wanted):
             return name
-        kept = [case for case in cases if self.satisfiable([(case, True), *when])]
-        if len(kept) == len(cases):
+        known = {factor for factor, _ in when}
+        kept = [self.factors(case) for case in cases if self.satisfiable([(case, True), *when])]
+        left = [[factor for factor in case if factor not in known] for case in kept]
+        if len(kept) == len(cases) and left == kept:
             return name
-        return f"({' | '.join(ready)} | ~({' | '.join(kept)}))"
+        if all(left):
+            ready.append(f"~({' | '.join(' & '.join(case) for case in left)})")
+        return f"({' | '.join(ready)})"
 
     def satisfiable(self, goals: Sequence[Goal]) -> bool:
         """Tell whether registers and pins can have values that give nets theirs; or too hard."""

@@ -18,9 +18,9 @@ _REGISTER = re.compile(r"^  reg (?:\[(\d+):0\] )?(\w+);", re.M)
 _PRODUCT = re.compile(r"^  assign (\w+) = [us]mul\w*\(", re.M)
 
 
-# What XLS' sky130 model takes for 1400 ps maps to 4 to 6 levels of 7-series LUTs (measured with
+# What XLS' sky130 model takes for 1300 ps maps to 4 to 6 levels of 7-series LUTs (measured with
 # Yosys); a loop whose next iteration needs the result of this one may need a longer period.
-TARGET_PS = 1400
+TARGET_PS = 1300
 PERIODS = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.4, 8.0)  # of the target, tried in turn
 
 

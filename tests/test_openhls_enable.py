@@ -53,13 +53,19 @@ def enable(condition: str) -> str:
     [
         # b is not used in this case of tick 1
         ("goes", "or_1 & or_3 & goes"),
-        # of the cases in which b is used only tick 2 is left, and a is not used in it
-        ("at_2", "(b_rdy | __b_already_done_reg | ~(at_2)) & or_3 & at_2"),
-        ("ends", "or_1 & (b_rdy | __b_already_done_reg | ~(ends)) & or_3 & at_1 & __s_last"),
+        # b is always used in tick 2, and a is not
+        ("at_2", "(b_rdy | __b_already_done_reg) & or_3 & at_2"),
+        # both are always used when tick 1 ends
+        ("ends", "(a_vld) & (b_rdy | __b_already_done_reg) & or_3 & at_1 & __s_last"),
+        # of what makes tick 1 end only one factor is open
+        ("at_1", "(a_vld) & (b_rdy | __b_already_done_reg | ~(__s_last)) & or_3 & at_1"),
         # one that does not tell the ticks apart
-        ("__s_last", "moves & __s_last"),
+        (
+            "__s_last",
+            "or_1 & (b_rdy | __b_already_done_reg | ~(at_1 | at_2)) & or_3 & __s_last",
+        ),
         # what is compared otherwise is one unknown value
-        ("big", "moves & big"),
+        ("big", "or_1 & or_2 & (b_rdy) & big"),
     ],
 )
 def test_enable_has_the_waits_of_its_own_case(condition: str, expected: str) -> None:
