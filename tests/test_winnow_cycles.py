@@ -112,13 +112,13 @@ def test_pointwise_weights_take_a_cycle_per_step() -> None:
     """16 pixels are one group; 32 steps of two blocks are 16 low beats behind 8 high ones each.
 
     A block's weights take 2 + 8 + 32 = 42 cycles, so W2 = 84 < F1 = 128. C2 = 128 + 2 x 32,
-    R1 = C2 + 32.
+    R1 = C2 + 16.
     """
     shape = LayerShape(POINTWISE, 32, 8, 4, 4, keep=8, weight_bits=8)
     cycles = blocking_cycles(ENGINE, shape, Blocking(1, 1, 1, 1, sub_rows=4, blocks=2, keep=8))
     assert cycles.features == 4 * 2 * 16
     assert cycles.weights == 2 * 42
-    assert cycles.total == FILL_CYCLES + 32 + 128 + 64 + 32
+    assert cycles.total == FILL_CYCLES + 32 + 128 + 64 + 16
 
 
 def test_weights_queue_in_front_of_their_bank() -> None:
@@ -137,15 +137,15 @@ def test_weights_queue_in_front_of_their_bank() -> None:
 def test_dense_by_hand() -> None:
     """8 channel groups x 16 pixels are 8 words in each of 16 lanes.
 
-    Weights never wait: W4 = 4 x 770. Then C4 = W4 + 64 and R2 = C4 + 8.
+    Weights never wait: W4 = 4 x 770. Then C4 = W4 + 64 and R2 = C4 + 1.
     """
     shape = LayerShape(DENSE, 64, 10, 4, 4, keep=8, weight_bits=8)
     cycles = layer_cycles(ENGINE, shape)
     assert cycles.features == 8 * 2 * 16
     assert cycles.compute == 4 * 64
     assert cycles.weights == 4 * (2 + 64 * 8 + 64 * 4)
-    assert cycles.results == 2 * 2 * 4
-    assert cycles.total == FILL_CYCLES + DRAIN + 4 * 770 + 64 + 8
+    assert cycles.results == 2
+    assert cycles.total == FILL_CYCLES + DRAIN + 4 * 770 + 64 + 1
     assert cycles.bound == "weights"
 
 
@@ -154,6 +154,17 @@ def test_pooling_writes_a_quarter() -> None:
     pooled = blocking_cycles(ENGINE, replace(CONV, pool=True), cut(4))
     assert pooled.results == 16
     assert pooled.total == FILL_CYCLES + DRAIN + 228 + 16
+
+
+@pytest.mark.parametrize(("pool", "results"), [(False, 7 * 5), (True, 3 * 2)])
+def test_only_pixels_of_the_map_are_written(pool: bool, results: int) -> None:
+    """4 rows of 2 groups of 2 tiles cover 8 x 8 pixels; 7 x 5 are there, 3 x 2 after a pool."""
+    shape = LayerShape(WINOGRAD, 8, 8, 7, 5, keep=1, weight_bits=4, pool=pool)
+    whole, cut_up = (
+        blocking_cycles(ENGINE, shape, Blocking(4, 2, rows, groups, sub_rows=1, blocks=2, keep=1))
+        for rows, groups in ((4, 2), (2, 1))
+    )
+    assert whole.results == cut_up.results == results
 
 
 @settings(deadline=None, max_examples=200)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from winnow.blocking import (
+    DENSE,
     POINTWISE,
     WINOGRAD,
     Blocking,
@@ -83,9 +84,17 @@ def _drain_cycles(engine: EngineConfig, shape: LayerShape) -> int:
 
 
 def _result_cycles(engine: EngineConfig, shape: LayerShape, strip: Strip) -> int:
-    """Cycles to write the results of a strip for one group of 8 channels."""
-    tiles = strip.num_groups * tiles_per_group(engine, shape)
-    return tiles * engine.tile_pixels // (4 if shape.pool else 1)
+    """Cycles to write the results of a strip for one group of 8 channels: a pixel inside the map
+    each."""
+    if shape.op == DENSE:
+        return 1
+    if shape.op == POINTWISE:
+        group = engine.linear_pixels * engine.pt
+        return min(strip.groups * group, shape.height * shape.width - strip.group * group)
+    rows = min(strip.rows * engine.m, shape.height - strip.row * engine.m)
+    group = engine.pt * engine.m
+    columns = min(strip.groups * group, shape.width - strip.group * group)
+    return (rows // 2) * (columns // 2) if shape.pool else rows * columns
 
 
 @dataclass(frozen=True)
