@@ -83,12 +83,4 @@ def credit_orders(machine: Machine, orders: tuple[Order, ...]) -> tuple[Order, .
 
 def _received(graph: Graph, roots: list[Ref]) -> bool:
     """Tell whether expressions depend on a received token."""
-    stack, seen = list(roots), set(roots)
-    while stack:
-        node = graph.nodes[stack.pop()]
-        if node.op == "receive":
-            return True
-        fresh = set(node.operands) - seen
-        seen |= fresh
-        stack += fresh
-    return False
+    return any(graph.nodes[ref].op == "receive" for ref in graph.cone(roots))

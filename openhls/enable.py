@@ -15,7 +15,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-_ASSIGN = re.compile(r"^ *assign (\w+) = (.*);$", re.M)
+from openhls.handshake import ASSIGN
+
 _ENABLE = re.compile(r"(?:<=|_rdy =) (and_\w+)(?: \?|;)")
 _WIDE = re.compile(r"^  (?:input wire|reg|wire) \[(\d+):0\] (\w+)", re.M)
 _TOKEN = re.compile(r"\s*(\d+'h[0-9a-f_]+|[A-Za-z_]\w*(?:\[\d+\])?|==|[~&|()])")
@@ -27,7 +28,7 @@ _MOST_STEPS = 300  # of a search for values that make a wait matter
 def narrow_enables(verilog: str) -> str:
     """Leave out the waits that the other factors of an enable make true."""
     widths = {name: int(high) + 1 for high, name in _WIDE.findall(verilog)}
-    logic = _Logic(dict(_ASSIGN.findall(verilog)), widths)
+    logic = _Logic(dict(ASSIGN.findall(verilog)), widths)
     for name in dict.fromkeys(_ENABLE.findall(verilog)):
         factors = logic.factors(name)
         waits = [factor for factor in factors if logic.is_wait(factor)]

@@ -233,6 +233,16 @@ class Graph:
             result = self.select(condition, value, result)
         return result
 
+    def cone(self, roots: Iterable[Ref]) -> set[Ref]:
+        """Return everything that expressions are made of, themselves included."""
+        seen = set(roots)
+        stack = list(seen)
+        while stack:
+            fresh = set(self.nodes[stack.pop()].operands) - seen
+            seen |= fresh
+            stack += fresh
+        return seen
+
     def factors(self, condition: Ref) -> list[Ref]:
         """Return the operands of a tree of ands, in order."""
         node = self.nodes[condition]

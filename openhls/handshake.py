@@ -59,7 +59,7 @@ def _set(verilog: str, pin: str) -> str:
     return head + end + re.sub(rf"\b{pin}\b", "1'h1", body)
 
 
-_ASSIGN = re.compile(r"^ *assign (\w+) = (.*);$", re.M)
+ASSIGN = re.compile(r"^ *assign (\w+) = (.*);$", re.M)
 _READY = re.compile(r"stage_outputs_ready_(\d+)")
 _PIN = re.compile(r"^  input wire (?:\[\d+:0\] )?(\w+),?$", re.M)
 
@@ -71,7 +71,7 @@ def free_stages(verilog: str) -> str:
     -> assign stage_outputs_ready_1 = 1'h1;                    p1_x <= x;
     """
     sources = {
-        name: set(re.findall(r"\b[a-z_]\w*", text)) for name, text in _ASSIGN.findall(verilog)
+        name: set(re.findall(r"\b[a-z_]\w*", text)) for name, text in ASSIGN.findall(verilog)
     }
     pins = set(_PIN.findall(verilog))
     for name in sources:

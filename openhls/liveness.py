@@ -122,12 +122,8 @@ def _terms(graph: Graph, ref: Ref) -> list[Ref]:
 
 def _states(graph: Graph, root: Ref) -> set[str]:
     """Return the states that an expression reads."""
-    stack, seen = [root], {root}
-    while stack:
-        fresh = set(graph.nodes[stack.pop()].operands) - seen
-        seen |= fresh
-        stack += fresh
-    return {str(graph.nodes[ref].extra) for ref in seen if graph.nodes[ref].op == "state"}
+    nodes = (graph.nodes[ref] for ref in graph.cone([root]))
+    return {str(node.extra) for node in nodes if node.op == "state"}
 
 
 def implies_any(graph: Graph, condition: Ref, conditions: Collection[Ref]) -> bool:

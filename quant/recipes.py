@@ -76,7 +76,8 @@ def _recipe(path: Path, name: str, table: Any, start: Mapping[str, Any]) -> Reci
     if not isinstance(table, Mapping):
         raise ConfigError(f"{path}: recipes.{name} must be a table, got {table!r}")
     goal = table.get(GOAL)
-    if not (goal is None or (isinstance(goal, (int, float)) and 0 < goal <= 100)):
+    is_number = isinstance(goal, (int, float)) and not isinstance(goal, bool)
+    if goal is not None and not (is_number and 0 < goal <= 100):
         raise ConfigError(
             f"{path}: recipes.{name}.goal must be points, above 0 and up to 100, got {goal!r}"
         )

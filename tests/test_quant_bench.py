@@ -138,6 +138,7 @@ def test_table_holds_mean_spread_and_loss(recipes: Path) -> None:
             'base = "tiny"\n[recipes.a]\ngoal = -1',
             r"recipes.a.goal must be points, above 0 .* got -1$",
         ),
+        ('base = "tiny"\n[recipes.a]\ngoal = true', r"goal must be points, .* got True$"),
         ("base = ", r"is not valid TOML"),
     ],
 )
