@@ -18,7 +18,7 @@ QUANT  := $(addprefix $(OUT)/,train.json shrink.json prune.json bits.json qat.js
 CODEGEN := $(addprefix $(OUT)/,lower.json schedule.json emit.json vitis.json)
 SIM    := $(addprefix $(OUT)/,csim.json rtl.json rtlsim.json synth.json)
 HLS_SOURCES := $(shell find hls_templates -type f 2> /dev/null)
-CPP    := $(shell find hls_templates tests -name '*.[ch]pp' 2> /dev/null)
+CPP    := $(shell find hls_templates sim tests -name '*.[ch]pp' 2> /dev/null)
 
 .PHONY: help hls sim report bench bench-compression test fuzz lint golden setup clean check check-hls
 .DEFAULT_GOAL := help

