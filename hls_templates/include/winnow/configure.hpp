@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Hands each process what it needs of a layer's descriptor, as the first token of a channel of its
-// own: the same mechanism as all other communication, in every back end.
+// configure: takes the words of a layer's descriptor, checks them and says what it found. If all is
+// well, it hands each process what it needs of a layer's descriptor, as the first token of a
+// channel of its own: the same mechanism as all other communication, in every back end.
 #pragma once
 
+#include "winnow/program_reader.hpp"
 #include "winnow/stream.hpp"
 #include "winnow/strips.hpp"
 
@@ -234,12 +236,18 @@ inline ResultConfig result_config(const Layer& layer) {
   return c;
 }
 
-inline void configure(const Layer& layer, Stream<RowsConfig>& plan_reads,
-                      Stream<FeatureConfig>& form_tiles, Stream<TransformConfig>& transform_input,
-                      Stream<WeightConfig>& read_weights, Stream<WeightConfig>& unpack_weights,
-                      Stream<SequenceConfig>& sequence, Stream<OutputConfig>& transform_output,
-                      Stream<FinishConfig>& finish, Stream<RowsConfig>& plan_writes,
-                      Stream<ResultConfig>& write_features) {
+inline void configure(Stream<Word>& descriptor, Stream<Verdict>& verdict,
+                      Stream<RowsConfig>& plan_reads, Stream<FeatureConfig>& form_tiles,
+                      Stream<TransformConfig>& transform_input, Stream<WeightConfig>& read_weights,
+                      Stream<WeightConfig>& unpack_weights, Stream<SequenceConfig>& sequence,
+                      Stream<OutputConfig>& transform_output, Stream<FinishConfig>& finish,
+                      Stream<RowsConfig>& plan_writes, Stream<ResultConfig>& write_features) {
+  Word words[kLayerWords];
+#pragma HLS array_partition variable = words type = complete
+  Status status = read_checked<kLayerWords, check_descriptor>(descriptor, words);
+  verdict.write(verdict_of(status, 0));
+  if (status != kStatusOk) return;
+  const Layer layer = unpack_layer(words);
   plan_reads.write(reads_config(layer));
   form_tiles.write(feature_config(layer));
   transform_input.write(transform_config(layer));

@@ -17,22 +17,21 @@ inline ap_uint<64> update_checksum(ap_uint<64> checksum, ap_uint<64> word) {
   return ((checksum << 1) | (checksum >> 63)) ^ word;
 }
 
-inline Status check_header(const Word (&words)[kHeaderWords], bool intact) {
+// What is wrong with a header or a descriptor whose checksum is right.
+inline Status check_header(const Word (&words)[kHeaderWords]) {
 #pragma HLS inline
   ap_uint<32> magic = ap_uint<32>(words[0]);
   ap_uint<16> version = ap_uint<16>(words[0] >> 32);
   ap_uint<16> num_layers = ap_uint<16>(words[0] >> 48);
   if (magic != kMagic) return kStatusBadMagic;
   if (version != kVersion) return kStatusBadVersion;
-  if (!intact) return kStatusBadChecksum;
   if (words[1] != Word(kSignature)) return kStatusWrongEngine;
   if (num_layers == 0 || num_layers > kMaxLayers) return kStatusBadLayerCount;
   return kStatusOk;
 }
 
-inline Status check_layer(const Layer& layer, bool intact) {
+inline Status check_layer(const Layer& layer) {
 #pragma HLS inline
-  if (!intact) return kStatusBadChecksum;
   if (layer.op > kOpDense) return kStatusBadOpcode;
   bool is_empty = is_zero(layer.keep) || is_zero(layer.sub_rows) || is_zero(layer.steps) ||
                   is_zero(layer.blocks) || is_zero(layer.strips_down) ||
@@ -44,26 +43,32 @@ inline Status check_layer(const Layer& layer, bool intact) {
   return is_empty || is_large || is_wide ? kStatusBadSize : kStatusOk;
 }
 
-inline Status check_descriptor(const Word (&words)[kLayerWords], bool intact) {
+inline Status check_descriptor(const Word (&words)[kLayerWords]) {
 #pragma HLS inline
-  return check_layer(unpack_layer(words), intact);
+  return check_layer(unpack_layer(words));
 }
 
-// Read N words at `address` and check them: intact if the last one is the checksum of the others.
-// The words pass through a line of registers that is kSettle longer, so that every decision about
-// them has a step of its own before they are used.
+// Of a damaged header or descriptor only magic and version say anything.
+inline Status with_checksum(Status found, bool intact) {
+#pragma HLS inline
+  bool tells = intact || found == kStatusBadMagic || found == kStatusBadVersion;
+  return choose<Status>(tells, found, Status(kStatusBadChecksum));
+}
+
+// Take N words and check them; the last one is the checksum of the others. The words pass through a
+// line of registers that is kSettle longer, so that every decision about them has a step of its own
+// before they are used.
 constexpr int kSettle = 3;
 
-template <int N, Status (*CHECK)(const Word (&words)[N], bool intact)>
-Status read_checked(Port<Word>& memory, Address address, Word (&words)[N]) {
+template <int N, Status (*CHECK)(const Word (&words)[N])>
+Status read_checked(Stream<Word>& source, Word (&words)[N]) {
 #pragma HLS inline
-  memory.read_request(address, N);
   Word line[N + kSettle];
 #pragma HLS array_partition variable = line type = complete
   Countdown<WordBound> left;
   left.start(N - 2);
   ap_uint<64> checksum = 0, before;
-  Status status = kStatusOk, settled_status;
+  Status found = kStatusOk, status = kStatusOk, settled_status;
   bool intact = false, reads = true, compares = false, decides = false, settled;
 each_word:
   do {
@@ -72,17 +77,18 @@ each_word:
     decides = compares;
     compares = !reads;
     settled_status = status;
+    status = with_checksum(found, intact);
     Word arrived[N];
-  view:  // where the words are in the step after the comparison
+  view:  // where the words are in the step after the last one
     for (int j = 0; j < N; j++) {
 #pragma HLS unroll
-      arrived[j] = line[j + kSettle - 1];
+      arrived[j] = line[j + kSettle];
     }
-    status = CHECK(arrived, intact);
+    found = CHECK(arrived);
     intact = before == line[N + kSettle - 1];
     Word word = 0;
     if (reads) {
-      word = memory.read();
+      word = source.read();
       before = checksum;
       checksum = update_checksum(checksum, word);
       reads = !left.is_last();
@@ -101,6 +107,46 @@ take:
     words[j] = line[j];
   }
   return settled_status;
+}
+
+struct Verdict {
+  ap_uint<1> ok;
+  Status status;
+  ap_uint<16> num_layers;  // of a header
+};
+
+inline Verdict verdict_of(Status status, ap_uint<16> num_layers) {
+#pragma HLS inline
+  Verdict verdict;
+  verdict.ok = status == kStatusOk;
+  verdict.status = status;
+  verdict.num_layers = num_layers;
+  return verdict;
+}
+
+// check_program: takes the words of the header.
+inline void check_program(Stream<Word>& header, Stream<Verdict>& verdict) {
+  Word words[kHeaderWords];
+#pragma HLS array_partition variable = words type = complete
+  Status status = read_checked<kHeaderWords, check_header>(header, words);
+  verdict.write(verdict_of(status, ap_uint<16>(words[0] >> 48)));
+}
+
+// Pass N words on as they arrive.
+template <int N>
+void forward(Port<Word>& program, Address address, Stream<Word>& words) {
+#pragma HLS inline
+  program.read_request(address, N);
+  Countdown<WordBound> left;
+  left.start(N - 2);
+  bool last;
+each_word:
+  do {
+#pragma HLS pipeline II = 1
+    last = left.is_last();
+    left.step();
+    words.write(program.read());
+  } while (!last);
 }
 
 }  // namespace winnow
