@@ -21,6 +21,7 @@ _ENABLE = re.compile(r"(?:<=|_rdy =) (and_\w+)(?: \?|;)")
 _WIDE = re.compile(r"^  (?:input wire|reg|wire) \[(\d+):0\] (\w+)", re.M)
 _TOKEN = re.compile(r"\s*(\d+'h[0-9a-f_]+|[A-Za-z_]\w*(?:\[\d+\])?|==|[~&|()])")
 _OPERAND = re.compile(r"\w.*")
+_DONE = re.compile(r"^ *(__\w+_already_done_reg) <= (\w+) \? (\w+) : \1;\n", re.M)
 _MOST_BITS = 4  # of what is compared with a constant, bit by bit
 _MOST_STEPS = 300  # of a search for values that make a wait matter
 
@@ -38,6 +39,23 @@ def narrow_enables(verilog: str) -> str:
         if kept != waits:
             text = f"  assign {name} = {' & '.join([*kept, *others])};\n"
             verilog = re.sub(rf"^ *assign {name} = .*;\n", text, verilog, flags=re.M)
+    return verilog
+
+
+def drop_done_registers(verilog: str) -> str:
+    """Take out the note that a word has left already where it leaves as its stage moves, always.
+
+    XLS keeps one for every send. It is never set where no other port of the stage waits:
+
+        goes = active & rdy;  moves = active & (rdy | done);  done <= (goes | moves) ? goes & ~moves : done;
+     -> done = 0;
+    """
+    widths = {name: int(high) + 1 for high, name in _WIDE.findall(verilog)}
+    logic = _Logic(dict(ASSIGN.findall(verilog)), widths)
+    for register, _, stays in _DONE.findall(verilog):
+        if not logic.satisfiable([(stays, True)]):
+            verilog = re.sub(rf"^ *{register} <= .*\n", "", verilog, flags=re.M)
+            verilog = verilog.replace(f"  reg {register};\n", f"  wire {register} = 1'h0;\n")
     return verilog
 
 

@@ -88,6 +88,25 @@ def free_stages(verilog: str) -> str:
     return verilog
 
 
+_LOAD = re.compile(r"^( *assign (\w+) =) (\w+) \| rst;$", re.M)
+
+
+def free_loads(verilog: str) -> str:
+    """Let registers without a reset not load during it: nobody reads a stage that holds no tick.
+
+       assign loads = moves | rst;  p1_x <= loads ? x : p1_x;
+    -> assign loads = moves;        p1_x <= loads ? x : p1_x;
+    """
+    for head, name, moves in _LOAD.findall(verilog):
+        uses = len(re.findall(rf"\b{name}\b", verilog)) - len(
+            re.findall(rf"^ *(?:wire {name};|assign {name} =)", verilog, re.M)
+        )
+        loads = re.findall(rf"^ *(p\d+_\w+) <= {name} \? .* : \1;$", verilog, re.M)
+        if uses == len(loads):
+            verilog = verilog.replace(f"{head} {moves} | rst;\n", f"{head} {moves};\n")
+    return verilog
+
+
 def _reaches(name: str, sources: Mapping[str, set[str]], pins: set[str]) -> bool:
     """Tell whether a wire depends on a pin in the same cycle."""
     stack, seen = [name], {name}

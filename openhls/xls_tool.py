@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import xls
 
-from openhls.enable import narrow_enables
+from openhls.enable import drop_done_registers, narrow_enables
 from openhls.errors import HlsError
-from openhls.handshake import free_answers, free_requests, free_stages
+from openhls.handshake import free_answers, free_loads, free_requests, free_stages
 
 _ASSERTION = re.compile(r"^.*_assert: assert property.*\n|^ *`(ifdef|endif) *ASSERT_ON\n", re.M)
 _REGISTER = re.compile(r"^  reg (?:\[(\d+):0\] )?(\w+);", re.M)
@@ -90,7 +90,7 @@ def generate(
         raise HlsError(_explain(name, pipeline, message))
     verilog = merge_product_registers(_ASSERTION.sub("", verilog))
     verilog = free_answers(free_requests(verilog, memory.requests), memory.answers)
-    verilog = narrow_enables(free_stages(verilog))
+    verilog = narrow_enables(drop_done_registers(free_loads(free_stages(verilog))))
     registers = {found: int(high or 0) + 1 for high, found in _REGISTER.findall(verilog)}
     return Generated(
         verilog,
