@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Enables of registers without the waits that cannot hold them up.
+"""Enables of registers without needless waits, and sends without needless notes.
 
 XLS has one bit per stage that says that all of its ports are done, and every register of the stage
 takes that bit, whatever the tick does. What changes in one tick only need not ask for the ports of
@@ -47,7 +47,8 @@ def drop_done_registers(verilog: str) -> str:
 
     XLS keeps one for every send. It is never set where no other port of the stage waits:
 
-        goes = active & rdy;  moves = active & (rdy | done);  done <= (goes | moves) ? goes & ~moves : done;
+        goes = active & rdy;  moves = active & (rdy | done);  early = goes & ~moves;
+        done <= goes | moves ? early : done;
      -> done = 0;
     """
     widths = {name: int(high) + 1 for high, name in _WIDE.findall(verilog)}

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from openhls.enable import narrow_enables
+from openhls.enable import drop_done_registers, narrow_enables
 
 MODULE = """module m(
   input wire a_vld,
@@ -79,3 +79,46 @@ def test_wait_stays_where_a_search_is_too_long() -> None:
     hard = " & ".join(f"odd_{i}" for i in range(0, 40, 2))
     kept = narrow_enables(text.replace("{condition}", hard))
     assert f"assign and_1 = moves & {hard};" in kept
+
+
+SEND = """module m(
+  input wire a_vld,
+  input wire b_rdy,
+  input wire c_rdy,
+  output wire b_vld
+);
+  reg __b_already_done_reg;
+  wire moves;
+  assign wanted = a_vld & x;
+  assign not_1 = ~wanted;
+  assign or_1 = b_rdy | __b_already_done_reg | not_1;
+  assign moves = a_vld & or_1{other};
+  assign not_2 = ~__b_already_done_reg;
+  assign sends = wanted & not_2;
+  assign leaves = sends & b_rdy;
+  assign finished = moves & x;
+  assign not_3 = ~finished;
+  assign early = leaves & not_3;
+  assign changes = leaves | finished;
+  always_ff @ (posedge clk) begin
+    if (rst) begin
+      __b_already_done_reg <= 1'h0;
+    end else begin
+      __b_already_done_reg <= changes ? early : __b_already_done_reg;
+    end
+  end
+  assign b_vld = sends;
+endmodule
+"""
+
+
+def test_a_word_that_leaves_with_its_stage_leaves_no_note() -> None:
+    text = drop_done_registers(SEND.replace("{other}", ""))
+    assert "  wire __b_already_done_reg = 1'h0;\n" in text
+    assert "already_done_reg <=" not in text
+
+
+def test_a_word_that_may_leave_before_its_stage_leaves_a_note() -> None:
+    """Another port of the stage waits: without the note the word would be sent twice."""
+    text = SEND.replace("{other}", " & c_rdy")
+    assert drop_done_registers(text) == text

@@ -9,7 +9,7 @@ import pytest
 
 from openhls.channels import Role
 from openhls.compile import REQUESTS, Process, compile_processes
-from openhls.handshake import free_answers, free_requests
+from openhls.handshake import free_answers, free_loads, free_requests
 
 REPLAY = """#include <ap_int.h>
 #include <hls_stream.h>
@@ -107,3 +107,40 @@ def test_text_of_another_xls_is_noticed(damage: tuple[str, str], message: str) -
     assert damage[0] in EARLY
     with pytest.raises(AssertionError, match=message):
         free_requests(EARLY.replace(*damage), ["x_rd_req"])
+
+
+LOADS = """module m(
+  input wire rst
+);
+  wire or_1;
+  wire or_2;
+  assign or_1 = moves | rst;
+  assign or_2 = p1_done | rst;
+  always_ff @ (posedge clk) begin
+    p0_a <= or_1 ? n1 : p0_a;
+    p0_b <= or_1 ? n2 : p0_b;
+    p1_a <= or_2 ? p0_a : p1_a;
+  end
+  always_ff @ (posedge clk) begin
+    if (rst) begin
+      p1_inputs_valid <= 1'h0;
+    end else begin
+      p1_inputs_valid <= {other} ? n3 : p1_inputs_valid;
+    end
+  end
+endmodule
+"""
+
+
+def test_registers_without_a_reset_do_not_load_during_it() -> None:
+    freed = free_loads(LOADS.replace("{other}", "n4"))
+    assert "  assign or_1 = moves;\n" in freed
+    assert "  assign or_2 = p1_done;\n" in freed
+    assert freed.count("rst") == 2
+
+
+def test_a_load_that_something_else_reads_keeps_the_reset() -> None:
+    text = LOADS.replace("{other}", "n4").replace("or_1 ? n2", "n5 ? or_1")
+    freed = free_loads(text)
+    assert "  assign or_1 = moves | rst;\n" in freed
+    assert "  assign or_2 = p1_done;\n" in freed

@@ -21,7 +21,7 @@ import pytest
 
 from codegen import abi
 from codegen.abi import OpCode, Status, layer_fields
-from codegen.emit import emit_data
+from codegen.emit import emit_data, emit_engine
 from codegen.interpret import interpret
 from codegen.ir import INPUT, Graph, Layer, LayerMaps, Op, TensorType
 from codegen.layout import pack_features
@@ -39,6 +39,8 @@ from tests.engines import (
 from tests.ladder import random_chain_graph, random_images
 from winnow.blocking import bias_beats
 from winnow.compare import require_equal
+from winnow.config import TargetConfig
+from winnow.engine import EngineConfig
 from winnow.errors import GraphError, MismatchError, ToolError
 from winnow.fixed_point import IntArray
 
@@ -491,6 +493,19 @@ def test_amd_stream_reports_leftover_tokens(tmp_path: Path) -> None:
     engine = csim.build(project_at(tmp_path / "p", main), tmp_path / "cache")
     with pytest.raises(MismatchError, match=r"csim left tokens in a stream: .*leftover data"):
         csim.execute(engine, tmp_path, b"", (1, 0, 1))
+
+
+def test_fifo_of_rows_is_deeper_than_bursts_run_ahead(tmp_path: Path) -> None:
+    """plan_rows sends a row with its burst: a shallower FIFO would hang read_features."""
+    emit_engine(tmp_path, EngineConfig(), TargetConfig())
+    reader = tmp_path / "include" / "winnow" / "feature_reader.hpp"
+    text = reader.read_text()
+    assert "kReadAhead = 4;" in text
+    reader.write_text(text.replace("kReadAhead = 4;", "kReadAhead = 8;"))
+    with pytest.raises(ToolError) as caught:
+        csim.build(tmp_path, tmp_path / "cache")
+    assert caught.value.log is not None
+    assert "rows wait while bursts are requested ahead of them" in caught.value.log.read_text()
 
 
 def test_concurrent_builds_compile_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
