@@ -19,8 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from openhls.borders import Crossing, longest_crossing
 from openhls.errors import HlsError
 from openhls.timing import Arcs, TimingPath, longest
 from openhls.yosys import Elaborated, batch_text, elaborate, run_child, text_key
@@ -192,18 +193,25 @@ def _map_all(design: Mapping[str, Elaborated], log: Path, cache: Path) -> dict[s
     return done
 
 
+class Synthesis(NamedTuple):
+    """A row per module, the largest share of LUTs first, and the longest path over borders."""
+
+    rows: tuple[ModuleUse, ...]
+    crossing: Crossing
+
+
 def synthesise(
     sources: Sequence[Path], top: str, log: Path, cache: Path | None = None
-) -> tuple[ModuleUse, ...]:
-    """Map a design for 7-series; one row per module, the largest share of LUTs first.
+) -> Synthesis:
+    """Map a design for 7-series, module by module.
 
     Raises ToolError that names the log when Yosys fails, HlsError for a combinational loop.
     """
     with tempfile.TemporaryDirectory() as work:
         design = elaborate(sources, top, Path(work), log)
         mapped = _map_all(design, log, cache or Path(work))
-    children = {name: Counter(module.children.values()) for name, module in design.items()}
-    count = _instances(children, f"\\{top}")
+    kinds = {name: Counter(module.children.values()) for name, module in design.items()}
+    count = _instances(kinds, f"\\{top}")
     rows = [
         ModuleUse(
             module.label,
@@ -214,7 +222,12 @@ def synthesise(
         for name, module in design.items()
         if count[name]
     ]
-    return tuple(sorted(rows, key=lambda row: -row.own.lut * row.instances))
+    arcs = {name: found.arcs for name, found in mapped.items()}
+    children = {name: module.children for name, module in design.items()}
+    return Synthesis(
+        tuple(sorted(rows, key=lambda row: -row.own.lut * row.instances)),
+        longest_crossing(arcs, children, f"\\{top}"),
+    )
 
 
 def total(rows: Sequence[ModuleUse]) -> Resources:

@@ -69,6 +69,17 @@ def timing_line(rows: Sequence[Mapping[str, Any]], clock_mhz: float) -> str:
     )
 
 
+def crossing_line(crossing: Mapping[str, Any], clock_mhz: float) -> str:
+    """Return how long the longest path over the borders of modules is, and where it ends."""
+    period = 1000 / clock_mhz
+    note = "warning: " if crossing["ns"] > period else ""
+    borders = crossing["borders"]
+    return (
+        f"{note}over their borders the longest path takes {crossing['ns']:.2f} ns (estimated), "
+        f"from {borders[0]} to {borders[-1]}"
+    )
+
+
 def format_table(numbers: Mapping[str, Any]) -> list[str]:
     """Return the lines of the table: resources of all instances, the longest path of a module."""
     lines = [

@@ -20,7 +20,7 @@ from openhls.project import WAIVERS, compile_design, openhls_hash
 from openhls.synth import part_resources, require_fit, synth_hash, synthesise, total
 from sim import rtl
 from sim.fill import fill
-from sim.resources import format_table, group_rows, share_line, timing_line
+from sim.resources import crossing_line, format_table, group_rows, share_line, timing_line
 from sim.stages import HERE, cache_folder
 from sim.verilator import lint
 from winnow.artefact import Record
@@ -106,11 +106,12 @@ def synthesise_rtl(build: Build, *, brief: bool = False) -> None:
 
     def work() -> Result:
         log = build.rtl / "yosys.log"
-        rows = synthesise(rtl.rtl_sources(build.rtl), rtl.TOP, log, cache_folder(build) / "synth")
-        whole = total(rows)
+        found = synthesise(rtl.rtl_sources(build.rtl), rtl.TOP, log, cache_folder(build) / "synth")
+        whole = total(found.rows)
         require_fit(whole, part, target.part)
         numbers = {
-            "modules": group_rows(rows),
+            "modules": group_rows(found.rows),
+            "crossing": found.crossing._asdict(),
             "total": asdict(whole),
             "part": asdict(part),
             "part_name": target.part,
@@ -123,6 +124,7 @@ def synthesise_rtl(build: Build, *, brief: bool = False) -> None:
         record = Record.load(build.out / "synth.json", build.command("sim", "synth"))
         print("\n".join(format_table(record.numbers)))
         print(timing_line(record.numbers["modules"], target.clock_mhz))
+        print(crossing_line(record.numbers["crossing"], target.clock_mhz))
 
 
 def regress(build: Build, source: Path | None = None, *, waves: bool = False) -> None:

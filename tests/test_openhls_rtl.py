@@ -150,7 +150,7 @@ def mapped_rows(folder: Path) -> dict[str, list[ModuleUse]]:
     top = folder / "top.sv"
     top.write_text(MAPPED)
     rows: dict[str, list[ModuleUse]] = {path.stem: [] for path in LIBRARY}
-    for row in synthesise([*LIBRARY, top], "top", folder / "yosys.log"):
+    for row in synthesise([*LIBRARY, top], "top", folder / "yosys.log").rows:
         for name in rows:
             if name in row.name:
                 rows[name].append(row)

@@ -85,7 +85,7 @@ def mapped() -> tuple[ModuleUse, ...]:
     with TemporaryDirectory() as work:
         source = Path(work) / "tiny.sv"
         source.write_text(DESIGN)
-        return synthesise([source], "tiny", Path(work) / "logs" / "yosys.log")
+        return synthesise([source], "tiny", Path(work) / "logs" / "yosys.log").rows
 
 
 def row(name: str) -> ModuleUse:

@@ -277,7 +277,8 @@ def mapped() -> dict[str, ModuleUse]:
     with TemporaryDirectory() as work:
         source = Path(work) / "wires.sv"
         source.write_text(VERILOG)
-        return {row.name: row for row in synthesise([source], "wires", Path(work) / "yosys.log")}
+        rows = synthesise([source], "wires", Path(work) / "yosys.log").rows
+        return {row.name: row for row in rows}
 
 
 def test_adder_is_a_lut_and_one_chain() -> None:

@@ -109,7 +109,7 @@ def test_key_is_that_of_the_content(tmp_path: Path) -> None:
 def rows(folder: Path, **texts: str) -> dict[str, ModuleUse]:
     folder.mkdir(exist_ok=True)
     cache = folder.parent / "cache"
-    found = synthesise(write(folder, **texts), "top", folder / "yosys.log", cache)
+    found = synthesise(write(folder, **texts), "top", folder / "yosys.log", cache).rows
     return {row.name: row for row in found}
 
 
@@ -188,7 +188,7 @@ def test_sum_of_modules_is_the_whole_library(root: Path, tmp_path: Path) -> None
     luts = [0.0, 0.0]
     for top in ("openhls_axi_reader", "openhls_axi_writer", "openhls_control"):
         whole = synth._resources(cells_of_whole(library, top, tmp_path))
-        parts = total(synthesise(library, top, tmp_path / "yosys.log"))
+        parts = total(synthesise(library, top, tmp_path / "yosys.log").rows)
         luts = [luts[0] + whole.lut, luts[1] + parts.lut]
         assert (parts.ff, parts.dsp, parts.bram) == (whole.ff, whole.dsp, whole.bram)
     assert luts[0] > 1000

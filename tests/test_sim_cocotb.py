@@ -337,6 +337,7 @@ def test_hang_names_who_waits_for_whom(tmp_path: Path) -> None:
     assert re.fullmatch(
         r"cocotb: network_equals_the_model failed: "
         r"the engine hangs \(no AXI beat for 50000 cycles\): cyclic wait: "
+        r"'configure' waits for data on stream 'descriptor' \(empty\); "
         r"'read_weights' waits for data on stream 'read_weights_config' \(empty\); "
         r"'unpack_weights' waits for data on stream 'beats' \(empty\); .*"
         r"'control' waits for data on stream 'write_features_done' \(empty\); see '.*'",

@@ -408,6 +408,7 @@ def test_hang_names_who_waits_for_whom(network: tuple[Graph, Schedule]) -> None:
         rtl.run(harness("small"), broken, random_images(graph, 0, 1))
     assert re.fullmatch(
         r"the RTL hangs \(no AXI beat for 50000 cycles\): cyclic wait: "
+        r"'configure' waits for data on stream 'descriptor' \(empty\); "
         r"'read_weights' waits for data on stream 'read_weights_config' \(empty\); "
         r"'unpack_weights' waits for data on stream 'beats' \(empty\); .*"
         r"'multiply_lane' x16 waits for a full half of bank 'w_banks'; .*"
