@@ -137,7 +137,7 @@ class _Mapped:
 
 def synth_hash() -> str:
     """Return the hash of the code and tools that decide the result."""
-    files = (HERE / name for name in ("synth.py", "timing.py", "yosys.py"))
+    files = (HERE / name for name in ("borders.py", "synth.py", "timing.py", "yosys.py"))
     return sha256_value([version("pyosys"), *map(sha256_file, files)])
 
 

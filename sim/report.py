@@ -14,6 +14,7 @@ from codegen.stages import Build
 from sim.resources import crossing_line, format_table, share_line, timing_line
 from winnow.artefact import Record
 from winnow.blocking import WINOGRAD
+from winnow.errors import ArtefactError
 from winnow.winograd import KERNEL
 
 MAKERS = {
@@ -46,10 +47,16 @@ Records = Mapping[str, Record]
 
 def read_records(build: Build) -> dict[str, Record]:
     """Read every stage's record; ArtefactError names the first stage that has not run."""
-    return {
+    records = {
         stage: Record.load(build.out / f"{stage}.json", build.command(folder, stage))
         for stage, folder in MAKERS.items()
     }
+    if "crossing" not in records["synth"].numbers:
+        raise ArtefactError(
+            f"'{build.out / 'synth.json'}' is of an older version, without the longest path over "
+            f"borders; remake it with: {build.command('sim', 'synth')}"
+        )
+    return records
 
 
 def direct_macs(layer: LayerPlan) -> int:

@@ -94,6 +94,19 @@ def test_first_stage_that_has_not_run_is_named(tmp_path: Path, missing: str) -> 
     )
 
 
+def test_record_of_an_older_version_is_named(tmp_path: Path) -> None:
+    build = Build(Config(), Path("configs/x.toml"), tmp_path)
+    for stage, record in RECORDS.items():
+        numbers = {key: value for key, value in record.numbers.items() if key != "crossing"}
+        Record(stage, {}, {}, numbers).save(tmp_path / f"{stage}.json")
+    with pytest.raises(ArtefactError) as caught:
+        read_records(build)
+    assert str(caught.value) == (
+        f"'{tmp_path / 'synth.json'}' is of an older version, without the longest path over "
+        f"borders; remake it with: python -m sim synth --config configs/x.toml --out {tmp_path}"
+    )
+
+
 def test_accuracies_name_their_stage(plan: Schedule) -> None:
     assert format_report(RECORDS, plan).splitlines()[:5] == [
         "test accuracy, measured",
