@@ -8,8 +8,9 @@
 // `error` is set by a response other than OKAY and stays until `clear`; the words of a failed
 // burst are delivered as they come. `idle`: every word requested has been taken.
 //
-// Latency: arvalid three cycles after the request, a word one cycle after its R beat. A word per
-// cycle if FIFO_DEPTH covers the memory's latency; a request of n bursts takes n + 1 cycles.
+// Latency: arvalid four cycles after the request, a word one cycle after its R beat. A word per
+// cycle if FIFO_DEPTH covers the memory's latency and bursts have two words or more; a request of n
+// bursts takes 2 n + 1 cycles.
 // Paths: none from an input to an output.
 // Resources (64 bits, defaults): 210 LUTs, 130 more as LUT RAM, 200 registers.
 module openhls_axi_reader #(
@@ -96,11 +97,12 @@ module openhls_axi_reader #(
   logic [UnderBits-1:0]   under_q;          // bursts under way
   logic [PendingBits-1:0] pending_q;        // requests not yet turned into bursts
   logic                   error_q;
+  logic                   fits_q;           // the burst offered may be issued
   logic                   issue, finish, beat;
 
-  // While arvalid waits, credit only grows and the bursts under way only fall: it stays valid.
-  assign m_axi_arvalid = burst_vld && !burst_empty && credit_q > CreditBits'(m_axi_arlen)
-                         && under_q != UnderBits'(OUTSTANDING);
+  // Looked up a cycle before: until the burst is issued, credit only grows and the bursts under way
+  // only fall, so it stays valid.
+  assign m_axi_arvalid = fits_q;
   assign m_axi_arsize  = 3'($clog2(DATA_BITS / 8));
   assign m_axi_arburst = 2'b01;
   assign m_axi_arcache = 4'b0011;
@@ -114,11 +116,14 @@ module openhls_axi_reader #(
 
   always_ff @(posedge clk) begin
     if (rst) begin
+      fits_q    <= 1'b0;
       credit_q  <= CreditBits'(FIFO_DEPTH);
       under_q   <= '0;
       pending_q <= '0;
       error_q   <= 1'b0;
     end else begin
+      fits_q    <= burst_vld && !burst_empty && !issue && credit_q > CreditBits'(m_axi_arlen)
+                   && under_q != UnderBits'(OUTSTANDING);
       credit_q  <= credit_q - taken + CreditBits'(r_vld && r_rdy);
       under_q   <= under_q + UnderBits'(issue) - UnderBits'(beat && m_axi_rlast);
       pending_q <= pending_q + PendingBits'(ar_vld && ar_rdy) - PendingBits'(finish);
