@@ -18,7 +18,7 @@ from winnow.fixed_point import int_range
 
 SPREAD = 6
 CANDIDATES = 5
-MAX_SAMPLES = 4096  # values per scale that the search looks at
+SAMPLES = 1 << 16  # values per scale that the search looks at
 GRID_SAMPLES = 1 << 18  # values that decide on the grid of an input
 FINEST = 30  # bits after the point of the finest grid looked for
 
@@ -29,19 +29,29 @@ def quantize(x: Tensor, exponent: Tensor, bounds: tuple[int, int]) -> Tensor:
     return (x / scale).round().clamp(*bounds) * scale
 
 
+def sampled(x: Tensor, count: int) -> Tensor:
+    """Return up to `count` random columns of x [rows, values], always the same ones.
+
+    Not every n-th: steps that divide the size of a map would look at one of its corners only.
+    """
+    if x.shape[1] <= count:
+        return x
+    places = torch.randint(x.shape[1], (count,), generator=torch.Generator().manual_seed(0))
+    return x[:, places.to(x.device)]
+
+
 def best_exponents(x: Tensor, bounds: tuple[int, int], *, clip: bool = True) -> Tensor:
     """Return the int64 exponent of least mean squared error for every row of x [rows, values].
 
     The search starts where nothing clips and goes finer; without `clip` it stays there.
     """
-    step = max(1, x.shape[1] // MAX_SAMPLES)
     reach = (x.amax(1).clamp(min=0) / max(bounds[1], 1)).clamp(min=2.0**-24)
     if bounds[0] < 0:
         reach = torch.maximum(reach, x.amin(1).clamp(max=0) / bounds[0])
     coarsest = reach.log2().ceil().to(torch.int64)
     if not clip:
         return coarsest
-    sample = x[:, ::step]
+    sample = sampled(x, SAMPLES)
     tries = torch.stack([coarsest - i for i in range(CANDIDATES)])  # candidates, rows
     errors = torch.stack(
         [(quantize(sample, e[:, None], bounds) - sample).square().mean(1) for e in tries]
@@ -66,7 +76,7 @@ def quantize_weight(u: Tensor, bits: int) -> Tensor:
 
 def grid_exponent(x: Tensor) -> int:
     """Return the exponent of the coarsest power-of-two grid that holds all of x."""
-    sample = x.flatten()[:: max(1, x.numel() // GRID_SAMPLES)].double()
+    sample = sampled(x.reshape(1, -1), GRID_SAMPLES).double()
     top = int(sample.abs().amax().clamp(min=2.0**-FINEST).log2().ceil())
     for exponent in range(top, -FINEST, -1):
         steps = sample * 2.0**-exponent

@@ -86,7 +86,7 @@ class _Tracer:
         elif source in self.sites:
             keeps_size = isinstance(module, nn.AdaptiveAvgPool2d) and x.shape == y.shape
             if keeps_size or isinstance(module, PASSING):
-                self._own(source, y)
+                self._name(source, y)
             else:
                 self._follow(source, name, module, y)
 
@@ -114,10 +114,14 @@ class _Tracer:
         self._own(source, y)
 
     def _own(self, name: str, y: Tensor) -> None:
-        self.owner[_place(y)] = name
+        self._name(name, y)
         self.results[name] = y
         if y.dim() == 4:
             self.shapes[name] = y.shape
+
+    def _name(self, name: str, y: Tensor) -> None:
+        """Note that a tensor holds a site's result, in whatever shape."""
+        self.owner[_place(y)] = name
         self.kept.append(y)
 
 

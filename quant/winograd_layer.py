@@ -7,8 +7,9 @@ layers have one tap and the identity for both transforms.
 
     V [taps, k, p]    U [oc, k, taps]    M = U V [taps, oc, p]
 
-`k` are the operands summed over, `p` the tiles of all images. Lavin & Gray 2016, eq. 12. Where a
-weight sits within its input channel is its *position*: the tap of a Winograd convolution, the place
+`k` are the operands summed over, `p` the tiles of all images. Lavin & Gray 2016, eq. 12. In memory
+the channels are innermost (`channels_last`), so that every copy moves whole pixels. Where a weight
+sits within its input channel is its *position*: the tap of a Winograd convolution, the place
 in the kernel of a direct one, the pixel of a dense layer.
 """
 
@@ -86,7 +87,7 @@ def add_bias(y: Tensor, bias: Tensor) -> Tensor:
 
 def tap_sums(u: Tensor, v: Tensor) -> Tensor:
     """Return M [taps, oc, p] = sum over k of U [oc, k, taps] * V [taps, k, p]."""
-    return torch.bmm(u.permute(2, 0, 1), v)
+    return torch.bmm(v.transpose(1, 2), u.permute(2, 1, 0)).transpose(1, 2)
 
 
 class WinogradConv2d(TapLayer):
@@ -115,25 +116,29 @@ class WinogradConv2d(TapLayer):
 
     def lift(self, x: Tensor) -> Tensor:
         m, alpha = self.m, self.m + KERNEL - 1
-        channels = x.shape[1]
-        height, width = (-(-int(edge) // m) * m for edge in x.shape[2:])
-        extra = (1, width + 1 - x.shape[3], 1, height + 1 - x.shape[2])
-        padded = F.pad(x, extra).transpose(0, 1)  # c, n, h, w
+        n, channels, height, width = (int(edge) for edge in x.shape)  # tensors in an export
+        rows, columns, extra = -(-height // m), -(-width // m), -(-(KERNEL - 1) // m)
+        bottom, right = (rows + extra) * m - 1 - height, (columns + extra) * m - 1 - width
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, right, 1, bottom))
+        # All pixels at the same place of their m x m block, for every place: a tap is a shift.
+        blocks = padded.reshape(n, rows + extra, m, columns + extra, m, channels)
+        phases = [row.unbind(0) for row in blocks.permute(2, 4, 0, 1, 3, 5).unbind(0)]
         taps = [
-            padded[:, :, i : i + height : m, j : j + width : m]
+            phases[i % m][j % m][:, i // m : i // m + rows, j // m : j // m + columns]
             for i in range(alpha)
             for j in range(alpha)
         ]
-        tiles = torch.stack(taps).flatten(1)  # taps, c * n * tile_rows * tile_columns
-        return (self.input_kron @ tiles).view(alpha**2, channels, -1)
+        v = self.input_kron @ torch.stack(taps).flatten(1)  # taps, n * rows * columns * c
+        return v.view(alpha**2, -1, channels).transpose(1, 2)
 
     def drop(self, sums: Tensor, like: Tensor) -> Tensor:
         m = self.m
-        n, _, height, width = (int(edge) for edge in like.shape)  # tensors while an export traces
+        n, _, height, width = (int(edge) for edge in like.shape)
         rows, columns = -(-height // m), -(-width // m)
-        y = (self.output_kron @ sums.flatten(1)).view(m, m, self.out_channels, n, rows, columns)
-        y = y.permute(3, 2, 4, 0, 5, 1).reshape(n, self.out_channels, rows * m, columns * m)
-        return y[:, :, :height, :width]
+        y = self.output_kron @ sums.transpose(1, 2).flatten(1)
+        y = y.view(m, m, n, rows, columns, self.out_channels).permute(2, 3, 0, 4, 1, 5)
+        y = y.reshape(n, rows * m, columns * m, self.out_channels)
+        return y[:, :height, :width].permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)

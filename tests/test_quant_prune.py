@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from quant.prune import srbs
 from quant.prune.schedule import keep_at, last_step, step_at
-from quant.prune.srbs import compensate, hessian, prune_layer, select
+from quant.prune.srbs import Form, blocks, fewer, prune_layer, saliencies, thin
 from quant.winograd_layer import Dense, TapLayer, WinogradConv2d
 from winnow.srbs import max_keep, srbs_mask, to_sub_rows
 
@@ -37,6 +38,13 @@ def dense_of(channels: int, edge: int, seed: int) -> Dense:
     layer = Dense(channels * edge**2, 6, channels)
     torch.nn.init.normal_(layer.weight, generator=generator)
     return layer
+
+
+def whole_form(layer: TapLayer, x: Tensor, sub_row: int = 8) -> Tensor:
+    """The form of all weights of an output channel."""
+    form = Form(layer, x, sub_row)
+    (block,) = form.blocks
+    return form.of(block)
 
 
 def by_channel(layer: TapLayer, channels: int) -> np.ndarray:
@@ -90,7 +98,7 @@ def test_sub_rows_of_16_and_a_keep_per_tap(channels: int) -> None:
 
 def test_form_of_sub_rows_of_16_is_the_output_error() -> None:
     layer, x = layer_of(16, 2, 0), smooth_input(16, 0)
-    (form,) = hessian(layer, x, sub_row=16)
+    form = whole_form(layer, x, 16)
     error = float(layer(x).detach().double().square().sum())
     rows = layer.u.detach().double().flatten(1)
     predicted = float(torch.einsum("oi,ij,oj->", rows, form, rows)) * 8 * 6 * 6
@@ -116,8 +124,8 @@ def test_every_pixel_may_keep_its_own_number() -> None:
 
 
 def test_dense_form_is_the_output_error_of_eight_channels() -> None:
-    layer, x = dense_of(8, 4, 0), smooth_input(8, 0)[..., :4, :4]
-    (form,) = hessian(layer, x)
+    layer, x = dense_of(8, 4, 0), smooth_input(8, 0, num=400)[..., :4, :4]
+    form = whole_form(layer, x)
     change = layer.u.detach().double().flatten(1)  # (c, pixel), the pixel fastest
     error = float(layer(x).detach().double().square().sum())
     predicted = float(torch.einsum("oi,ij,oj->", change, form, change)) * len(x)
@@ -138,7 +146,7 @@ def test_dense_compensation_is_the_least_squares_fit() -> None:
 
 def test_quadratic_form_is_the_output_error_of_a_sub_row() -> None:
     layer, x = layer_of(8, 2, 0), smooth_input(8, 0)
-    (form,) = hessian(layer, x)
+    form = whole_form(layer, x)
     generator = torch.Generator().manual_seed(1)
     change = torch.randn(6, 8, 16, generator=generator)
     layer.bias.data.zero_()
@@ -151,13 +159,70 @@ def test_quadratic_form_is_the_output_error_of_a_sub_row() -> None:
 
 
 def test_compensation_is_the_minimum_of_the_form() -> None:
-    layer, x = layer_of(8, 2, 3), smooth_input(8, 3)
-    u, form = layer.u.detach().double(), hessian(layer, x)
-    mask = select(u, form, 3)
-    best = compensate(u, mask, form)
-    slope = ((best - u).flatten(1) @ form[0]) * mask.flatten(1)
+    layer, x = layer_of(16, 2, 3), smooth_input(16, 3)
+    u, form = layer.u.detach().double(), whole_form(layer, x)
+    best, mask = thin(u, form, np.full(16, 3))
+    slope = ((best - u).flatten(1) @ form) * mask.flatten(1)
     assert float(slope.abs().max()) < 1e-8
     assert float((best * (1 - mask)).abs().max()) == 0
+
+
+def test_saliency_is_the_error_of_removing_a_weight() -> None:
+    """Numpy's least squares without the weight, in a sub-row where three others are gone too."""
+    layer, x = layer_of(8, 2, 5), smooth_input(8, 5)
+    u, form = layer.u.detach().double(), whole_form(layer, x)
+    mask = torch.ones_like(u)
+    mask[:, :3, 5] = 0
+    factor = np.linalg.cholesky(form.numpy()).T  # |factor dU|^2 = dU^T H dU
+    for channel, tap in ((0, 0), (4, 5), (7, 15)):
+        best, lost = [], []
+        for removed in (False, True):
+            kept = mask[0].bool().clone()
+            kept[channel, tap] &= not removed
+            columns = kept.flatten().numpy()
+            w, *_ = np.linalg.lstsq(factor[:, columns], factor @ u[0].flatten().numpy())
+            best.append((columns, w))
+            lost.append(np.square(factor[:, columns] @ w - factor @ u[0].flatten().numpy()).sum())
+        start = np.zeros(128)
+        start[best[0][0]] = best[0][1]
+        found = saliencies(torch.from_numpy(start).view(1, 8, 16), mask[:1], form)
+        assert float(found[0, channel, tap]) == pytest.approx(lost[1] - lost[0], rel=1e-5)
+        assert float(found[0, 0, 5]) == -1
+
+
+@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize("keep", [1, 2])
+def test_wide_blocks_leave_less_error(m: int, keep: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = []
+    for unknowns in (8 * (m + 2) ** 2, 32 * (m + 2) ** 2):
+        monkeypatch.setattr(srbs, "UNKNOWNS", unknowns)
+        layer, x = layer_of(32, m, 1), smooth_input(32, 1, num=32)
+        want = layer(x).detach()
+        prune_layer(layer, x, keep)
+        errors.append(float((layer(x) - want).detach().square().mean()))
+    assert errors[1] < 0.9 * errors[0], errors
+
+
+@pytest.mark.parametrize("channels", [3, 8, 64, 100])
+@pytest.mark.parametrize("positions", [1, 16, 36, 49, 4000])
+@pytest.mark.parametrize("limit", [1, 128, 1152])
+def test_blocks_cut_weights_into_whole_sub_rows(channels: int, positions: int, limit: int) -> None:
+    hits = np.zeros((channels, positions), dtype=int)
+    for block in blocks(channels, positions, 8, limit):
+        hits[block.channels, block.positions] += 1
+        assert block.channels.start % 8 == 0
+        assert block.channels.stop % 8 == 0 or block.channels.stop == channels
+        wide = -(-(block.channels.stop - block.channels.start) // 8) * 8
+        assert wide * (block.positions.stop - block.positions.start) <= max(8, limit)
+    assert (hits == 1).all()
+
+
+def test_a_quarter_of_a_sub_row_goes_at_once() -> None:
+    path, kept = [], np.array([16, 16])
+    while (kept > [1, 9]).any():
+        kept = fewer(kept, np.array([1, 9]))
+        path.append(kept.tolist())
+    assert path == [[12, 12], [9, 9], [7, 9], [6, 9], [5, 9], [4, 9], [3, 9], [2, 9], [1, 9]]
 
 
 def schedule(keep: int, steps: int, dense: int = 8) -> list[int]:

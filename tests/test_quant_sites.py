@@ -43,6 +43,16 @@ def test_results_are_taken_after_what_follows() -> None:
     assert torch.equal(results["fc"], net(x))
 
 
+def test_map_in_another_memory_layout_is_followed() -> None:
+    net = chain().eval()
+    for module in net.modules():  # as Winograd layers leave their maps; flattening must copy them
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(
+                lambda *call: call[2].to(memory_format=torch.channels_last)
+            )
+    assert find_sites(net, (2, 12, 12))["fc1"].source == "conv3"
+
+
 @pytest.mark.parametrize("inplace", [False, True])
 def test_a_sum_belongs_to_no_layer(inplace: bool) -> None:
     class Sum(nn.Module):

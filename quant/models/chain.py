@@ -137,6 +137,7 @@ class ChainNet(CompressibleNet):
             self.add_module(name, nn.Linear(inputs, outputs))
         self.relu = nn.ReLU()
         self.pool = nn.MaxPool2d(2)
+        self.flatten = nn.Flatten()  # a module, which `quant.sites` can follow
         self.exits = nn.ModuleDict({name: ChainNet(branch) for name, branch in spec.exits})
 
     def _conv(self, c: ConvSpec, x: Tensor) -> Tensor:
@@ -152,7 +153,7 @@ class ChainNet(CompressibleNet):
 
     def classify(self, feature: Tensor) -> Tensor:
         """Return the logits [n, classes] of a last map."""
-        x = feature.flatten(1)
+        x = self.flatten(feature)
         for name in self.spec.linears:
             x = self.get_submodule(name)(x)
             x = x if name == CLASSIFIER else self.relu(x)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from quant.models.channels import ChannelGroup, CompressibleNet
@@ -67,12 +66,13 @@ class Vgg(CompressibleNet):
         self.positions = edge**2
         self.avgpool = nn.Identity() if form.is_small else nn.AdaptiveAvgPool2d(edge)
         widths = (channels * self.positions, *(form.scaled(width) for width in plan.hidden))
+        self.flatten = nn.Flatten()
         self.classifier = _classifier(widths, form.classes, plan.dropout)
         self.head = f"classifier.{len(self.classifier) - 1}"
         init_weights(self, LINEAR_STD)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+        return self.classifier(self.flatten(self.avgpool(self.features(x))))
 
     def blocks(self) -> list[str]:
         return [f"features.{pool}" for pool in self._pools]

@@ -5,121 +5,146 @@ The output of a layer is linear in its sums M, so changing the weights U by dU c
 
     H = G o E[V V^T]        o element-wise, G = `gram` of the layer: KA^T KA with KA = output_kron
 
-over the (channel, position) pairs of a sub-row: the optimal-brain-surgeon quadratic form (Hassibi &
+over the (channel, position) pairs of a block: the optimal-brain-surgeon quadratic form (Hassibi &
 Stork 1993) of the layer's output error. A position is a tap of a Winograd layer and a pixel of a
-dense one. Weights are chosen by their OBS saliency u^2 / [H^-1]_uu; those that stay then move to
-the minimum of the form. The channels of a sub-row are compensated on their own, over up to
-`POSITIONS` positions together, so the cost is one solve of at most 288 unknowns (576 for sub-rows
-of 16) for each of them and each output channel.
+dense one. Weights go by their OBS saliency u^2 / [H^-1]_uu, at most a quarter of a sub-row at once;
+after that those that stay, K, move to the minimum of the form, and H is that of K alone.
+
+A block is many sub-rows, because the channels of a map tell much about each other: compensated over
+32 channels instead of 8, half of the error is left (docs/compression.md).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quant.prune.target import Gradual, Target
+from quant.prune.target import Gradual, Target, best_mask
 from quant.sites import visit_layers
 from quant.winograd_layer import TapLayer
-from winnow.srbs import SUB_ROW, num_sub_rows, srbs_mask
+from winnow.srbs import SUB_ROW, num_sub_rows
 
-POSITIONS = 36  # compensated together: all taps of F(4,3); larger maps of a dense layer are cut
+UNKNOWNS = 1152  # weights of an output channel that move together: time grows with their cube
+OBSERVATIONS = 2  # outputs of the sample that there must be for each of them
 DAMPING = 1e-4  # of H's mean diagonal: keeps the solve stable for taps that are seldom used
 
 
-@torch.no_grad()
-def hessian(
-    layer: TapLayer, x: Tensor, part: slice = slice(None), sub_row: int = SUB_ROW
-) -> Tensor:
-    """Return H of every sub-row for inputs x [n, c, ...], at the positions of `part`.
+@dataclass(frozen=True)
+class Block:
+    """Channels and positions whose weights are compensated together."""
 
-    H is [sub_rows, sub_row * positions, sub_row * positions] float64. Rows are (channel, position)
-    with the position fastest; padded channels are zero but for the damping.
+    channels: slice
+    positions: slice
+
+
+def blocks(channels: int, positions: int, sub_row: int, limit: int = UNKNOWNS) -> list[Block]:
+    """Cut weights [channels, positions] into even blocks of whole sub-rows, `limit` weights each.
+
+    One sub-row at one position is the least.
     """
-    channels = layer.in_channels
-    v = layer.lift(x)  # taps, k, p
-    tiles = v.shape[2]
-    v = v.transpose(0, 1).reshape(channels, -1, tiles)[:, part]  # c, positions, p
-    pad = num_sub_rows(channels, sub_row) * sub_row - channels
-    rows = F.pad(v, (0, 0, 0, 0, 0, pad)).reshape(-1, sub_row * v.shape[1], tiles)
-    energy = torch.bmm(rows, rows.transpose(1, 2)).double() / tiles
-    gram = layer.gram.double()  # taps, taps
-    times = rows.shape[1] // len(gram)
-    form = energy * gram.repeat(times, times)
-    damping = DAMPING * form.diagonal(dim1=1, dim2=2).mean().clamp(min=1e-12)
-    return form + damping * torch.eye(rows.shape[1], dtype=form.dtype, device=form.device)
+    wide = min(positions, max(1, limit // sub_row))
+    sub_rows = num_sub_rows(channels, sub_row)
+    count = -(-sub_rows // max(1, limit // (sub_row * wide)))
+    edges = [sub_row * (i * sub_rows // count) for i in range(count)] + [channels]
+    return [
+        Block(slice(edges[i], edges[i + 1]), slice(start, min(positions, start + wide)))
+        for i in range(count)
+        for start in range(0, positions, wide)
+    ]
 
 
-def to_rows(u: Tensor, sub_row: int) -> Tensor:
-    """Return U [oc, c, positions] as float64 [sub_rows, oc, sub_row * positions], zero-padded."""
-    oc, channels, positions = u.shape
-    pad = num_sub_rows(channels, sub_row) * sub_row - channels
-    rows = F.pad(u.double(), (0, 0, 0, pad)).reshape(oc, -1, sub_row * positions)
-    return rows.transpose(0, 1)
+class Form:
+    """The quadratic forms of a layer's output error for inputs x [n, c, ...]."""
 
+    def __init__(self, layer: TapLayer, x: Tensor, sub_row: int = SUB_ROW) -> None:
+        v = layer.lift(x.detach())  # taps, k, p
+        self.gram = layer.gram.double()
+        self.rows = v.transpose(0, 1).reshape(layer.in_channels, -1, v.shape[2])
+        outputs = int(torch.linalg.matrix_rank(self.gram)) * v.shape[2]
+        channels, positions = self.rows.shape[:2]
+        self.blocks = blocks(channels, positions, sub_row, min(UNKNOWNS, outputs // OBSERVATIONS))
 
-def from_rows(rows: Tensor, channels: int, sub_row: int) -> Tensor:
-    """Undo `to_rows`."""
-    sub_rows, oc, width = rows.shape
-    u = rows.transpose(0, 1).reshape(oc, sub_rows * sub_row, width // sub_row)
-    return u[:, :channels]
-
-
-def _sub_row(u: Tensor, form: Tensor) -> int:
-    """Return the length of the sub-rows that `form` is of."""
-    return form.shape[1] // u.shape[2]
-
-
-@torch.no_grad()
-def saliencies(u: Tensor, form: Tensor) -> Tensor:
-    """Return the OBS saliency of every weight of U [oc, c, positions], in the same shape."""
-    sub_row = _sub_row(u, form)
-    spread = torch.linalg.inv(form).diagonal(dim1=1, dim2=2)  # sub_rows, sub_row * positions
-    return from_rows(to_rows(u, sub_row).square() / spread[:, None], u.shape[1], sub_row)
+    def of(self, block: Block) -> Tensor:
+        """Return H [unknowns, unknowns] of a block, (channel, position), the position fastest."""
+        rows = self.rows[block.channels, block.positions].flatten(0, 1)
+        energy = (rows @ rows.t()).double() / rows.shape[1]
+        times = len(rows) // len(self.gram)
+        form = energy * self.gram.repeat(times, times)
+        damping = DAMPING * form.diagonal().mean().clamp(min=1e-12)
+        return form + damping * torch.eye(len(form), dtype=form.dtype, device=form.device)
 
 
 @torch.no_grad()
-def select(u: Tensor, form: Tensor, keep: int | NDArray[np.int64]) -> Tensor:
-    """Return the SRBS mask [oc, c, positions] of the most salient weights of each sub-row."""
-    mask = srbs_mask(saliencies(u, form).cpu().numpy(), keep, _sub_row(u, form))
-    return torch.from_numpy(mask).to(u)
+def saliencies(u: Tensor, mask: Tensor, form: Tensor) -> Tensor:
+    """Return the OBS saliency of the weights in the mask of U [oc, c, positions]; others: -1."""
+    rows, kept = u.double().flatten(1), mask.flatten(1).bool()
+    result = torch.full_like(rows, -1)
+    if bool(kept.all()):
+        return (rows.square() / _inverse_diagonal(form)).view_as(u)
+    for out, row, keep in zip(result, rows, kept, strict=True):
+        out[keep] = row[keep].square() / _inverse_diagonal(form[keep][:, keep])
+    return result.view_as(u)
+
+
+def _inverse_diagonal(form: Tensor) -> Tensor:
+    return torch.cholesky_inverse(torch.linalg.cholesky(form)).diagonal()
 
 
 @torch.no_grad()
 def compensate(u: Tensor, mask: Tensor, form: Tensor) -> Tensor:
-    """Return the masked weights nearest to U [oc, c, positions] in output error.
+    """Return the masked weights nearest to U [oc, c, positions] in output error, in float64.
 
-    Minimises (w - u)^T H (w - u) over w that vanish outside the mask: for the kept part K and the
-    dropped part D, w_K = u_K + H_KK^-1 H_KD u_D.
+    Minimises (w - u)^T H (w - u) over w that vanish outside the mask: w_K = H_KK^-1 (H u)_K.
     """
-    sub_row = _sub_row(u, form)
-    rows, kept = to_rows(u, sub_row), to_rows(mask, sub_row)  # sub_rows, oc, sub_row * positions
-    dropped = 1 - kept
-    result = torch.empty_like(rows)
-    for i, h in enumerate(form):
-        k = kept[i]
-        system = k[:, :, None] * h * k[:, None, :] + torch.diag_embed(dropped[i])
-        right = k * ((dropped[i] * rows[i]) @ h)
-        result[i] = k * (rows[i] + torch.linalg.solve(system, right))
-    return from_rows(result, u.shape[1], sub_row).to(u.dtype)
+    rows, kept = u.double().flatten(1), mask.flatten(1).bool()
+    wanted, result = rows @ form, torch.zeros_like(rows)
+    for out, row, keep in zip(result, wanted, kept, strict=True):
+        factor = torch.linalg.cholesky(form[keep][:, keep])
+        out[keep] = torch.cholesky_solve(row[keep, None], factor)[:, 0]
+    return result.view_as(u)
 
 
-def parts(positions: int) -> list[slice]:
-    """Return the positions that are compensated together."""
-    return [slice(start, start + POSITIONS) for start in range(0, positions, POSITIONS)]
+def fewer(kept: NDArray[np.int64], keeps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the next keeps on the way from `kept` to `keeps`: a quarter less, or one.
+
+    8 -> 6 -> 5 -> 4 -> 3 -> 2 -> 1
+    """
+    return np.maximum(keeps, kept - np.maximum(1, kept // 4))
+
+
+@torch.no_grad()
+def thin(
+    u: Tensor, form: Tensor, keeps: NDArray[np.int64], sub_row: int = SUB_ROW
+) -> tuple[Tensor, Tensor]:
+    """Return U [oc, c, positions] pruned to `keeps` of a sub-row, compensated, and its mask.
+
+    `keeps` has one number per position. What the weights may do is match the U given, so every
+    compensation starts from it.
+    """
+    mask, best = torch.ones_like(u, dtype=torch.float64), u.double()
+    kept = np.full_like(keeps, sub_row)
+    while (kept > keeps).any():
+        kept = fewer(kept, keeps)
+        mask = best_mask(saliencies(best, mask, form), kept, sub_row)
+        best = compensate(u, mask, form)
+    return best, mask
 
 
 @torch.no_grad()
 def layer_saliencies(layer: TapLayer, x: Tensor, sub_row: int) -> Tensor:
     """Return the OBS saliencies [oc, c, positions] of a layer, given its inputs x [n, c, ...]."""
-    u = layer.by_channel(layer.u)
-    cut = parts(u.shape[2])
-    return torch.cat(
-        [saliencies(u[:, :, part], hessian(layer, x, part, sub_row)) for part in cut], dim=2
-    )
+    u, form = layer.by_channel(layer.u).double(), Form(layer, x, sub_row)
+    found = torch.empty_like(u)
+    for block in form.blocks:
+        part = u[:, block.channels, block.positions]
+        found[:, block.channels, block.positions] = saliencies(
+            part, torch.ones_like(part), form.of(block)
+        )
+    return found
 
 
 @torch.no_grad()
@@ -130,13 +155,13 @@ def prune_layer(
 
     `keep` is one number or one per position.
     """
-    u = layer.by_channel(layer.u)
-    keeps = np.broadcast_to(keep, u.shape[2])
+    u, form = layer.by_channel(layer.u), Form(layer, x, sub_row)
+    keeps = np.broadcast_to(np.asarray(keep, dtype=np.int64), u.shape[2])
     mask = torch.empty_like(u)
-    for part in parts(u.shape[2]):
-        form = hessian(layer, x, part, sub_row)
-        mask[:, :, part] = select(u[:, :, part], form, keeps[part])
-        u[:, :, part] = compensate(u[:, :, part], mask[:, :, part], form)
+    for block in form.blocks:
+        place = (slice(None), block.channels, block.positions)
+        best, kept = thin(u[place], form.of(block), keeps[block.positions], sub_row)
+        u[place], mask[place] = best.to(u.dtype), kept.to(u.dtype)
     layer.mask.copy_(mask.view_as(layer.mask))
     layer.set_u(u.view_as(layer.weight))
 
