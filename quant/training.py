@@ -108,9 +108,7 @@ def fit(
     """
     model.to(memory_format=torch.channels_last)  # convolutions of nn run faster
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, plan.learning_rate, weight_decay=plan.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(trained, plan.learning_rate, weight_decay=plan.weight_decay)
     average = copy.deepcopy(model) if plan.ema else None
     run = Run(model, average, optimizer, History())
     first = resume.load(run)

@@ -71,7 +71,7 @@ class Distillation(Scheduled):
     def __init__(self, net: nn.Module, teacher: nn.Module, config: DistillConfig) -> None:
         super().__init__(config)
         self.net, self.teacher = net, teacher
-        teacher.eval().to(memory_format=torch.channels_last)
+        teacher.eval()
         self.blocks = net.blocks() if config.feature else []
         self.teacher_blocks = teacher.blocks() if config.feature else []
 
