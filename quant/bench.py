@@ -131,8 +131,9 @@ def run_all(
 
 def format_table(recipes: Sequence[Recipe], runs: Sequence[Sequence[Run]]) -> str:
     """Return the table: mean and standard deviation over the seeds of every recipe."""
+    seeds = "one seed" if len(runs[0]) == 1 else f"{len(runs[0])} seeds"
     lines = [
-        f"test accuracy in percent, mean and standard deviation of {len(runs[0])} seeds, measured; "
+        f"test accuracy in percent, mean and standard deviation of {seeds}, measured; "
         "cycles modelled",
         f"  {'recipe':<20}{'fp32':>12}{'pruned':>13}{'quantized':>13}{'loss':>7}{'goal':>7}"
         f"{'zeros %':>9}{'bits':>6}{'cycles':>10}{'seconds':>9}",

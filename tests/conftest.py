@@ -23,9 +23,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="rewrite tests/golden/ from the present output; runs only the tests that use it",
     )
     fuzz = parser.getgroup("fuzz", "random designs for openhls (make fuzz)")
-    fuzz.addoption("--fuzz-count", type=int, default=300, help="designs")
-    fuzz.addoption("--fuzz-seed", type=int, default=1, help="seed of the designs")
-    fuzz.addoption("--fuzz-layers", type=int, default=64, help="random layers on each engine's RTL")
+    fuzz.addoption("--fuzz-count", default=300, help="designs")
+    fuzz.addoption("--fuzz-seed", default=1, help="seed of the designs")
+    fuzz.addoption("--fuzz-layers", default=64, help="random layers on each engine's RTL")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the numbers of `make fuzz`."""
+    for name, least in (("count", 1), ("seed", 0), ("layers", 1)):
+        value = str(getattr(config.option, f"fuzz_{name}"))
+        if not (value.isascii() and value.isdecimal() and int(value) >= least):
+            raise pytest.UsageError(
+                f"{name.upper()} (--fuzz-{name}) must be a whole number of at least {least}, "
+                f"got '{value}'"
+            )
+        setattr(config.option, f"fuzz_{name}", int(value))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

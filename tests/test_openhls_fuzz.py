@@ -7,6 +7,8 @@ tests/fuzz/cases/; the message names seed, design, stream, token and both values
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -195,3 +197,33 @@ def test_a_difference_names_stream_token_and_values() -> None:
     )
     assert judged((1, 2, 3, 4)) == "differs: stream 's1k0_out', token 3: C++ nothing, RTL 4"
     assert judged((1, 2), 1) == "hangs: stream 's1k0_in': C++ takes 3 tokens, RTL 2"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("count", "x", "COUNT (--fuzz-count) must be a whole number of at least 1, got 'x'"),
+        ("count", "0", "COUNT (--fuzz-count) must be a whole number of at least 1, got '0'"),
+        ("seed", "-1", "SEED (--fuzz-seed) must be a whole number of at least 0, got '-1'"),
+        ("layers", "1.5", "LAYERS (--fuzz-layers) must be a whole number of at least 1, got '1.5'"),
+    ],
+)
+def test_wrong_numbers_end_before_any_test(
+    root: Path, option: str, value: str, message: str
+) -> None:
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-n0",
+            "tests/test_layering.py",
+            f"--fuzz-{option}={value}",
+        ],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert (run.stdout + run.stderr).strip() == f"ERROR: {message}"
