@@ -28,8 +28,7 @@ _MOST_STEPS = 300  # of a search for values that make a wait matter
 
 def narrow_enables(verilog: str) -> str:
     """Leave out the waits that the other factors of an enable make true."""
-    widths = {name: int(high) + 1 for high, name in _WIDE.findall(verilog)}
-    logic = _Logic(dict(ASSIGN.findall(verilog)), widths)
+    logic = _logic_of(verilog)
     for name in dict.fromkeys(_ENABLE.findall(verilog)):
         factors = logic.factors(name)
         waits = [factor for factor in factors if logic.is_wait(factor)]
@@ -51,13 +50,18 @@ def drop_done_registers(verilog: str) -> str:
         done <= goes | moves ? early : done;
      -> done = 0;
     """
-    widths = {name: int(high) + 1 for high, name in _WIDE.findall(verilog)}
-    logic = _Logic(dict(ASSIGN.findall(verilog)), widths)
+    logic = _logic_of(verilog)
     for register, _, stays in _DONE.findall(verilog):
         if not logic.satisfiable([(stays, True)]):
             verilog = re.sub(rf"^ *{register} <= .*\n", "", verilog, flags=re.M)
             verilog = verilog.replace(f"  reg {register};\n", f"  wire {register} = 1'h0;\n")
     return verilog
+
+
+def _logic_of(verilog: str) -> _Logic:
+    """Read the assignments of a module."""
+    widths = {name: int(high) + 1 for high, name in _WIDE.findall(verilog)}
+    return _Logic(dict(ASSIGN.findall(verilog)), widths)
 
 
 # An expression: a name or constant, or an operator and its operands.

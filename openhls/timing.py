@@ -3,7 +3,7 @@
 
 A module of a Yosys JSON netlist -> the longest path between every two of its borders. A border is a
 port, a pin of an instance of another module, or state (flip-flop, shift register, RAM, DSP): named
-"port", "instance.port" and "". `openhls/synth.py` lists the modules of a design.
+"port", "instance.port" and "". `openhls/borders.py` joins the modules of a design.
 
 Nothing is placed: cells have delays of the slowest speed grade (-1), a net has a guess that grows
 with its fan-out. So the result compares variants of a design; it is not a clock speed.

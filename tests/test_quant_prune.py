@@ -174,18 +174,18 @@ def test_saliency_is_the_error_of_removing_a_weight() -> None:
     mask = torch.ones_like(u)
     mask[:, :3, 5] = 0
     factor = np.linalg.cholesky(form.numpy()).T  # |factor dU|^2 = dU^T H dU
+    wanted = factor @ u[0].flatten().numpy()
     for channel, tap in ((0, 0), (4, 5), (7, 15)):
-        best, lost = [], []
+        fits, lost = [], []
         for removed in (False, True):
             kept = mask[0].bool().clone()
             kept[channel, tap] &= not removed
             columns = kept.flatten().numpy()
-            w, *_ = np.linalg.lstsq(factor[:, columns], factor @ u[0].flatten().numpy())
-            best.append((columns, w))
-            lost.append(np.square(factor[:, columns] @ w - factor @ u[0].flatten().numpy()).sum())
-        start = np.zeros(128)
-        start[best[0][0]] = best[0][1]
-        found = saliencies(torch.from_numpy(start).view(1, 8, 16), mask[:1], form)
+            fit = np.zeros(128)
+            fit[columns] = np.linalg.lstsq(factor[:, columns], wanted)[0]
+            fits.append(fit)
+            lost.append(np.square(factor @ fit - wanted).sum())
+        found = saliencies(torch.from_numpy(fits[0]).view(1, 8, 16), mask[:1], form)
         assert float(found[0, channel, tap]) == pytest.approx(lost[1] - lost[0], rel=1e-5)
         assert float(found[0, 0, 5]) == -1
 
