@@ -74,13 +74,15 @@ def part_resources(part: str) -> Resources:
 class ModuleUse:
     """One module: resources of one instance without its children, instances, longest path.
 
-    `path` is that of the module alone: its ports and its instances' count as flip-flops.
+    `path` is that of the module alone: its ports and its instances' count as flip-flops. `levels`
+    are the most of any path, which need not be the slowest one.
     """
 
     name: str
     instances: int
     own: Resources
     path: TimingPath
+    levels: int
 
     @property
     def group(self) -> str:
@@ -123,6 +125,7 @@ class _Mapped:
 
     cells: Mapping[str, int]
     arcs: Arcs
+    levels: int
 
     @classmethod
     def parse(cls, found: Mapping[str, Any]) -> _Mapped:
@@ -132,7 +135,7 @@ class _Mapped:
         arcs = {}
         for start, end, ns, levels, chains, cells in found["arcs"]:
             arcs[start, end] = TimingPath.over(ns, levels, chains, cells)
-        return cls(found["cells"], arcs)
+        return cls(found["cells"], arcs, found["levels"])
 
 
 def synth_hash() -> str:
@@ -218,6 +221,7 @@ def synthesise(
             count[name],
             _resources(mapped[name].cells),
             longest(mapped[name].arcs),
+            mapped[name].levels,
         )
         for name, module in design.items()
         if count[name]

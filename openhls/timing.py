@@ -8,7 +8,8 @@ port, a pin of an instance of another module, or state (flip-flop, shift registe
 Nothing is placed: cells have delays of the slowest speed grade (-1), a net has a guess that grows
 with its fan-out. So the result compares variants of a design; it is not a clock speed.
 
-A level is a LUT, inverter or MUXF; carry cells linked by CO -> CI are one chain.
+A level is a LUT, inverter or MUXF; carry cells linked by CO -> CI are one chain. The slowest
+path need not be the one of the most levels, so these are counted besides.
 """
 
 from __future__ import annotations
@@ -80,6 +81,14 @@ Arcs = dict[tuple[str, str], TimingPath]  # longest path from border to border
 
 
 @dataclass(frozen=True)
+class ModulePaths:
+    """Of a module: the longest path between every two borders, the most levels of any path."""
+
+    arcs: Arcs
+    levels: int
+
+
+@dataclass(frozen=True)
 class _Pin:
     cell: str
     kind: str
@@ -140,6 +149,7 @@ class _Module:
         self.fan_out: dict[Bit, int] = {}
         self.starts: dict[Bit, tuple[str, TimingPath]] = {}
         self.arrivals: dict[Bit, dict[str, TimingPath]] = {}
+        self.levels: dict[Bit, int] = {}  # most on any path to a bit that has arrived
         for cell, port, bits in self._pins("output"):
             pin = _Pin(cell, self.cells[cell]["type"], port)
             for index, bit in enumerate(bits):
@@ -233,6 +243,7 @@ class _Module:
 
     def _combine(self, bit: Bit, steps: list[_Step]) -> dict[str, TimingPath]:
         best: dict[str, TimingPath] = {}
+        self.levels[bit] = max((self.levels[s.source] + s.levels for s in steps), default=0)
         if bit in self.starts:
             border, start = self.starts[bit]
             best[border] = start
@@ -372,8 +383,8 @@ def _carry_cost(port: str, index: int, output: str, place: int) -> tuple[float, 
     return (CARRY_IN, 0, 1) if reaches else None
 
 
-def module_arcs(name: str, netlist: Netlist) -> Arcs:
-    """Return the longest path between every two borders of a mapped module.
+def module_paths(name: str, netlist: Netlist) -> ModulePaths:
+    """Return the longest paths between the borders of a mapped module.
 
     `netlist` is the module in the JSON of Yosys. A path from state begins at the clock and one to
     state ends with the setup; one from or to a pin has neither, and the net belongs to its sinks.
@@ -381,6 +392,7 @@ def module_arcs(name: str, netlist: Netlist) -> Arcs:
     """
     module = _Module(name, netlist)
     best: Arcs = {}
+    levels = 0
     for bit, end, delay, cell in module.ends():
         if isinstance(bit, str):
             continue  # a constant
@@ -388,7 +400,8 @@ def module_arcs(name: str, netlist: Netlist) -> Arcs:
             whole = path.then(delay, cell=cell)
             if (start, end) not in best or whole.ns > best[start, end].ns:
                 best[start, end] = whole
-    return best
+        levels = max(levels, module.levels[bit])
+    return ModulePaths(best, levels)
 
 
 def longest(arcs: Arcs) -> TimingPath:

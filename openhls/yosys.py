@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from openhls.errors import HlsError
-from openhls.timing import module_arcs
+from openhls.timing import NET, NET_DOUBLING, module_paths
 from winnow.artefact import sha256_bytes, write_text
 from winnow.errors import ToolError
 
@@ -34,7 +34,21 @@ LIBRARIES = (
     "read_verilog -lib -specify +/xilinx/cells_sim.v",
     "read_verilog -lib +/xilinx/cells_xtra.v",
 )
-MAP = "synth_xilinx -family xc7 -noiopad -noclkbuf -run prepare:check"
+# synth_xilinx, whose step map_luts is written out: there ABC takes a net for 300 ps, half of what
+# openhls/timing.py and a -1 part do, and so saves area where delay is needed.
+_SYNTH = "synth_xilinx -family xc7 -noiopad -noclkbuf -run"
+MAP = (
+    f"{_SYNTH} prepare:map_luts",
+    "opt_expr -mux_undef -noclkinv",
+    "read_verilog -icells -lib -specify +/xilinx/abc9_model.v",
+    f"abc9 -W {round(1000 * (NET + NET_DOUBLING / 2))}",
+    "clean",
+    "xilinx_srl -fixed -minlen 3",
+    "techmap -map +/xilinx/lut_map.v -map +/xilinx/cells_map.v -D LUT_WIDTH=6",
+    "xilinx_dffopt",
+    "opt_lut_ins -tech xilinx",
+    f"{_SYNTH} finalize:check",
+)
 _MARK = "openhls_map"  # an attribute of the modules to map, not of libraries and black boxes
 _MODULE = re.compile(r"^module (\S+)\n(.*?)^end$", re.MULTILINE | re.DOTALL)
 _PARAMETER = re.compile(r"^  parameter \\(\w+) (.*)$", re.MULTILINE)
@@ -136,18 +150,18 @@ def _elaborate(top: str, out: str, *files: str) -> None:
 def _mapped(name: str, netlist: Mapping[str, Any]) -> dict[str, Any]:
     cells = Counter(cell["type"] for cell in netlist["cells"].values())
     try:
-        arcs = module_arcs(name, netlist)
+        paths = module_paths(name, netlist)
     except HlsError as error:
         return {"error": str(error)}
-    rows = [[*ends, p.ns, p.levels, p.chains, p.through()] for ends, p in arcs.items()]
-    return {"cells": cells, "arcs": rows}
+    rows = [[*ends, p.ns, p.levels, p.chains, p.through()] for ends, p in paths.arcs.items()]
+    return {"cells": cells, "arcs": rows, "levels": paths.levels}
 
 
 def _map(source: str, out: str) -> None:
     """Map the modules of a file; write cells by type and the arcs of each as JSON."""
     netlist = Path(out).with_suffix(".netlist.json")
     write = [f"select A:{_MARK}", f"write_json -selected {netlist}"]
-    _run([*LIBRARIES, f"read_rtlil {source}", MAP, *write])
+    _run([*LIBRARIES, f"read_rtlil {source}", *MAP, *write])
     found = {}
     for name, module in json.loads(netlist.read_text())["modules"].items():
         found[name if name.startswith("$") else f"\\{name}"] = _mapped(name, module)

@@ -16,7 +16,7 @@ NAME_WIDTH = 24
 def group_rows(rows: Sequence[ModuleUse]) -> list[dict[str, Any]]:
     """Join the rows of one module with different parameters; the largest share of LUTs first.
 
-    A joined row has the resources of all instances, and the longest path of any.
+    A joined row has the resources of all instances, and the longest path and most levels of any.
     """
     groups: dict[str, list[ModuleUse]] = {}
     for row in rows:
@@ -29,7 +29,7 @@ def group_rows(rows: Sequence[ModuleUse]) -> list[dict[str, Any]]:
                 "name": name,
                 "instances": sum(row.instances for row in members),
                 **asdict(total(members)),
-                "levels": path.levels,
+                "levels": max(row.levels for row in members),
                 "chains": path.chains,
                 "ns": round(path.ns, 2),
                 "path": list(path.through()),
@@ -81,7 +81,7 @@ def crossing_line(crossing: Mapping[str, Any], clock_mhz: float) -> str:
 
 
 def format_table(numbers: Mapping[str, Any]) -> list[str]:
-    """Return the lines of the table: resources of all instances, the longest path of a module."""
+    """Return the lines of the table: resources of all instances, most levels, longest path."""
     lines = [
         f"  {'module':<{NAME_WIDTH}}{'inst':>5}{'LUT':>8}{'FF':>8}{'DSP':>5}{'BRAM':>7}"
         f"{'levels':>8}{'carry':>7}{'ns':>7}"

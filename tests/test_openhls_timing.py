@@ -13,7 +13,7 @@ import pytest
 from openhls import timing
 from openhls.errors import HlsError
 from openhls.synth import ModuleUse, synthesise
-from openhls.timing import STATE, module_arcs, net_delay
+from openhls.timing import STATE, module_paths, net_delay
 
 Cell = dict[str, Any]
 
@@ -34,14 +34,18 @@ def cell(kind: str, parameters: dict[str, str] | None = None, **pins: object) ->
     }
 
 
-def arcs_of(
+def paths_of(
     *cells: Cell, inputs: tuple[int, ...] = (), outputs: tuple[int, ...] = ()
-) -> timing.Arcs:
-    """Return the arcs of a module; its ports are called i<bit> and o<bit>."""
+) -> timing.ModulePaths:
+    """Return the paths of a module; its ports are called i<bit> and o<bit>."""
     ports = {f"i{bit}": {"direction": "input", "bits": [bit]} for bit in inputs}
     ports |= {f"o{bit}": {"direction": "output", "bits": [bit]} for bit in outputs}
     named = {f"c{index}": about for index, about in enumerate(cells)}
-    return module_arcs("m", {"ports": ports, "cells": named, "netnames": {}})
+    return module_paths("m", {"ports": ports, "cells": named, "netnames": {}})
+
+
+def arcs_of(*cells: Cell, **ports: tuple[int, ...]) -> timing.Arcs:
+    return paths_of(*cells, **ports).arcs
 
 
 def only(arcs: timing.Arcs, start: str = STATE, end: str = STATE) -> tuple[float, int, int]:
@@ -221,10 +225,19 @@ def test_constants_and_clocks_are_no_paths() -> None:
     assert arcs_of(cell("FDRE", C=1, D="0", Q=10), inputs=(1,)) == {}
 
 
+def test_most_levels_need_not_be_on_the_slowest_path() -> None:
+    luts = [cell("LUT1", I0=10, O=11), cell("LUT1", I0=11, O=12)]
+    memory = cell("RAMB36E1", CLKARDCLK=1, DOADO=20)
+    slow = [memory, cell("LUT1", I0=20, O=21), ff(21, 22)]
+    paths = paths_of(ff("0", 10), *luts, ff(12, 13), *slow)
+    assert paths.levels == 2
+    assert paths.arcs[STATE, STATE].levels == 1
+
+
 def test_path_names_its_cells_by_the_nets_they_drive() -> None:
     cells = {"a": ff("0", 10), "b": cell("LUT1", I0=10, O=11), "c": ff(11, 12)}
     nets = {"count": {"bits": [10, 12]}, "$auto$1": {"hide_name": 1, "bits": [11]}}
-    arcs = module_arcs("m", {"ports": {}, "cells": cells, "netnames": nets})
+    arcs = module_paths("m", {"ports": {}, "cells": cells, "netnames": nets}).arcs
     assert arcs[STATE, STATE].through() == ("FDRE count[0]", "LUT1", "FDRE count[1]")
 
 

@@ -10,8 +10,9 @@
 // same. `idle`: every request has been acknowledged (its token may still wait in `b`, which keeps
 // up to 65535).
 //
-// Latency: awvalid and wvalid two cycles after the burst's last word; neither waits for awready or
-// wready. A word per cycle if FIFO_DEPTH is two bursts or more.
+// Latency: awvalid and wvalid three cycles after the burst's last word; neither waits for awready or
+// wready. A word per cycle if FIFO_DEPTH is two bursts or more and bursts have two words or more; a
+// token in two cycles.
 // Paths: none from an input to an output.
 // Resources (64 bits, defaults): 270 LUTs, 100 more as LUT RAM, 320 registers.
 module openhls_axi_writer #(
@@ -145,10 +146,12 @@ module openhls_axi_writer #(
   logic [15:0]            tokens_q;
   logic [PendingBits-1:0] pending_q;       // requests without a token yet
   logic                   error_q;
+  logic                   fits_q;          // the FIFO holds all words of the burst offered
+  logic                   b_vld_q, b_move;
   logic                   ready, issue, finish;
 
-  assign ready      = len_in_rdy && (!aw_vld_q || m_axi_awready)
-                      && count_q > CountBits'(burst_len);
+  // Looked up a cycle before: until the burst is issued, words only get more.
+  assign ready      = len_in_rdy && (!aw_vld_q || m_axi_awready) && fits_q;
   assign burst_rdy  = burst_vld && order_in_rdy && (burst_empty || ready);
   assign issue      = burst_rdy && !burst_empty;
   assign len_in_vld = issue;
@@ -172,7 +175,8 @@ module openhls_axi_writer #(
   assign order_rdy    = tokens_q != '1 && (order_empty || m_axi_bvalid);
   assign finish       = order_vld && order_rdy && order_last;
   assign b_data       = 1'b1;
-  assign b_vld        = tokens_q != '0;
+  assign b_vld        = b_vld_q;
+  assign b_move       = !b_vld_q && tokens_q != '0;
 
   always_ff @(posedge clk) begin
     if (issue) begin
@@ -181,6 +185,8 @@ module openhls_axi_writer #(
     end
     if (rst) begin
       aw_vld_q  <= 1'b0;
+      fits_q    <= 1'b0;
+      b_vld_q   <= 1'b0;
       count_q   <= '0;
       beat_q    <= '0;
       tokens_q  <= '0;
@@ -189,9 +195,11 @@ module openhls_axi_writer #(
     end else begin
       if (issue) aw_vld_q <= 1'b1;
       else if (m_axi_awready) aw_vld_q <= 1'b0;
+      fits_q  <= burst_vld && !burst_rdy && count_q > CountBits'(burst_len);
       count_q <= count_q - taken + CountBits'(w_vld && w_rdy);
       if (m_axi_wvalid && m_axi_wready) beat_q <= m_axi_wlast ? '0 : beat_q + 1'b1;
-      tokens_q  <= tokens_q + 16'(finish) - 16'(b_vld && b_rdy);
+      tokens_q  <= tokens_q + 16'(finish) - 16'(b_move);
+      b_vld_q   <= b_vld_q ? !b_rdy : b_move;
       pending_q <= pending_q + PendingBits'(aw_vld && aw_rdy) - PendingBits'(finish);
       error_q   <= (error_q && !clear)
                    || (m_axi_bvalid && m_axi_bready && m_axi_bresp != 2'b00);

@@ -48,27 +48,32 @@ module openhls_bank #(
   logic [WIDTH-1:0] resp_q;
   logic             resp_vld_q;
   logic             w_half_q, r_half_q;  // the half that the side holds, or gets next
-  logic             r_held_q;
-  logic [1:0]       taken_q;  // halves taken by the writer, not yet released by the reader
-  logic [1:0]       full_q;  // of those, released by the writer
+  logic             r_held_q, r_held_d;
+  logic             w_acquire_vld_q, r_acquire_vld_q;
+  logic [1:0]       taken_q, taken_d;  // halves taken by the writer, not yet released by the reader
+  logic [1:0]       full_q, full_d;  // of those, released by the writer
   logic             r_late_q;  // a release that waits for the read request beside it
   logic             w_acquire, w_release, r_release, r_waits;
 
   assign w_acquire_data = 1'b1;
-  assign w_acquire_vld  = !taken_q[1];
+  assign w_acquire_vld  = w_acquire_vld_q;
   assign w_acquire      = w_acquire_vld && w_acquire_rdy;
   assign wr_req_rdy     = 1'b1;
   assign w_release_rdy  = 1'b1;
   assign w_release      = w_release_vld && w_release_data;
 
   assign r_acquire_data = 1'b1;
-  assign r_acquire_vld  = !r_held_q && full_q != '0;
+  assign r_acquire_vld  = r_acquire_vld_q;
   assign rd_req_rdy     = !resp_vld_q || rd_resp_rdy;
   assign rd_resp_data   = resp_q;
   assign rd_resp_vld    = resp_vld_q;
   assign r_release_rdy  = !r_late_q;
   assign r_waits        = rd_req_vld && !rd_req_rdy;
   assign r_release      = ((r_release_vld && r_release_data) || r_late_q) && !r_waits;
+
+  assign taken_d  = taken_q + {1'b0, w_acquire} - {1'b0, r_release};
+  assign full_d   = full_q + {1'b0, w_release} - {1'b0, r_release};
+  assign r_held_d = (r_held_q || (r_acquire_vld && r_acquire_rdy)) && !r_release;
 
   always_ff @(posedge clk) begin
     if (rd_req_vld && rd_req_rdy) resp_q <= words[{r_half_q, rd_req_data}];
@@ -81,14 +86,18 @@ module openhls_bank #(
       r_late_q   <= 1'b0;
       taken_q    <= '0;
       full_q     <= '0;
+      w_acquire_vld_q <= 1'b1;
+      r_acquire_vld_q <= 1'b0;
     end else begin
       if (rd_req_rdy) resp_vld_q <= rd_req_vld;
       w_half_q <= w_half_q ^ w_release;
       r_half_q <= r_half_q ^ r_release;
-      r_held_q <= (r_held_q || (r_acquire_vld && r_acquire_rdy)) && !r_release;
+      r_held_q <= r_held_d;
       r_late_q <= ((r_release_vld && r_release_data) || r_late_q) && r_waits;
-      taken_q  <= taken_q + {1'b0, w_acquire} - {1'b0, r_release};
-      full_q   <= full_q + {1'b0, w_release} - {1'b0, r_release};
+      taken_q  <= taken_d;
+      full_q   <= full_d;
+      w_acquire_vld_q <= !taken_d[1];
+      r_acquire_vld_q <= !r_held_d && full_d != '0;
     end
   end
 endmodule

@@ -3,9 +3,9 @@
 // for every word, as many cycles before the word as it likes; a word that leaves the FIFO returns
 // one.
 //
-// Latency: a credit is there one cycle after its word left. One credit per cycle.
-// Paths: none from an input to an output.
-// Resources (up to 15 credits): 7 LUTs, 5 registers.
+// Latency: a credit is there two cycles after its word left. One credit per cycle.
+// Paths: none from an input to an output. All ends are registers.
+// Resources (up to 15 credits): 7 LUTs, 6 registers.
 module openhls_credit #(
   parameter int CREDITS = 4
 ) (
@@ -19,7 +19,7 @@ module openhls_credit #(
   localparam int CountBits = $clog2(CREDITS + 1);
 
   logic [CountBits-1:0] count_q, count_d;
-  logic                 vld_q, carry, taken;
+  logic                 vld_q, returned_q, carry, taken;
 
   assign credit_data = 1'b1;
   assign credit_vld  = vld_q;
@@ -30,17 +30,18 @@ module openhls_credit #(
     carry = 1'b1;
     for (int i = 0; i < CountBits; i++) begin
       count_d[i] = count_q[i] ^ carry;
-      carry      = carry && (count_q[i] == returned);
+      carry      = carry && (count_q[i] == returned_q);
     end
   end
 
   always_ff @(posedge clk) begin
+    returned_q <= returned && !rst;
     if (rst) begin
       count_q <= CountBits'(CREDITS);
       vld_q   <= 1'b1;
-    end else if (taken != returned) begin
+    end else if (taken != returned_q) begin
       count_q <= count_d;
-      vld_q   <= returned || count_q != CountBits'(1);
+      vld_q   <= returned_q || count_q != CountBits'(1);
     end
   end
 endmodule

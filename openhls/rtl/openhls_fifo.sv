@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// A channel that holds DEPTH words, in order.
+// A channel that holds DEPTH words, in order. All ends of it are registers, so that a path through
+// a process ends soon after it has left the process.
 //
-// Latency: a word leaves one cycle after it entered (two with BLOCK). One word per cycle; with
-// DEPTH 1 one in two cycles, because a word leaves before the next one enters.
-// Paths: none from an input to an output. in_rdy and, without BLOCK up to 8 words, out_vld are
-// registers.
-// Resources: WIDTH registers when DEPTH is 1; LUT RAM (2/3 LUT per bit up to 32 words, 4/3 up to
-// 64); with BLOCK block RAM, whose output register holds one word more; 3 to 25 LUTs of control.
+// Latency: a word leaves two cycles after it entered (three with BLOCK, one with DEPTH 1). One word
+// per cycle; with DEPTH 1 one in two cycles, because a word leaves before the next one enters.
+// Paths: none from an input to an output. in_rdy and out_vld are registers.
+// Resources: WIDTH registers; with DEPTH above 1 also LUT RAM (2/3 LUT per bit up to 32 words, 4/3
+// up to 64), or with BLOCK block RAM, whose output register holds one word more; 2 to 40 LUTs of
+// control. In front of the memory one word more may wait.
 module openhls_fifo #(
   parameter int WIDTH = 32,
   parameter int DEPTH = 2,
@@ -25,74 +26,75 @@ module openhls_fifo #(
     $error("openhls_fifo: WIDTH and DEPTH must be at least 1");
   end
 
+  // The word that came last. `in_rdy_q` equals `room_q`, for the port alone: the other one loads
+  // WIDTH registers.
+  logic [WIDTH-1:0] in_q;
+  (* keep *) logic  in_rdy_q, room_q;
+  logic             room_d;
+
+  assign in_rdy = in_rdy_q;
+
+  always_ff @(posedge clk) begin
+    if (room_q) in_q <= in_data;
+    in_rdy_q <= rst || room_d;
+    room_q   <= rst || room_d;
+  end
+
   if (DEPTH == 1) begin : gen_register
-    logic [WIDTH-1:0] word_q;
-    logic             full_q;
+    logic full_q;
 
-    assign in_rdy   = !full_q;
-    assign out_data = word_q;
+    assign out_data = in_q;
     assign out_vld  = full_q;
+    assign room_d   = room_q ? !in_vld : out_rdy;
 
-    always_ff @(posedge clk) begin
-      if (!full_q) word_q <= in_data;
-      if (rst) full_q <= 1'b0;
-      else full_q <= full_q ? !out_rdy : in_vld;
-    end
+    always_ff @(posedge clk) full_q <= !rst && !room_d;
   end else begin : gen_memory
-    localparam int PtrBits = $clog2(DEPTH);
+    localparam int PtrBits   = $clog2(DEPTH);
+    localparam int CountBits = $clog2(DEPTH + 1);
 
-    logic [PtrBits-1:0] write_q, read_q;
-    logic               full_q, any_q;  // of the memory
-    logic               push, pop;
+    logic [PtrBits-1:0]   write_q, read_q;
+    logic [CountBits-1:0] count_q, count_d;  // words in the memory
+    logic                 in_vld_q, any_q, push, pop;
 
-    assign in_rdy = !full_q;
-    assign push   = in_vld && in_rdy;
+    assign push   = in_vld_q && room_q;
+    assign room_d = pop || (push ? count_q != CountBits'(DEPTH - 1) : room_q);
 
-    // Without a carry chain, which costs a level even for two bits.
-    function automatic logic [PtrBits-1:0] next(input logic [PtrBits-1:0] pointer);
-      logic carry;
+    // Counters without a carry chain and without an enable: what comes late, `step` or `pop`,
+    // passes one LUT.
+    function automatic logic [PtrBits-1:0] next(input logic [PtrBits-1:0] pointer, input logic step);
+      logic carry, last;
       carry = 1'b1;
+      last  = DEPTH != 2 ** PtrBits && pointer == PtrBits'(DEPTH - 1);
       for (int i = 0; i < PtrBits; i++) begin
-        next[i] = pointer[i] ^ carry;
+        next[i] = pointer[i] ^ (step && (last ? pointer[i] : carry));
         carry   = carry && pointer[i];
       end
-      if (DEPTH != 2 ** PtrBits && pointer == PtrBits'(DEPTH - 1)) next = '0;
     endfunction
+
+    always_comb begin
+      logic ones, zeros;
+      ones  = 1'b1;
+      zeros = 1'b1;
+      for (int i = 0; i < CountBits; i++) begin
+        count_d[i] = count_q[i] ^ ((push && !pop && ones) || (pop && !push && zeros));
+        ones       = ones && count_q[i];
+        zeros      = zeros && !count_q[i];
+      end
+    end
 
     always_ff @(posedge clk) begin
       if (rst) begin
-        write_q <= '0;
-        read_q  <= '0;
+        write_q  <= '0;
+        read_q   <= '0;
+        count_q  <= '0;
+        in_vld_q <= 1'b0;
+        any_q    <= 1'b0;
       end else begin
-        if (push) write_q <= next(write_q);
-        if (pop) read_q <= next(read_q);
-      end
-    end
-
-    if (DEPTH <= 8) begin : gen_levels
-      logic [DEPTH-1:0] above_q;  // bit i: more than i words
-
-      assign full_q = above_q[DEPTH-1];
-      assign any_q  = above_q[0];
-
-      always_ff @(posedge clk) begin
-        if (rst) above_q <= '0;
-        else if (push != pop) above_q <= push ? {above_q[DEPTH-2:0], 1'b1} : above_q >> 1;
-      end
-    end else begin : gen_count
-      localparam int CountBits = $clog2(DEPTH + 1);
-      logic [CountBits-1:0] count_q;
-
-      assign any_q = count_q != '0;
-
-      always_ff @(posedge clk) begin
-        if (rst) begin
-          count_q <= '0;
-          full_q  <= 1'b0;
-        end else if (push != pop) begin
-          count_q <= count_q + {{(CountBits - 1) {!push}}, 1'b1};  // +1 or -1, one adder
-          full_q  <= push && count_q == CountBits'(DEPTH - 1);
-        end
+        write_q <= next(write_q, push);
+        read_q  <= next(read_q, pop);
+        count_q <= count_d;
+        any_q   <= push || (any_q && !(pop && count_q == CountBits'(1)));
+        if (room_q) in_vld_q <= in_vld;
       end
     end
 
@@ -106,7 +108,7 @@ module openhls_fifo #(
       assign out_vld  = out_vld_q;
 
       always_ff @(posedge clk) begin
-        if (push) words[write_q] <= in_data;
+        if (push) words[write_q] <= in_q;
         if (pop) out_q <= words[read_q];
         if (rst) out_vld_q <= 1'b0;
         else if (pop) out_vld_q <= 1'b1;
@@ -119,7 +121,7 @@ module openhls_fifo #(
       assign out_data = words[read_q];
       assign out_vld  = any_q;
 
-      always_ff @(posedge clk) if (push) words[write_q] <= in_data;
+      always_ff @(posedge clk) if (push) words[write_q] <= in_q;
     end
   end
 endmodule

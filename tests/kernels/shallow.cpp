@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A whole design that hangs when a FIFO is too shallow: `split` sends `count` words on `first`,
-// then as many on `second`; `join` takes one of both at once. `first` holds 4 words, and one for
-// the stage of `split`, so that with more each process waits for the other. Memory: count, then the
-// words of `results`.
+// then as many on `second`; `join` takes one of both at once. `first` holds 4 words, one for the
+// stage of `split` and one before its memory, so that with more each process waits for the other.
+// Memory: count, then the words of `results`.
 #include <ap_int.h>
 #include <hls_burst_maxi.h>
 #include <hls_stream.h>

@@ -159,7 +159,7 @@ class ReaderTest {
     ar_.queue.assign(4, pack({{0, 32}, {600, 32}}));
     const long begin = bench_.now;
     bench_.run_until("fast reader", 100000, [&] { return r_.count == 2400; });
-    const bool fast = bench_.now - begin < 2400 + 40;
+    const bool fast = bench_.now - begin < 2400 + 60;  // a FIFO of one burst waits for each
     bench_.check(fast || port_.burst == 1 || options_.stall > 0, "reader: below a word per cycle");
   }
 

