@@ -13,14 +13,17 @@ from dataclasses import dataclass
 import torch
 from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
 from brevitas.quant_tensor import IntQuantTensor
-from torch import Tensor
+from torch import Tensor, nn
 
 from quant.quantizers import (
     AccumulatorBias,
     FeatureQuant,
+    Grid,
     OperandQuant,
     SignedFeatureQuant,
     TapWeightQuant,
+    grid_of,
+    held_by,
     scale_of,
     value_of,
 )
@@ -43,6 +46,58 @@ class Widths:
     operand: int
     output: int | None
     relu: bool = True
+
+
+@dataclass(frozen=True)
+class LayerGrids:
+    """The grids of a layer's quantizers, and factors between them, all powers of two.
+
+    Members:
+        output: None if the layer is raw; its sums are then values, else steps of the output.
+        to_operand, to_weight, to_bias: from values to steps of the grid, [taps], [taps], [1].
+        to_sums: from products of integers to sums, [taps].
+        from_bias: from integers of the bias to sums.
+        held: what the quantizers held when their scales were read.
+    """
+
+    operand: Grid
+    weight: Grid
+    bias: Grid
+    output: Grid | None
+    to_operand: Tensor
+    to_weight: Tensor
+    to_bias: Tensor
+    to_sums: Tensor
+    from_bias: Tensor
+    held: list[Tensor]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, layer: QuantTapLayer) -> LayerGrids:
+        """Read the grids of a layer."""
+        v, u, *y = (scale_of(proxy).detach().flatten() for proxy in layer.scaled())
+        bias = layer.accumulator_scale(v, u).view(1)
+        step = y[0] if y else torch.ones_like(bias)
+        return cls(
+            operand=grid_of(layer.input_quant, v),
+            weight=grid_of(layer.weight_quant, u),
+            bias=grid_of(layer.bias_quant, bias),
+            output=grid_of(layer.output_quant, step) if y else None,
+            to_operand=v.reciprocal(),
+            to_weight=u.reciprocal(),
+            to_bias=bias.reciprocal(),
+            to_sums=v * u / step,
+            from_bias=bias / step,
+            held=[held_by(proxy).clone() for proxy in layer.scaled()],
+        )
+
+    def fit(self, layer: QuantTapLayer) -> bool:
+        """Whether the layer's quantizers still hold what was read."""
+        pairs = zip(map(held_by, layer.scaled()), self.held, strict=True)
+        return all(
+            (now.dtype, now.device) == (then.dtype, then.device) and torch.equal(now, then)
+            for now, then in pairs
+        )
 
 
 class QuantTapLayer(QuantWeightBiasInputOutputLayer, TapLayer):
@@ -68,6 +123,7 @@ class QuantTapLayer(QuantWeightBiasInputOutputLayer, TapLayer):
             output_bit_width=widths.output,
         )
         self.widths = widths
+        self._grids_read: LayerGrids | None = None
         for name, parameter in self.named_parameters():
             if name.endswith("scaling_impl.value"):
                 parameter.requires_grad_(False)
@@ -79,9 +135,14 @@ class QuantTapLayer(QuantWeightBiasInputOutputLayer, TapLayer):
         """Whether the output is the accumulator itself."""
         return self.widths.output is None
 
-    def accumulator_scale(self, v: IntQuantTensor, u: IntQuantTensor) -> Tensor:
+    def scaled(self) -> list[nn.Module]:
+        """Return the quantizers that have a scale of their own: of V, U and the output."""
+        output = [] if self.is_raw else [self.output_quant]
+        return [self.input_quant, self.weight_quant, *output]
+
+    def accumulator_scale(self, v_scale: Tensor, u_scale: Tensor) -> Tensor:
         """Return 2^e: the finest product grid, or the output's if that is finer still."""
-        finest = (v.scale.flatten() * u.scale.flatten()).amin()
+        finest = (v_scale.flatten() * u_scale.flatten()).amin()
         if self.is_raw:
             return finest
         return torch.minimum(finest, scale_of(self.output_quant).flatten()[0])
@@ -92,9 +153,29 @@ class QuantTapLayer(QuantWeightBiasInputOutputLayer, TapLayer):
         return add_bias(self.drop(tap_sums(u.value, v.value), like), bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return self._trained(x)
         v = self.input_quant(self.lift(x))
         u = self.weight_quant(self.u)
         return value_of(self.output_quant(self.accumulate(v, u, x)))
+
+    def _trained(self, x: Tensor) -> Tensor:
+        """Return what the quantizers would, with their gradients, bit for bit but faster.
+
+        V and U stay integers; their scales, powers of two, multiply small tensors instead.
+        """
+        g = self._grids()
+        v = g.operand.integers(self.lift(x, g.to_operand))
+        u = g.weight.integers(self.u * g.to_weight) * g.to_sums
+        bias = g.bias.integers(self.bias * g.to_bias) * g.from_bias
+        y = add_bias(self.drop(tap_sums(u, v), x), bias)
+        return y if g.output is None else g.output.integers(y) * g.output.scale
+
+    def _grids(self) -> LayerGrids:
+        """Return the grids for training, read again if a quantizer's scale has changed."""
+        if self._grids_read is None or not self._grids_read.fit(self):
+            self._grids_read = LayerGrids.of(self)
+        return self._grids_read
 
     def inner_forward_impl(self, *_: Tensor) -> Tensor:
         raise NotImplementedError("the layer computes through `accumulate`")

@@ -10,6 +10,7 @@ half to even. Written for Brevitas 0.13.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -74,7 +75,8 @@ class AccumulatorBiasProxy(BiasQuantProxyFromInjector):
     """Puts the bias on the accumulator's grid, which only the layer knows."""
 
     def compute_bias_scale(self, input: Any, weight: Any) -> Tensor:  # noqa: A002 (Brevitas' name)
-        return self.tracked_module_list[0].accumulator_scale(input, weight).view(1)
+        layer = self.tracked_module_list[0]
+        return layer.accumulator_scale(input.scale, weight.scale).view(1)
 
 
 class AccumulatorBias(Int32Bias):
@@ -123,3 +125,58 @@ def set_exponents(proxy: nn.Module, values: Tensor) -> None:
 def value_of(x: Tensor | IntQuantTensor) -> Tensor:
     """Return the plain tensor of a Brevitas tensor."""
     return x.value if isinstance(x, IntQuantTensor) else x
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a quantizer rounds to, for training: `scale` times the integers `low`..`high`.
+
+    `saturated_learn` says whether values that are clamped keep their gradient.
+    """
+
+    scale: Tensor
+    low: float
+    high: float
+    saturated_learn: bool
+
+    def integers(self, x: Tensor) -> Tensor:
+        """Return x, in steps of the grid, as integers; values and gradient are Brevitas' own."""
+        rounded: Tensor = _RoundClamp.apply(x, self.low, self.high, self.saturated_learn)
+        return rounded
+
+
+def grid_of(proxy: nn.Module, scale: Tensor) -> Grid:
+    """Return the grid of a quantizer at `scale`; ValueError unless it is a power of two.
+
+    Then multiplying by the inverse is dividing, exactly.
+    """
+    exponents(scale)
+    quant = _tensor_quant(proxy)
+    bits, integer = quant.msb_clamp_bit_width_impl(), quant.int_quant
+    low, high = float(integer.min_int(bits)), float(integer.max_int(bits))
+    return Grid(scale, low, high, isinstance(integer.tensor_clamp_impl, TensorClampSte))
+
+
+def held_by(proxy: nn.Module) -> Tensor:
+    """Return the parameter that a weight or activation quantizer makes its scale from."""
+    parameter: Tensor = _tensor_quant(proxy).scaling_impl.value
+    return parameter.detach()
+
+
+class _RoundClamp(torch.autograd.Function):
+    """Round half to even and clamp: what Brevitas does in seven passes, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float, clamped_learn: bool) -> Tensor:
+        rounded = x.round()
+        ctx.bounds = None if clamped_learn else (low - 0.5, high + 0.5)  # open ends
+        if clamped_learn:
+            return rounded.clamp_(low, high)
+        ctx.save_for_backward(rounded)
+        return rounded.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        if ctx.bounds is not None:
+            grad = torch.ops.aten.hardtanh_backward(grad, ctx.saved_tensors[0], *ctx.bounds)
+        return grad, None, None, None

@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from winnow.winograd import KERNEL, winograd
+from quant.patches import patches
+from winnow.winograd import winograd
 
 
 class TapLayer(nn.Module):
@@ -68,8 +69,8 @@ class TapLayer(nn.Module):
         """Return weights [oc, k, taps] as [oc, c, positions]."""
         return u.reshape(len(u), self.in_channels, -1)
 
-    def lift(self, x: Tensor) -> Tensor:
-        """Return the operands V [taps, k, p] of an input [n, c, h, w]."""
+    def lift(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        """Return the operands V [taps, k, p] of an input [n, c, h, w], times `gain` [taps]."""
         raise NotImplementedError
 
     def drop(self, sums: Tensor, like: Tensor) -> Tensor:
@@ -114,22 +115,10 @@ class WinogradConv2d(TapLayer):
     def gram(self) -> Tensor:
         return self.output_kron.t() @ self.output_kron
 
-    def lift(self, x: Tensor) -> Tensor:
-        m, alpha = self.m, self.m + KERNEL - 1
-        n, channels, height, width = (int(edge) for edge in x.shape)  # tensors in an export
-        rows, columns, extra = -(-height // m), -(-width // m), -(-(KERNEL - 1) // m)
-        bottom, right = (rows + extra) * m - 1 - height, (columns + extra) * m - 1 - width
-        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, right, 1, bottom))
-        # All pixels at the same place of their m x m block, for every place: a tap is a shift.
-        blocks = padded.reshape(n, rows + extra, m, columns + extra, m, channels)
-        phases = [row.unbind(0) for row in blocks.permute(2, 4, 0, 1, 3, 5).unbind(0)]
-        taps = [
-            phases[i % m][j % m][:, i // m : i // m + rows, j // m : j // m + columns]
-            for i in range(alpha)
-            for j in range(alpha)
-        ]
-        v = self.input_kron @ torch.stack(taps).flatten(1)  # taps, n * rows * columns * c
-        return v.view(alpha**2, -1, channels).transpose(1, 2)
+    def lift(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        kron = self.input_kron if gain is None else self.input_kron * gain[:, None]
+        v = kron @ patches(x, self.m)  # taps, n * rows * columns * c
+        return v.view(len(kron), -1, x.shape[1]).transpose(1, 2)
 
     def drop(self, sums: Tensor, like: Tensor) -> Tensor:
         m = self.m
@@ -167,8 +156,9 @@ class DirectConv2d(TapLayer):
     def gram(self) -> Tensor:
         return torch.ones_like(self.tap_gain)[:, None]
 
-    def lift(self, x: Tensor) -> Tensor:
+    def lift(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
         w = self.window
+        x = x if gain is None else x * gain
         if w.kernel == (1, 1) and w.padding == (0, 0):
             operands = x[:, :, :: w.stride[0], :: w.stride[1]].flatten(2)
         else:
@@ -202,7 +192,8 @@ class Dense(TapLayer):
     def gram(self) -> Tensor:
         return torch.ones_like(self.tap_gain)[:, None]
 
-    def lift(self, x: Tensor) -> Tensor:
+    def lift(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        x = x if gain is None else x * gain
         return x.flatten(1).t().unsqueeze(0)
 
     def drop(self, sums: Tensor, like: Tensor) -> Tensor:  # noqa: ARG002 (one pixel always)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from brevitas.core.function_wrapper import TensorClamp
+from torch import Tensor
 
 from codegen.interpret import interpret
 from codegen.ir import INPUT, Graph, Layer, TensorType
@@ -17,7 +19,7 @@ from codegen.lower import Place, lower_dense, lower_winograd
 from quant.calibrate import calibrate_layer
 from quant.golden import as_map, to_integers
 from quant.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d, Widths
-from quant.quantizers import Clamp, exponents, scale_of, set_exponents
+from quant.quantizers import Clamp, exponents, grid_of, scale_of, set_exponents
 from winnow.fixed_point import IntArray
 from winnow.srbs import srbs_mask
 
@@ -152,6 +154,57 @@ def test_gradients_reach_weights_and_bias_but_no_scale() -> None:
     trained = {name for name, p in layer.named_parameters() if p.grad is not None}
     assert trained == {"weight", "bias"}
     assert float(layer.weight.grad.abs().sum()) > 0
+
+
+def passed(layer: QuantTapLayer, x: Tensor, *, fast: bool) -> list[Tensor]:
+    """Return the output, and the gradients of input, weight and bias, of a pass that trains."""
+    x, layer = x.clone().requires_grad_(), copy.deepcopy(layer)
+    layer.train().training = fast  # what the layer asks before it leaves Brevitas' way
+    y = layer(x)
+    weights = torch.empty_like(y)  # in the same order in memory, so that sums are
+    (y * weights.normal_(generator=torch.Generator().manual_seed(1))).sum().backward()
+    return [y.detach(), x.grad, layer.weight.grad, layer.bias.grad]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dense", [False, True], ids=["winograd", "dense"])
+def test_training_computes_what_brevitas_does(dense: bool, kind: torch.dtype) -> None:
+    is_mixed = kind == torch.bfloat16
+    for seed in range(60):
+        case = Case(seed, dense)
+        layer, x = case.layer, case.x
+        if kind != torch.float64:
+            layer, x = layer.float(), x.float()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+            found, want = (passed(layer, x, fast=fast) for fast in (True, False))
+        for ours, theirs in zip(found, want, strict=True):
+            assert ours.dtype == theirs.dtype
+            assert torch.equal(ours, theirs), seed
+
+
+@pytest.mark.parametrize("quantizer", ["input_quant", "weight_quant", "output_quant"])
+@pytest.mark.parametrize(("bits", "relu"), [(2, True), (4, False), (8, True), (8, False)])
+def test_grid_of_training_is_that_of_brevitas(quantizer: str, bits: int, relu: bool) -> None:
+    proxy = getattr(QuantDense(4, 4, 4, Widths(bits, bits, bits, relu=relu)), quantizer)
+    set_exponents(proxy, torch.tensor([-3]))
+    grid = grid_of(proxy, scale_of(proxy).detach())
+    steps = torch.arange(-300.0, 300.25, 0.25).view(-1, 1, 1)  # ties, limits, half a step beyond
+    ours, theirs = ((steps / 8).requires_grad_() for _ in range(2))
+    found, want = grid.integers(ours * 8) / 8, proxy(theirs).value
+    assert torch.equal(found, want)
+    (found * steps).sum().backward()
+    (want * steps).sum().backward()
+    assert torch.equal(ours.grad, theirs.grad)
+
+
+def test_training_sees_a_new_scale_at_once() -> None:
+    case = Case(3, False)
+    layer, x = case.layer.train(), case.x
+    before = layer(x)
+    set_exponents(layer.weight_quant, exponents(scale_of(layer.weight_quant)).flatten() + 2)
+    after = layer(x)
+    assert not torch.equal(before, after)
+    assert torch.equal(after, layer.eval()(x))
 
 
 @pytest.mark.parametrize("bits", range(2, 9))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -25,11 +24,8 @@ class AccumulatorBiasHandler(BrevitasBiasQuantProxyHandler):
     def prepare_for_export(self, module: AccumulatorBiasProxy) -> None:
         """Take the scale from the layer's operand and weight quantizers."""
         layer = module.tracked_module_list[0]
-        v, u = (
-            SimpleNamespace(scale=scale_of(proxy))
-            for proxy in (layer.input_quant, layer.weight_quant)
-        )
-        scale = layer.accumulator_scale(v, u).detach().view(1)
+        v_scale, u_scale = (scale_of(proxy) for proxy in (layer.input_quant, layer.weight_quant))
+        scale = layer.accumulator_scale(v_scale, u_scale).detach().view(1)
         self.constants = (scale, torch.zeros_like(scale), torch.tensor(float(BIAS_BITS)))
 
     def symbolic_execution(self, x: Tensor, *_: Any) -> tuple[Tensor, ...]:
