@@ -18,13 +18,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from openhls import llvm
+from openhls.accesses import Options
 from openhls.channels import MARKERS, Channel, Pointers, Role
 from openhls.credit import add_credits, credit_orders, find_credited
 from openhls.frontend import Unit, compile_unit, preprocess
 from openhls.liveness import update_dead_states
 from openhls.machine import Plan
 from openhls.order import split_answers, stage_orders
-from openhls.translate import Options, Translator
+from openhls.translate import Translator
 from openhls.xls_ir import constraint, make_channels, write_xls_ir
 from openhls.xls_tool import MULTIPLIER_PIPELINE, Generated, MemoryPorts, Pipeline, generate
 from winnow.artefact import sha256_bytes, sha256_file, write_atomic

@@ -8,20 +8,16 @@ twice: the first time to learn how wide its states must be.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from openhls import llvm
+from openhls.accesses import POINTER_USE, Accesses, Options, lower_tokens
 from openhls.channels import (
     ACCESSES,
-    DONE,
-    INDEPENDENT,
     LEAF,
-    MARKERS,
     READ,
-    RECV,
     SEND,
-    START,
     WRITE,
     Object,
     Pointers,
@@ -29,68 +25,15 @@ from openhls.channels import (
     Role,
     address_bits,
 )
-from openhls.errors import HlsError
 from openhls.flow import Flow, port_of
 from openhls.graph import Graph, Ref
 from openhls.machine import Machine, State
-from openhls.operations import IGNORED_CALLS, INSTEAD, UnsupportedError, evaluate
+from openhls.operations import INSTEAD, UnsupportedError, evaluate
 from openhls.ranges import FSM, Narrow, narrow_states
 
 _CASTS = ("zext", "sext", "trunc", "freeze")
 _WIRING = (*_CASTS, "and", "xor", "shl", "lshr", "ashr")  # the latter with a constant
 _BRANCHES = ("br", "switch", "ret", "unreachable")
-_POINTER_USE = (
-    "an address that is not known at compile time; keep arrays in hls::ram, or index them by "
-    "constants of unrolled loops"
-)
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a function is started: on a token of `start`, with a token on `done` at its end.
-
-    `calls` maps the functions that are processes of their own to the port whose token ends the
-    wait for them, or to "" when there is nothing to wait for.
-    """
-
-    start: bool = False
-    done: bool = False
-    calls: Mapping[str, str] = field(default_factory=dict)
-
-
-def _token(opcode: str, port: str) -> llvm.Instruction:
-    pointer = llvm.Value("ptr", port)
-    zero, one = llvm.Value("i32", "0"), llvm.Value("i32", "1")
-    if opcode == RECV:
-        return llvm.Instruction("call", "i64", "", (pointer, zero, one), RECV)
-    leaf = (llvm.Value("i64", "1"), llvm.Value("i64", "1"))
-    return llvm.Instruction("call", "void", "", (pointer, zero, one, *leaf), SEND)
-
-
-def lower_tokens(function: llvm.Function, options: Options) -> llvm.Function:
-    """Write start, done and calls of processes as accesses of channels; drop what has no effect."""
-    blocks = []
-    for position, block in enumerate(function.blocks):
-        body: list[llvm.Instruction] = []
-        if position == 0 and options.start:
-            body.append(_token(RECV, START))
-        for instruction in block.instructions:
-            if instruction.opcode == "call":
-                if instruction.detail in options.calls:
-                    waits = options.calls[instruction.detail]
-                    body += [_token(RECV, f"@{waits}")] if waits else []
-                    continue
-                if instruction.detail in MARKERS or IGNORED_CALLS.match(instruction.detail):
-                    continue
-            if instruction.opcode == "ret" and options.done:
-                body.append(_token(SEND, DONE))
-            body.append(instruction)
-        blocks.append(llvm.Block(block.name, tuple(body)))
-    return replace(function, blocks=tuple(blocks))
-
-
-def _is_known(callee: str) -> bool:
-    return callee in (*ACCESSES, LEAF) or callee.startswith("llvm.")
 
 
 @dataclass
@@ -113,14 +56,9 @@ class Translator:
     """Translates one function."""
 
     def __init__(self, module: llvm.Module, function: llvm.Function, options: Options) -> None:
-        self.module = module
         self.function = lower_tokens(function, options)
         self.pointers = Pointers(self.function)
-        self.widths: dict[Port, int] = {}
-        self.depths: dict[Port, int] = {}
-        self.handles: dict[str, Port] = {}
-        self.directions: dict[Port, bool] = {}
-        self._check_accesses()
+        self.accesses = Accesses(module, self.function, self.pointers)
         self.flow = Flow(self.function, self.pointers)
         self.narrow: dict[str, Narrow] = {}
         self.initial: dict[str, int] = {}
@@ -129,99 +67,14 @@ class Translator:
         self.wiring: set[str] = set()
         self.parted: set[Object] = set()  # memories whose answers come in the next tick
         # Memories that remember their last write, for a read of the next tick.
-        self.forwarded = self._written() & self._read() - self._independent(function)
-
-    def _written(self) -> set[Object]:
-        return {port.object for port in self.widths if port.role is Role.WRITE_REQUEST}
-
-    def _read(self) -> set[Object]:
-        return {port.object for port in self.widths if port.role is Role.READ_REQUEST}
-
-    def _independent(self, function: llvm.Function) -> set[Object]:
-        """Return the memories of which a pragma says that iterations do not meet."""
-        marks = [x for x in function.instructions() if x.detail == INDEPENDENT]
-        found = (self.pointers.find(x.operands[0].name) for x in marks)
-        return {memory for memory in found if memory is not None}
+        written, read = self.accesses.written(), self.accesses.read()
+        self.forwarded = written & read - self.accesses.independent(function)
 
     def part_reads(self, memory: Object) -> None:
         """Let answers of a memory come a tick after the reads, so that an address can use them."""
         self.forwarded.discard(memory)
         self.parted.add(memory)
         self.flow.part_reads(memory)
-
-    def fail(self, instruction: llvm.Instruction, message: str) -> HlsError:
-        where = self.module.location(instruction.debug)
-        name = self.module.short_name(self.function)
-        return HlsError(f"{where or self.function.name}: {message} (in '{name}')")
-
-    # Accesses
-
-    def _check_accesses(self) -> None:
-        """Learn the widths of all ports; refuse what cannot be a channel."""
-        for instruction in self.function.instructions():
-            if instruction.opcode == "call" and not _is_known(instruction.detail):
-                raise self.fail(
-                    instruction,
-                    f"a call of '{instruction.detail}' remains; recursion, the heap, virtual "
-                    "functions and library functions are not supported, use loops, arrays and "
-                    "functions defined in this file",
-                )
-        for instruction in self.function.instructions():
-            if instruction.opcode == "load":
-                raise self.fail(instruction, f"a read through {_POINTER_USE}")
-            if instruction.opcode == "call" and instruction.detail in ACCESSES:
-                self._learn(instruction)
-            elif instruction.opcode == "store":
-                self._learn_store(instruction)
-
-    def _learn(self, access: llvm.Instruction) -> None:
-        port = port_of(access, self.pointers)
-        if port is None:
-            raise self.fail(
-                access,
-                "the channel of this access depends on a condition; write the access once for "
-                "every channel, under its condition",
-            )
-        numbers = [llvm.literal(operand.name) for operand in access.operands]
-        if access.detail == RECV:
-            width = numbers[2] or 0
-            self.handles[access.result] = port
-        elif access.detail == SEND:
-            width = sum(int(bits or 0) for bits in numbers[4::2])
-        elif access.detail == READ:
-            depth, bits = int(numbers[1] or 0), int(numbers[2] or 0)
-            width = address_bits(depth)
-            response = Port(port.object, Role.RESPONSE)
-            self.widths[response] = bits
-            self.handles[access.result] = response
-            self.depths[port] = self.depths[response] = depth
-        else:
-            depth = int(numbers[1] or 0)
-            width = sum(int(bits or 0) for bits in numbers[5::2]) + address_bits(depth)
-            self.depths[port] = depth
-        if self.widths.setdefault(port, width) != width:
-            raise self.fail(access, "a channel must carry one type of token")
-        self._check_direction(access, port)
-
-    def _check_direction(self, access: llvm.Instruction, port: Port) -> None:
-        if port.role is not Role.STREAM or access.detail not in (RECV, SEND):
-            return
-        is_output = access.detail == SEND
-        if self.directions.setdefault(port, is_output) != is_output:
-            raise self.fail(
-                access,
-                f"stream '{self.pointers.name(port)}' is both read and written; a process may "
-                "do one of them",
-            )
-
-    def _learn_store(self, store: llvm.Instruction) -> None:
-        value, pointer = store.operands
-        found = self.pointers.find(pointer.name)
-        width = llvm.integer_width(value.type)
-        parameter = any(pointer.name == x.name for x in self.function.parameters)
-        if found is None or width is None or not parameter:
-            raise self.fail(store, f"a write through {_POINTER_USE}")
-        self.widths[Port(found, Role.STREAM)] = width
 
     # The two builds
 
@@ -242,7 +95,7 @@ class Translator:
         found: set[str] = set()
         for name in self.live:
             definition = self.definitions[name][1]
-            if definition.opcode not in _WIRING or name in self.handles:
+            if definition.opcode not in _WIRING or name in self.accesses.handles:
                 continue
             operands = [x.name for x in definition.operands]
             variables = [x for x in operands if llvm.literal(x) is None]
@@ -262,7 +115,7 @@ class Translator:
             for instruction in node.instructions
             if instruction.result
         }
-        self.machine = Machine(Graph(), widths=self.widths, depths=self.depths)
+        self.machine = Machine(Graph(), widths=self.accesses.widths, depths=self.accesses.depths)
         self.machine.num_cuts = len(self.flow.cuts)
         self.live: dict[str, int] = {}
         self.deferred: dict[Port, list[Ref]] = defaultdict(list)
@@ -400,24 +253,26 @@ class Translator:
             operands = [self._look(tick, value, block, instruction) for value in known]
             result = evaluate(self.machine.graph, instruction, operands)
         except UnsupportedError as error:
-            raise self.fail(instruction, str(error)) from error
+            raise self.accesses.fail(instruction, str(error)) from error
         tick.values[instruction.result] = result
 
     def _look(self, tick: _Tick, value: llvm.Value, block: str, user: llvm.Instruction) -> Ref:
         """Return a value as seen at the end of `block`."""
         graph, name = self.machine.graph, value.name
         width = llvm.integer_width(value.type)
-        if name in self.handles:
-            width = self.widths[self.handles[name]]
+        if name in self.accesses.handles:
+            width = self.accesses.widths[self.accesses.handles[name]]
         if width is None:
             if value.type == "ptr":
-                raise self.fail(user, f"{user.opcode} of {_POINTER_USE}")
+                raise self.accesses.fail(user, f"{user.opcode} of {POINTER_USE}")
             raise UnsupportedError(f"type '{value.type}' is not supported; {INSTEAD}")
         constant = llvm.literal(name)
         if constant is not None:
             return graph.literal(width, constant)
         if name not in self.definitions:
-            raise self.fail(user, f"'{name}' is not a channel; pass numbers through a stream")
+            raise self.accesses.fail(
+                user, f"'{name}' is not a channel; pass numbers through a stream"
+            )
         home, definition = self.definitions[name]
         if definition.opcode == "phi" and home in self.flow.cuts:
             return self.state(name, width)
@@ -447,7 +302,7 @@ class Translator:
         graph = self.machine.graph
         width = llvm.integer_width(phi.type)
         if not cases and width is None:
-            raise self.fail(phi, f"a choice of {_POINTER_USE}")
+            raise self.accesses.fail(phi, f"a choice of {POINTER_USE}")
         if not cases:
             tick.undefined.add(phi.result)
         tick.values[phi.result] = graph.choose(cases) if cases else graph.literal(width or 1, 0)
@@ -533,7 +388,7 @@ class Translator:
             value = self._leaves(tick, block, access, access.operands[3:])
             self.machine.sends[port].append((run, value))
         elif access.detail == WRITE:
-            bits = address_bits(self.depths[port])
+            bits = address_bits(self.accesses.depths[port])
             address = graph.slice(self._look(tick, access.operands[2], block, access), 0, bits)
             data = self._leaves(tick, block, access, access.operands[4:])
             self.machine.sends[port].append((run, graph.concat([data, address])))
@@ -541,7 +396,7 @@ class Translator:
                 self._remember(port, run, address, data)
         elif access.detail == READ:
             address = self._look(tick, access.operands[3], block, access)
-            address = graph.slice(address, 0, self.widths[port])
+            address = graph.slice(address, 0, self.accesses.widths[port])
             self.machine.sends[port].append((run, address))
             if port.object not in self.parted:
                 self._receive(tick, access, Port(port.object, Role.RESPONSE), run)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from openhls.accesses import Options
 from openhls.channels import Role
 from openhls.compile import Compiled, compile_project, make_plan
 from openhls.frontend import compile_unit, preprocess
 from openhls.netlist import Netlist
 from openhls.project import netlist_of
-from openhls.translate import Options
 from openhls.xls_ir import constraint
 
 DESIGN = """#include <ap_int.h>

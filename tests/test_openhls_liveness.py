@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from openhls.accesses import Options
 from openhls.compile import make_plan
 from openhls.frontend import compile_unit, preprocess
 from openhls.graph import Graph
 from openhls.liveness import update_dead_states
 from openhls.machine import Machine, State
 from openhls.ranges import FSM
-from openhls.translate import Options
 
 ADD = """#include <ap_int.h>
 #include <hls_stream.h>

@@ -17,12 +17,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from openhls import xls_tool
+from openhls.accesses import Options
 from openhls.channels import Channel, Role, source_name
 from openhls.compile import Settings, make_plan, memory_ports
 from openhls.credit import MOST_DEPTH, credited_depth
 from openhls.errors import HlsError
 from openhls.frontend import Unit, compile_unit, preprocess
-from openhls.translate import Options
 from openhls.xls_ir import constraint, write_xls_ir
 from openhls.xls_tool import Generated, generate
 from sim.csim import ap_types
