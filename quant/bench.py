@@ -13,6 +13,7 @@ import fcntl
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -214,7 +215,10 @@ def main() -> None:
     if options.jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, got {options.jobs}")
     run = partial(run_recipe, out=options.out, device=device)
+    begin = time.monotonic()
     print(format_table(recipes, run_all(recipes, seeds, run, options.jobs)))
+    minutes = (time.monotonic() - begin) / 60
+    print(f"this call took {minutes:.1f} minutes in {options.jobs} processes of one thread")
 
 
 if __name__ == "__main__":

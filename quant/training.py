@@ -27,7 +27,7 @@ from winnow.errors import ConfigError
 
 WARM_UP_STEPS = 20
 GRADIENT_NORM = 5.0
-EVAL_BATCH = 256
+EVAL_BATCH = {"cpu": 32, "cuda": 256}  # on a CPU maps should stay in its cache
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,9 @@ def accuracy(model: nn.Module, samples: Samples, device: torch.device) -> float:
     model.eval()
     dtype = next(model.parameters()).dtype
     correct = 0
-    for start in range(0, len(samples), EVAL_BATCH):
-        x = to_input(samples.images[start : start + EVAL_BATCH], dtype).to(device)
+    size = EVAL_BATCH[device.type]
+    for start in range(0, len(samples), size):
+        x = to_input(samples.images[start : start + size], dtype).to(device)
         guess = model(x).argmax(1).cpu()
-        correct += int((guess == samples.labels[start : start + EVAL_BATCH]).sum())
+        correct += int((guess == samples.labels[start : start + size]).sum())
     return 100 * correct / len(samples)
