@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -172,7 +173,9 @@ def test_jobs_in_processes_share_stages(
     assert guard(main) == 0
     printed = capfd.readouterr().out
     assert printed.count("train: fp32 test accuracy") == 1
-    assert [line.split()[0] for line in printed.splitlines()[-3:-1]] == ["dense", "sparse"]
+    *rows, _, took = printed.splitlines()
+    assert [line.split()[0] for line in rows[-2:]] == ["dense", "sparse"]
+    assert re.fullmatch(r"this call took \d+\.\d minutes in 2 processes of one thread", took)
 
 
 def test_impossible_number_of_jobs_is_one_line(
