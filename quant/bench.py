@@ -19,9 +19,10 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from statistics import mean, stdev
+from threading import Thread
 from typing import Any
 
 import torch
@@ -125,9 +126,22 @@ def run_all(
     if jobs == 1:
         runs = [run(recipe) for recipe in every]
     else:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        context = get_context("spawn")
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
             runs = list(pool.map(run, every))
     return [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
+
+
+def end_with_parent() -> None:
+    """End this process when its parent does, even if that is killed: nothing trains on unseen."""
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def format_table(recipes: Sequence[Recipe], runs: Sequence[Sequence[Run]]) -> str:

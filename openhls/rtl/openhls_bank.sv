@@ -14,7 +14,7 @@
 // Paths: rd_resp_rdy -> rd_req_rdy. A release that depended on rd_resp_rdy would close a loop
 // through a process that releases in the tick in which it takes its last word.
 // Resources: one memory of 2^ceil(log2 DEPTH) + DEPTH words (block RAM when that is large; the
-// address needs no adder), 15 LUTs, 8 registers.
+// address needs no adder), 16 LUTs, 11 registers.
 module openhls_bank #(
   parameter int WIDTH = 32,
   parameter int DEPTH = 512,
@@ -49,7 +49,7 @@ module openhls_bank #(
   logic             resp_vld_q;
   logic             w_half_q, r_half_q;  // the half that the side holds, or gets next
   logic             r_held_q, r_held_d;
-  logic             w_acquire_vld_q, r_acquire_vld_q;
+  logic             w_acquire_vld_q, r_acquire_vld_q;  // looked up with the next state
   logic [1:0]       taken_q, taken_d;  // halves taken by the writer, not yet released by the reader
   logic [1:0]       full_q, full_d;  // of those, released by the writer
   logic             r_late_q;  // a release that waits for the read request beside it
@@ -79,23 +79,23 @@ module openhls_bank #(
     if (rd_req_vld && rd_req_rdy) resp_q <= words[{r_half_q, rd_req_data}];
     if (wr_req_vld) words[{w_half_q, wr_req_data[AddrBits-1:0]}] <= wr_req_data[AddrBits+:WIDTH];
     if (rst) begin
-      resp_vld_q <= 1'b0;
-      w_half_q   <= 1'b0;
-      r_half_q   <= 1'b0;
-      r_held_q   <= 1'b0;
-      r_late_q   <= 1'b0;
-      taken_q    <= '0;
-      full_q     <= '0;
+      resp_vld_q      <= 1'b0;
+      w_half_q        <= 1'b0;
+      r_half_q        <= 1'b0;
+      r_held_q        <= 1'b0;
+      r_late_q        <= 1'b0;
+      taken_q         <= '0;
+      full_q          <= '0;
       w_acquire_vld_q <= 1'b1;
       r_acquire_vld_q <= 1'b0;
     end else begin
       if (rd_req_rdy) resp_vld_q <= rd_req_vld;
-      w_half_q <= w_half_q ^ w_release;
-      r_half_q <= r_half_q ^ r_release;
-      r_held_q <= r_held_d;
-      r_late_q <= ((r_release_vld && r_release_data) || r_late_q) && r_waits;
-      taken_q  <= taken_d;
-      full_q   <= full_d;
+      w_half_q        <= w_half_q ^ w_release;
+      r_half_q        <= r_half_q ^ r_release;
+      r_held_q        <= r_held_d;
+      r_late_q        <= ((r_release_vld && r_release_data) || r_late_q) && r_waits;
+      taken_q         <= taken_d;
+      full_q          <= full_d;
       w_acquire_vld_q <= !taken_d[1];
       r_acquire_vld_q <= !r_held_d && full_d != '0;
     end
