@@ -18,11 +18,11 @@ from winnow.winograd import KERNEL
 
 def patches(x: Tensor, m: int) -> Tensor:
     """Return the patches of x [n, c, h, w], in the type that matrix products want them."""
+    if torch.jit.is_tracing():  # an export knows these operations only
+        return _gathered(x, m)
     device = x.device.type
     is_mixed = torch.is_autocast_enabled(device) and x.dtype == torch.float32
     dtype = torch.get_autocast_dtype(device) if is_mixed else x.dtype
-    if torch.jit.is_tracing():  # an export knows these operations only
-        return _gathered(x, m)
     return _Patches.apply(x, m, dtype)
 
 

@@ -18,8 +18,15 @@ from codegen.ir import INPUT, Graph, Layer, TensorType
 from codegen.lower import Place, lower_dense, lower_winograd
 from quant.calibrate import calibrate_layer
 from quant.golden import as_map, to_integers
-from quant.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d, Widths
+from quant.quant_layer import (
+    QuantDense,
+    QuantDirectConv2d,
+    QuantTapLayer,
+    QuantWinogradConv2d,
+    Widths,
+)
 from quant.quantizers import Clamp, exponents, grid_of, scale_of, set_exponents
+from quant.winograd_layer import Window
 from winnow.fixed_point import IntArray
 from winnow.srbs import srbs_mask
 
@@ -180,6 +187,30 @@ def test_training_computes_what_brevitas_does(dense: bool, kind: torch.dtype) ->
         for ours, theirs in zip(found, want, strict=True):
             assert ours.dtype == theirs.dtype
             assert torch.equal(ours, theirs), seed
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "window",
+    [
+        Window((3, 3), (2, 2), (1, 1)),
+        Window((1, 1), (1, 1), (0, 0)),
+        Window((5, 3), (1, 2), (2, 0)),
+    ],
+    ids=["strided", "pointwise", "oblong"],
+)
+def test_direct_convolutions_train_as_in_brevitas(window: Window, kind: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = QuantDirectConv2d(5, 7, window, Widths(4, 6, 8))
+    torch.nn.init.normal_(layer.weight, std=0.3, generator=generator)
+    torch.nn.init.normal_(layer.bias, std=0.3, generator=generator)
+    x = torch.randint(0, 256, (3, 5, 9, 9), generator=generator) / 256
+    if kind == torch.float64:
+        layer, x = layer.double(), x.double()
+    calibrate_layer(layer.eval(), x)
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
+        found, want = (passed(layer, x, fast=fast) for fast in (True, False))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, want, strict=True))
 
 
 @pytest.mark.parametrize("quantizer", ["input_quant", "weight_quant", "output_quant"])
