@@ -35,6 +35,7 @@ MODELS = (
     "resnet50",
     "mobilenet_v2",
 )
+KERNELS = "kernels"  # the pruning method whose taps share their channels
 PATTERN = "pattern"  # the pruning method without SRBS
 KERNEL_WEIGHTS = 9
 COLOUR_EDGE = 32  # of the generated images and of CIFAR-10's
@@ -165,15 +166,16 @@ class ShrinkConfig:
 class PruneConfig:
     """Pruning of all layers but the first `skip`, to `keep` of 8 weights.
 
-    `method` decides how: docs/compression.md. `steps` is how many times "obs", "magnitude" and
-    "straight_through" lower the number kept. Sub-rows are `sub_row` channels long; of 16, twice
+    `method` decides how: docs/compression.md. `steps` is how many times all but "admm" and
+    "pattern" lower the number kept. Sub-rows are `sub_row` channels long; of 16, twice
     `keep` stay. `per_tap` lets taps keep different numbers, with the mean of `keep`. `rho` is the
     first penalty weight of "admm" and "pattern"; `decay` fades what "straight_through" drops.
+    "kernels" prunes whole kernels, the same for all taps.
     "pattern" prunes no sub-rows but 3x3 kernels: `pattern_keep` of 9 weights stay, in one of
     `patterns` shapes per layer. `batch` 0 is that of [train].
     """
 
-    method: str = choice("obs", ("obs", "magnitude", "admm", "straight_through", PATTERN))
+    method: str = choice("obs", ("obs", "magnitude", "admm", "straight_through", KERNELS, PATTERN))
     keep: int = integer(2, low=1, high=SUB_ROW)
     sub_row: int = choice(SUB_ROW, (SUB_ROW, 2 * SUB_ROW))
     per_tap: bool = flag(False)
@@ -192,6 +194,11 @@ class PruneConfig:
             raise ConfigError(
                 f"prune.epochs must be at least 2 for prune.method '{self.method}', which retrains "
                 f"in the second half, got {self.epochs}"
+            )
+        if self.method == KERNELS and self.per_tap:
+            raise ConfigError(
+                f"prune.per_tap must be false for prune.method '{KERNELS}', whose taps all keep "
+                "the same channels, got true; remove it or choose another method"
             )
         if self.method != PATTERN:
             return

@@ -53,6 +53,13 @@ def kernel_of(layer: WinogradConv2d) -> nn.Parameter:
     return kernel
 
 
+@torch.no_grad()
+def nearest_kernel(layer: WinogradConv2d) -> Tensor:
+    """Return the kernel [oc, ic, 3, 3] of a layer, the nearest one if it has none."""
+    kernel = ThroughKernel(layer).right_inverse(layer.weight)
+    return kernel.unflatten(2, (3, 3)).contiguous()
+
+
 def release(layer: WinogradConv2d) -> None:
     """Make the weight the parameter again, with its present value."""
     parametrize.remove_parametrizations(layer, "weight")

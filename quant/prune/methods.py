@@ -17,9 +17,10 @@ from quant.prune.srbs import Compensated, layer_saliencies
 from quant.prune.storage import PIXELS, spm_bits, srbs_bits
 from quant.prune.straight_through import StraightThrough
 from quant.prune.target import Pruner, Target, Task
+from quant.prune.whole_kernels import WholeKernels
 from quant.sites import visit_layers
 from quant.winograd_layer import TapLayer
-from winnow.config import PATTERN, PruneConfig
+from winnow.config import KERNELS, PATTERN, PruneConfig
 from winnow.errors import ConfigError
 from winnow.srbs import SUB_ROW
 
@@ -28,6 +29,7 @@ METHODS: dict[str, Callable[[Task], Pruner]] = {
     "magnitude": Magnitude,
     "admm": srbs_admm,
     "straight_through": StraightThrough,
+    KERNELS: WholeKernels,
     PATTERN: PatternAdmm,
 }
 WEIGHT_BITS = 8  # of the weights whose storage is compared
