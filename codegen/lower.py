@@ -22,9 +22,9 @@ from codegen.ir import INPUT, Graph, Layer, Op, TensorType
 from quant.build import Build, load_quantized
 from quant.data import INPUT_BITS, INPUT_EXPONENT, input_shape
 from quant.golden import layer_name
-from quant.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d
-from quant.quantizers import bits_of, exponents, scale_of
-from quant.sites import Site, find_sites
+from quant.layers.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d
+from quant.layers.quantizers import bits_of, exponents, scale_of
+from quant.network.sites import Site, find_sites
 from winnow.config import Config
 from winnow.errors import LoweringError
 from winnow.fixed_point import IntArray, int_range

@@ -9,10 +9,10 @@ import sys
 import torch
 
 from quant.build import Build
-from quant.distributed import join, leave
+from quant.exchange import TOOLS
 from quant.stages import STAGES, run_stage
-from quant.tools import TOOLS
-from quant.training import pick_device
+from quant.train.distributed import join, leave
+from quant.train.training import pick_device
 from winnow.cli import guard, stage_options
 from winnow.config import load_config
 from winnow.errors import ConfigError

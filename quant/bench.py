@@ -27,12 +27,12 @@ from typing import Any
 
 import torch
 
+from quant.allocate.sizes import layer_shapes, measured_keeps, total_cycles
 from quant.build import Build, load_bits, load_pruned
-from quant.convert import tap_layers
+from quant.network.convert import tap_layers
 from quant.recipes import Recipe, load_recipes
-from quant.sizes import layer_shapes, measured_keeps, total_cycles
 from quant.stages import COMPARED, STAGES, run_stage
-from quant.training import pick_device
+from quant.train.training import pick_device
 from winnow.artefact import Record, is_current, sha256_value
 from winnow.cli import guard
 from winnow.errors import ConfigError

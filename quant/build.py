@@ -10,18 +10,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from quant.bits import Choice
-from quant.checkpoint import load_model
-from quant.convert import fold_norms, tap_layers, to_quantized, to_winograd
+from quant.allocate.bits import Choice
 from quant.data import Split, input_shape, load_split
 from quant.distill.teacher import read_teacher
-from quant.distributed import World
+from quant.layers.quant_layer import Widths
 from quant.models.chain import ChainNet, InputShape, exit_network, trunk
 from quant.models.channels import CompressibleNet, channel_counts, narrow
 from quant.models.library import network_of
-from quant.quant_layer import Widths
-from quant.sites import Site, find_sites
-from quant.training import Plan, accuracy
+from quant.network.convert import fold_norms, tap_layers, to_quantized, to_winograd
+from quant.network.sites import Site, find_sites
+from quant.train.checkpoint import load_model
+from quant.train.distributed import World
+from quant.train.training import Plan, accuracy
 from winnow.artefact import Record
 from winnow.config import Config
 from winnow.errors import ArtefactError

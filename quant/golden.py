@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from quant.data import Samples, to_input
-from quant.quant_layer import QuantTapLayer
-from quant.quantizers import scale_of
-from quant.sites import trace
+from quant.layers.quant_layer import QuantTapLayer
+from quant.layers.quantizers import scale_of
+from quant.network.sites import trace
 from winnow.errors import LoweringError
 
 BATCH = 120

@@ -17,8 +17,11 @@ from typing import Any
 
 import torch
 
-from quant.bits import check_budget as check_bits
-from quant.bits import choices_of, choose, cost_table, share_of
+from quant.allocate.bits import check_budget as check_bits
+from quant.allocate.bits import choices_of, choose, cost_table, share_of
+from quant.allocate.layer_cost import cost_parts, total
+from quant.allocate.sensitivity import sensitivities
+from quant.allocate.sizes import measured_keeps, sparse_layers
 from quant.build import (
     Build,
     compressed_network,
@@ -33,26 +36,23 @@ from quant.build import (
     quantized_network,
     winograd_network,
 )
-from quant.calibrate import calibrate
-from quant.checkpoint import save_model
-from quant.convert import fold_norms, tap_layers, to_winograd
 from quant.data import to_input
 from quant.distill import distillation, self_distillation
 from quant.distill.blockwise import train_blocks
 from quant.distill.teacher import check_blocks, described
 from quant.golden import golden_arrays
-from quant.history import History
-from quant.layer_cost import cost_parts, total
+from quant.layers.winograd_layer import WinogradConv2d
 from quant.models.channels import CompressibleNet, channel_counts
+from quant.network.calibrate import calibrate
+from quant.network.convert import fold_norms, tap_layers, to_winograd
 from quant.prune.kernel import hold_pattern, release
 from quant.prune.methods import check_pruning, new_pruner, storage
-from quant.resume import Resume
-from quant.sensitivity import sensitivities
 from quant.shrink.methods import METHODS
 from quant.shrink.task import Task, check_budget
-from quant.sizes import measured_keeps, sparse_layers
-from quant.training import fit
-from quant.winograd_layer import WinogradConv2d
+from quant.train.checkpoint import save_model
+from quant.train.history import History
+from quant.train.resume import Resume
+from quant.train.training import fit
 from winnow import stage as winnow_stage
 from winnow.artefact import is_current, save_arrays, sha256_file, sha256_value
 from winnow.config import PATTERN, Config
@@ -61,7 +61,7 @@ from winnow.stage import Result, files_hash
 
 HERE = Path(__file__).resolve().parent
 NUMERICS = ("winograd.py", "fixed_point.py", "srbs.py")  # of winnow/: what training computes with
-READERS = {"__main__.py", "bench.py", "interchange", "page", "recipes.py", "tools.py"}
+READERS = {"__main__.py", "bench.py", "interchange", "page", "recipes.py", "exchange.py"}
 CYCLE_MODEL = ("engine.py", "blocking.py", "cycles.py")  # of winnow/: what the bit search asks
 SAMPLE_IMAGES = 256  # training images that pruning, sensitivity and calibration look at
 

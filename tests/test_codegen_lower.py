@@ -12,15 +12,15 @@ from codegen.check import check_graph
 from codegen.interpret import interpret
 from codegen.ir import INPUT, Graph, Layer, Op, TensorType
 from codegen.lower import Place, lower_dense, lower_network, lower_winograd
-from quant.calibrate import calibrate
-from quant.convert import fold_norms, tap_layers, to_quantized, to_winograd
 from quant.data import Samples
 from quant.golden import golden_arrays
+from quant.layers.quant_layer import QuantDense, QuantWinogradConv2d, Widths
+from quant.layers.quantizers import set_exponents
 from quant.models.chain import ChainNet, InputShape, chain_spec, trunk
 from quant.models.library import make_model
-from quant.quant_layer import QuantDense, QuantWinogradConv2d, Widths
-from quant.quantizers import set_exponents
-from quant.sites import find_sites
+from quant.network.calibrate import calibrate
+from quant.network.convert import fold_norms, tap_layers, to_quantized, to_winograd
+from quant.network.sites import find_sites
 from winnow.config import Config, ModelConfig, QuantizeConfig
 from winnow.errors import LoweringError
 

@@ -27,8 +27,8 @@ from quant.distill.blockwise import (
 from quant.models.chain import ChainNet, InputShape, chain_spec
 from quant.models.channels import ChannelGroup, CompressibleNet, channel_counts, narrow
 from quant.models.library import NAMES, make_model
-from quant.resume import Resume
-from quant.training import Plan, fit
+from quant.train.resume import Resume
+from quant.train.training import Plan, fit
 from winnow.config import DistillConfig, ModelConfig
 
 STILL = Augmentation(0.0, 0.0, 0.0)

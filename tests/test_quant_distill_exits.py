@@ -153,7 +153,7 @@ def test_verb_prints_the_curve_of_a_trained_build(
 def test_verb_needs_a_network_with_exits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("quant.tools.load_trained", lambda _: torch.nn.Identity())
+    monkeypatch.setattr("quant.exchange.load_trained", lambda _: torch.nn.Identity())
     options = build_of(tmp_path, '[model]\nname = "resnet18"\n')
     monkeypatch.setattr(sys, "argv", ["quant", "exits", *options])
     assert guard(main) == 1

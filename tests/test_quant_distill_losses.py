@@ -9,13 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from quant.convert import fold_norms, to_winograd
 from quant.distill import distillation, self_distillation, soft_cross_entropy
 from quant.distill.features import attention, attention_distance, maps_of
 from quant.distill.losses import temperature_at
 from quant.models.chain import ChainNet, InputShape, chain_spec, exit_network, trunk
 from quant.models.library import make_model
-from quant.sites import find_sites
+from quant.network.convert import fold_norms, to_winograd
+from quant.network.sites import find_sites
 from winnow.config import Config, DistillConfig, ModelConfig
 
 CONFIG = Config(model=ModelConfig(channels=(4, 8, 8), pool_after=(1, 2), exit_after=(1, 2)))

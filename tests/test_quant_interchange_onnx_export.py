@@ -22,20 +22,20 @@ from brevitas.quant.scaled_int import Int32Bias
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
-from quant.convert import fold_norms, tap_layers, to_quantized, to_winograd
 from quant.interchange.onnx_export import Exported, export_onnx, export_qonnx
 from quant.interchange.onnx_run import Quant, run_onnx
-from quant.models.library import NAMES
-from quant.quant_layer import (
+from quant.layers.quant_layer import (
     QuantDense,
     QuantDirectConv2d,
     QuantTapLayer,
     QuantWinogradConv2d,
     Widths,
 )
-from quant.quantizers import set_exponents
-from quant.sites import find_sites, visit_layers
-from quant.winograd_layer import Dense, DirectConv2d, Window, WinogradConv2d
+from quant.layers.quantizers import set_exponents
+from quant.layers.winograd_layer import Dense, DirectConv2d, Window, WinogradConv2d
+from quant.models.library import NAMES
+from quant.network.convert import fold_norms, tap_layers, to_quantized, to_winograd
+from quant.network.sites import find_sites, visit_layers
 from tests.library_nets import CLASSES, images, tiny
 from winnow.errors import (
     ArtefactError,

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from quant.checkpoint import save_model
 from quant.interchange.torch_import import load_checkpoint
+from quant.train.checkpoint import save_model
 from tests.library_nets import images, tiny
 from winnow.errors import (
     ArtefactError,

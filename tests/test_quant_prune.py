@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from quant.layers.winograd_layer import Dense, TapLayer, WinogradConv2d
 from quant.prune import srbs
 from quant.prune.schedule import keep_at, last_step, step_at
 from quant.prune.srbs import Form, blocks, fewer, prune_layer, saliencies, thin
-from quant.winograd_layer import Dense, TapLayer, WinogradConv2d
 from winnow.srbs import max_keep, srbs_mask, to_sub_rows
 
 

@@ -16,17 +16,17 @@ from torch import Tensor, nn
 import quant.stages as stages
 from codegen.interpret import interpret
 from codegen.lower import lower_checkpoint
+from quant.allocate.sizes import layer_keeps, sparse_layers
 from quant.build import load_pruned
-from quant.convert import tap_layers, to_winograd
+from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, WinogradConv2d
 from quant.models.chain import InputShape
 from quant.models.library import network_of
-from quant.prune.allocate import allocate, gains
+from quant.network.convert import tap_layers, to_winograd
+from quant.network.sites import find_sites
+from quant.prune.keep_per_tap import allocate, gains
 from quant.prune.methods import METHODS, new_pruner
 from quant.prune.target import Pruner, best_mask
-from quant.sites import find_sites
-from quant.sizes import layer_keeps, sparse_layers
 from quant.stages import STAGES, run_stage
-from quant.winograd_layer import Dense, DirectConv2d, TapLayer, WinogradConv2d
 from tests.test_quant_stages import TINY, build_at, interrupt_after, run_all
 from winnow.artefact import Record, load_arrays
 from winnow.config import ModelConfig, PruneConfig, load_config

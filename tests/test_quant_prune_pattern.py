@@ -16,13 +16,13 @@ from torch import nn
 from codegen.interpret import interpret
 from codegen.lower import lower_checkpoint
 from quant.build import load_pruned, load_quantized
-from quant.convert import tap_layers
+from quant.layers.winograd_layer import DirectConv2d, Window, WinogradConv2d
+from quant.network.convert import tap_layers
 from quant.prune.kernel import hold_pattern, kernel_of, release, through_kernel
 from quant.prune.methods import new_pruner
 from quant.prune.pattern import all_patterns, distil, kept_energy, nearest
 from quant.prune.storage import pack, unpack
 from quant.stages import STAGES, run_stage
-from quant.winograd_layer import DirectConv2d, Window, WinogradConv2d
 from tests.test_quant_stages import TINY, build_at, interrupt_after, run_all
 from winnow.artefact import Record, load_arrays
 from winnow.config import PruneConfig, load_config

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, Window, WinogradConv2d
 from quant.prune.methods import new_pruner
 from quant.prune.target import Pruner
 from quant.prune.whole_kernels import MaskedConv2d
-from quant.winograd_layer import Dense, DirectConv2d, TapLayer, Window, WinogradConv2d
 from winnow.config import PruneConfig
 from winnow.srbs import to_sub_rows
 

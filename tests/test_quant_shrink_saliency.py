@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quant.allocate.layer_cost import Part, total
 from quant.distill import distillation
-from quant.layer_cost import Part, total
 from quant.models.chain import ChainNet, InputShape, chain_spec
 from quant.models.channels import ChannelGroup, CompressibleNet, channel_counts
 from quant.models.library import make_model

@@ -12,23 +12,23 @@ import pytest
 import torch
 
 import quant.stages
-import quant.training as training
+import quant.train.training as training
 from codegen.interpret import interpret
 from codegen.lower import lower_checkpoint
+from quant.allocate.flops import flops
+from quant.allocate.layer_cost import cost_parts, total
 from quant.build import Build, compact_network, load_compact, load_trained, new_network
 from quant.data import Samples, Split
 from quant.data.augment import Augmentation
-from quant.layer_cost import cost_parts, total
 from quant.models.chain import ChainNet, trunk
 from quant.models.channels import channel_counts
-from quant.models.cost import flops
 from quant.models.library import make_model
-from quant.resume import Resume
 from quant.shrink import methods as shrink_methods
 from quant.shrink.cascade import level_epochs, level_shares
 from quant.shrink.task import Task
 from quant.stages import STAGES, run_stage
-from quant.training import Plan
+from quant.train.resume import Resume
+from quant.train.training import Plan
 from winnow.artefact import Record, load_arrays
 from winnow.config import (
     Config,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from quant.layer_cost import Part, cost_parts, total
+from quant.allocate.layer_cost import Part, cost_parts, total
 from quant.models.chain import InputShape
 from quant.models.channels import CompressibleNet
 from quant.models.library import make_model, network_of

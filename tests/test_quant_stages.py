@@ -17,15 +17,15 @@ import torch
 from tensorboardX.proto.event_pb2 import Event
 
 import quant.stages as stages
-import quant.training as training
+import quant.train.training as training
 from codegen.check import check_graph
 from codegen.interpret import interpret
 from codegen.lower import lower_checkpoint
 from quant.__main__ import main
 from quant.build import Build, load_quantized
-from quant.convert import tap_layers
-from quant.resume import Resume
+from quant.network.convert import tap_layers
 from quant.stages import STAGES, run_stage
+from quant.train.resume import Resume
 from winnow.artefact import Record, load_arrays, save_arrays
 from winnow.cli import guard
 from winnow.config import Config, ModelConfig, PruneConfig, QuantizeConfig, TrainConfig

@@ -19,8 +19,8 @@ from torch import Tensor, fx, nn
 
 from quant.data import Split, to_input
 from quant.models.channels import CompressibleNet
-from quant.resume import Resume
-from quant.training import Plan, fit
+from quant.train.resume import Resume
+from quant.train.training import Plan, fit
 
 MAX_ROWS = 20_000  # pixels that the start of a regressor is solved from
 RIDGE = 1e-6  # of the mean energy of a channel: for channels that depend on each other

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from quant.allocate.layer_cost import InputSize, layer_costs
 from quant.data import Samples, to_input
-from quant.layer_cost import InputSize, layer_costs
 from quant.models.chain import ChainNet, exit_network, trunk
 from winnow.config import Config
 from winnow.errors import ConfigError

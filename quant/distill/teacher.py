@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from quant.checkpoint import load_model
 from quant.distill.features import maps_of
 from quant.models.chain import InputShape
 from quant.models.library import network_of
+from quant.train.checkpoint import load_model
 from winnow.artefact import Record, sha256_file
 from winnow.config import Config, DataConfig, DistillConfig, ModelConfig
 from winnow.errors import ConfigError, WinnowError

@@ -11,7 +11,7 @@ from brevitas.export.onnx.qonnx.handler import BrevitasBiasQuantProxyHandler
 from brevitas.export.onnx.qonnx.manager import QONNXManager
 from torch import Tensor
 
-from quant.quantizers import AccumulatorBiasProxy, scale_of
+from quant.layers.quantizers import AccumulatorBiasProxy, scale_of
 
 BIAS_BITS = 32
 

@@ -120,7 +120,7 @@ def _exit_spec(spec: ChainSpec, number: int) -> ChainSpec:
 class ChainNet(CompressibleNet):
     """The chain. Layers are members called by their names, norms `<layer>_norm`.
 
-    Layers may be replaced by Winograd or quantized ones (`quant.convert`). Exits exist for
+    Layers may be replaced by Winograd or quantized ones (`quant.network.convert`). Exits exist for
     training and for early exit; `forward` does not use them.
     """
 
@@ -137,7 +137,7 @@ class ChainNet(CompressibleNet):
             self.add_module(name, nn.Linear(inputs, outputs))
         self.relu = nn.ReLU()
         self.pool = nn.MaxPool2d(2)
-        self.flatten = nn.Flatten()  # a module, which `quant.sites` can follow
+        self.flatten = nn.Flatten()  # a module, which `quant.network.sites` can follow
         self.exits = nn.ModuleDict({name: ChainNet(branch) for name, branch in spec.exits})
 
     def _conv(self, c: ConvSpec, x: Tensor) -> Tensor:

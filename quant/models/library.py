@@ -10,8 +10,8 @@ from functools import partial
 
 from quant.models.chain import ChainNet, InputShape, chain_spec
 from quant.models.channels import CompressibleNet
-from quant.models.form import Form
 from quant.models.mobilenet import mobilenet_v2
+from quant.models.model_spec import Form
 from quant.models.resnet import resnet18, resnet34, resnet50
 from quant.models.vgg import NAGADOMI, VGG16, vgg16, vgg_nagadomi
 from winnow.config import CHAIN, ModelConfig

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from quant.models.channels import ChannelGroup, CompressibleNet
-from quant.models.form import Form
+from quant.models.model_spec import Form
 from quant.models.width import init_weights, round_width
 
 LINEAR_STD = 0.01

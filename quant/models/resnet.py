@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from quant.models.channels import ChannelGroup, CompressibleNet
-from quant.models.form import Form
+from quant.models.model_spec import Form
 from quant.models.width import init_weights
 
 LINEAR_STD = 0.01

@@ -14,7 +14,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from quant.models.channels import ChannelGroup, CompressibleNet
-from quant.models.form import Form
+from quant.models.model_spec import Form
 from quant.models.width import init_weights
 
 LINEAR_STD = 0.01

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import nn
 
+from quant.allocate.sizes import layer_shapes, measured_keeps, total_cycles
 from quant.build import (
     Build,
     compressed_network,
@@ -22,11 +23,10 @@ from quant.build import (
     new_network,
     winograd_network,
 )
-from quant.convert import tap_layers
+from quant.layers.winograd_layer import TapLayer
+from quant.network.convert import tap_layers
 from quant.page.plot import HEIGHT, WIDTH, Plot, Series, make_plot
-from quant.sizes import layer_shapes, measured_keeps, total_cycles
 from quant.stages import COMPARED
-from quant.winograd_layer import TapLayer
 from winnow.artefact import Record, write_text
 from winnow.cycles import layer_cycles
 from winnow.srbs import SUB_ROW

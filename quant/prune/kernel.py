@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from quant.winograd_layer import WinogradConv2d
+from quant.layers.winograd_layer import WinogradConv2d
 from winnow.winograd import winograd
 
 

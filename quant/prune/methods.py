@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from quant.layers.winograd_layer import TapLayer
+from quant.network.sites import visit_layers
 from quant.prune.admm import srbs_admm
-from quant.prune.allocate import allocate, gains
+from quant.prune.keep_per_tap import allocate, gains
 from quant.prune.magnitude import Magnitude
 from quant.prune.pattern import PatternAdmm, kernels_in
 from quant.prune.srbs import Compensated, layer_saliencies
@@ -18,8 +20,6 @@ from quant.prune.storage import PIXELS, spm_bits, srbs_bits
 from quant.prune.straight_through import StraightThrough
 from quant.prune.target import Pruner, Target, Task
 from quant.prune.whole_kernels import WholeKernels
-from quant.sites import visit_layers
-from quant.winograd_layer import TapLayer
 from winnow.config import KERNELS, PATTERN, PruneConfig
 from winnow.errors import ConfigError
 from winnow.srbs import SUB_ROW

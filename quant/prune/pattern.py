@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quant.layers.winograd_layer import DirectConv2d, TapLayer, WinogradConv2d
 from quant.prune.admm import Admm, Constraint
 from quant.prune.kernel import kernel_of, release, through_kernel
 from quant.prune.storage import PIXELS
 from quant.prune.target import Target, Task
-from quant.winograd_layer import DirectConv2d, TapLayer, WinogradConv2d
 
 EXCHANGES = 10  # passes over the chosen patterns at most; two or three suffice in practice
 

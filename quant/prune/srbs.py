@@ -23,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from quant.layers.winograd_layer import TapLayer
+from quant.network.sites import visit_layers
 from quant.prune.target import Gradual, Target, best_mask
-from quant.sites import visit_layers
-from quant.winograd_layer import TapLayer
 from winnow.srbs import SUB_ROW, num_sub_rows
 
 UNKNOWNS = 1152  # weights of an output channel that move together: time grows with their cube

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from quant.layers.winograd_layer import TapLayer
 from quant.prune.schedule import keep_at, step_at
-from quant.winograd_layer import TapLayer
 from winnow.config import PruneConfig
 from winnow.srbs import num_sub_rows
 

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quant.convert import tap_layers
+from quant.layers.winograd_layer import DirectConv2d, WinogradConv2d
+from quant.network.convert import tap_layers
 from quant.prune.kernel import nearest_kernel
 from quant.prune.target import Gradual, Target, Task, best_mask
-from quant.winograd_layer import DirectConv2d, WinogradConv2d
 
 
 class MaskedConv2d(nn.Module):

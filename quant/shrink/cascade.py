@@ -15,11 +15,11 @@ from dataclasses import replace
 from torch import nn
 
 from quant.distill import distillation
-from quant.history import History
 from quant.models.channels import CompressibleNet
 from quant.shrink.saliency import counts_within, keep_strongest, saliencies
 from quant.shrink.task import Shrunk, Task
-from quant.training import fit
+from quant.train.history import History
+from quant.train.training import fit
 
 
 def level_shares(share: float, levels: int) -> list[float]:

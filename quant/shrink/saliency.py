@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from quant.allocate.layer_cost import Part, total
 from quant.distill import Loss
-from quant.layer_cost import Part, total
 from quant.models.channels import ChannelGroup, CompressibleNet, remove_channels
 
 

@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor
 
+from quant.allocate.layer_cost import Part
 from quant.data import to_input
 from quant.distill import distillation
 from quant.distill.blockwise import make_block, segments, train_block, train_blocks
-from quant.layer_cost import Part
 from quant.models.channels import CompressibleNet, channel_counts
 from quant.shrink.saliency import keep_strongest, saliencies
 from quant.shrink.task import Shrunk, Task, width_choices
-from quant.training import fit
+from quant.train.training import fit
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from quant.allocate.layer_cost import Part, total
 from quant.data import Split, to_input
-from quant.history import History
-from quant.layer_cost import Part, total
 from quant.models.channels import CompressibleNet, channel_counts
-from quant.resume import Resume
 from quant.shrink.saliency import floors
-from quant.training import Plan
+from quant.train.history import History
+from quant.train.resume import Resume
+from quant.train.training import Plan
 from winnow.config import Config
 from winnow.errors import ConfigError
 
@@ -38,7 +38,7 @@ class Task:
     Members:
         net: the fp32 network; methods change a copy.
         teacher: the network whose outputs the shrunk one shall give: `net` or another build's.
-        parts: what the budget counts (`quant.layer_cost`).
+        parts: what the budget counts (`quant.allocate.layer_cost`).
         samples: training images that saliencies and regressors look at.
         plan: how all epochs of the stage are trained.
         resume: where unfinished runs are kept.

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import quant.training as training
+import quant.train.training as training
 from quant.data import Samples, Split
 from quant.data.augment import Augmentation
-from quant.resume import Resume
-from quant.training import Plan, fit
+from quant.train.resume import Resume
+from quant.train.training import Plan, fit
 
 PLAN = Plan("test", 3, 4, 1e-2, 0.0, 0, torch.device("cpu"))
 

@@ -15,11 +15,11 @@ from functools import cache, partial
 
 from torch import nn
 
-from quant.convert import tap_layers, to_winograd
+from quant.allocate.flops import layer_flops
+from quant.allocate.sizes import layer_keeps, layer_shapes
 from quant.models.channels import ChannelGroup, CompressibleNet
-from quant.models.cost import layer_flops
-from quant.sites import find_sites
-from quant.sizes import layer_keeps, layer_shapes
+from quant.network.convert import tap_layers, to_winograd
+from quant.network.sites import find_sites
 from winnow.blocking import LayerShape
 from winnow.config import Config
 from winnow.cycles import layer_cycles

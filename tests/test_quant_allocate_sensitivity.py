@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from quant.bits import Choice
-from quant.calibrate import quantize_weight
-from quant.convert import tap_layers, to_winograd
-from quant.models.chain import ChainNet, InputShape, chain_spec, trunk
-from quant.sensitivity import (
+from quant.allocate.bits import Choice
+from quant.allocate.sensitivity import (
     hessian_sensitivity,
     hessian_traces,
     operand_divergence,
     sensitivities,
     weight_divergence,
 )
-from quant.sites import find_sites
+from quant.models.chain import ChainNet, InputShape, chain_spec, trunk
+from quant.network.calibrate import quantize_weight
+from quant.network.convert import tap_layers, to_winograd
+from quant.network.sites import find_sites
 from winnow.config import ModelConfig
 
 MODEL = ModelConfig(channels=(4, 8), pool_after=(1,), exit_after=(1,))

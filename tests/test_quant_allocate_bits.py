@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from quant.bits import (
+from quant.allocate.bits import (
     TIE,
     Choice,
     bit_operations,
@@ -21,11 +21,11 @@ from quant.bits import (
     multiplications,
     share_of,
 )
-from quant.calibrate import quantize_weight
-from quant.convert import to_winograd
+from quant.allocate.sizes import layer_keeps, layer_shapes
 from quant.models.chain import ChainNet, InputShape, chain_spec, trunk
-from quant.sites import find_sites
-from quant.sizes import layer_keeps, layer_shapes
+from quant.network.calibrate import quantize_weight
+from quant.network.convert import to_winograd
+from quant.network.sites import find_sites
 from winnow.blocking import LayerShape
 from winnow.config import Config, ModelConfig, QuantizeConfig
 from winnow.engine import EngineConfig

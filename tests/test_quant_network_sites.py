@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from quant.models.chain import ChainNet, InputShape, chain_spec, trunk
 from quant.models.channels import remove_channels
 from quant.models.library import make_model
-from quant.sites import find_sites, trace, visit_layers
+from quant.network.sites import find_sites, trace, visit_layers
 from winnow.config import ModelConfig
 from winnow.errors import ConfigError
 

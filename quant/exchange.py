@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quant.build import Build, load_quantized, load_trained, new_network
-from quant.checkpoint import save_model
 from quant.data import to_input
 from quant.distill.exits import ask, curve, format_curve, leaving_costs, whole_cost
 from quant.distill.teacher import described
-from quant.history import History
 from quant.interchange.onnx_export import export_onnx, export_qonnx
 from quant.interchange.torch_import import load_checkpoint
 from quant.models.chain import ChainNet
 from quant.page.page import write_page
 from quant.stages import STAGES
+from quant.train.checkpoint import save_model
+from quant.train.history import History
 from winnow import stage as winnow_stage
 from winnow.config import CHAIN
 from winnow.errors import ConfigError

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from quant.convert import tap_layers
-from quant.sites import Site
-from quant.winograd_layer import Dense, TapLayer, WinogradConv2d
+from quant.layers.winograd_layer import Dense, TapLayer, WinogradConv2d
+from quant.network.convert import tap_layers
+from quant.network.sites import Site
 from winnow.blocking import DENSE, POINTWISE, WINOGRAD, LayerShape
 from winnow.config import PATTERN, Config
 from winnow.cycles import layer_cycles

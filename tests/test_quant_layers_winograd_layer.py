@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from quant.winograd_layer import Dense, DirectConv2d, Window, WinogradConv2d
+from quant.layers.winograd_layer import Dense, DirectConv2d, Window, WinogradConv2d
 
 
 @pytest.mark.parametrize("m", [2, 4])

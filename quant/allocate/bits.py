@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Choose the widths of every layer's weights and operands: an integer program under a budget.
 
-Every (layer, choice of widths) has a sensitivity (`quant.sensitivity`) and a cost: modelled cycles
-of the engine, or bit operations (multiplications times both widths). The program takes one choice
-per layer with the least total sensitivity whose cost stays within the budget.
+Every (layer, choice of widths) has a sensitivity (`quant.allocate.sensitivity`) and a cost: modelled
+cycles of the engine, or bit operations (multiplications times both widths). The program takes one
+choice per layer with the least total sensitivity whose cost stays within the budget.
 
 The cycle model knows no gain from narrow operands, so under that budget they stay wide.
 """
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import nn
 
-from quant.convert import tap_layers
-from quant.sites import Site
-from quant.sizes import layer_keeps, layer_shapes
+from quant.allocate.sizes import layer_keeps, layer_shapes
+from quant.network.convert import tap_layers
+from quant.network.sites import Site
 from winnow.blocking import LayerShape
 from winnow.config import Config
 from winnow.cycles import layer_cycles

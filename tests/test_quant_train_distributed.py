@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from quant.distributed import World, join
+from quant.train.distributed import World, join
 from winnow.artefact import Record, load_arrays
 from winnow.errors import ConfigError
 
@@ -35,7 +35,7 @@ GRADIENTS = """
 import sys
 import torch
 from torch import nn
-from quant.distributed import join, leave
+from quant.train.distributed import join, leave
 
 world = join(torch.device("cpu"))
 torch.manual_seed(world.rank)

@@ -15,7 +15,7 @@ from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
-from quant.quantizers import (
+from quant.layers.quantizers import (
     AccumulatorBias,
     FeatureQuant,
     Grid,
@@ -27,7 +27,7 @@ from quant.quantizers import (
     scale_of,
     value_of,
 )
-from quant.winograd_layer import (
+from quant.layers.winograd_layer import (
     Dense,
     DirectConv2d,
     TapLayer,

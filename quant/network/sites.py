@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from quant.winograd_layer import TapLayer
+from quant.layers.winograd_layer import TapLayer
 
 L = TypeVar("L", bound=nn.Module)
 Layer = nn.Conv2d | nn.Linear | TapLayer

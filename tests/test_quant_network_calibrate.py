@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from quant.calibrate import best_exponents, grid_exponent
+from quant.network.calibrate import best_exponents, grid_exponent
 from winnow.fixed_point import int_range
 
 

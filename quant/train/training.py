@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from quant.data import Samples, Split, to_input
 from quant.distill import Loss, Scheduled
-from quant.distributed import World
-from quant.history import History, Progress
-from quant.resume import Resume, Run
+from quant.train.distributed import World
+from quant.train.history import History, Progress
+from quant.train.resume import Resume, Run
 from winnow.errors import ConfigError
 
 WARM_UP_STEPS = 20

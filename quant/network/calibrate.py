@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quant.quant_layer import QuantTapLayer
-from quant.quantizers import bits_of, set_exponents
-from quant.sites import visit_layers
+from quant.layers.quant_layer import QuantTapLayer
+from quant.layers.quantizers import bits_of, set_exponents
+from quant.network.sites import visit_layers
 from winnow.fixed_point import int_range
 
 SPREAD = 6

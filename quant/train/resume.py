@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quant.checkpoint import arrays_of, load_state
-from quant.history import COLUMNS, History
+from quant.train.checkpoint import arrays_of, load_state
+from quant.train.history import COLUMNS, History
 from winnow.artefact import load_arrays, save_arrays
 
 

@@ -16,17 +16,17 @@ from torch import Tensor
 from codegen.interpret import interpret
 from codegen.ir import INPUT, Graph, Layer, TensorType
 from codegen.lower import Place, lower_dense, lower_winograd
-from quant.calibrate import calibrate_layer
 from quant.golden import as_map, to_integers
-from quant.quant_layer import (
+from quant.layers.quant_layer import (
     QuantDense,
     QuantDirectConv2d,
     QuantTapLayer,
     QuantWinogradConv2d,
     Widths,
 )
-from quant.quantizers import Clamp, exponents, grid_of, scale_of, set_exponents
-from quant.winograd_layer import Window
+from quant.layers.quantizers import Clamp, exponents, grid_of, scale_of, set_exponents
+from quant.layers.winograd_layer import Window
+from quant.network.calibrate import calibrate_layer
 from winnow.fixed_point import IntArray
 from winnow.srbs import srbs_mask
 

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quant.patches import patches
+from quant.layers.patches import patches
 from winnow.winograd import winograd
 
 

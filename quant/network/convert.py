@@ -15,15 +15,15 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from quant.quant_layer import (
+from quant.layers.quant_layer import (
     QuantDense,
     QuantDirectConv2d,
     QuantTapLayer,
     QuantWinogradConv2d,
     Widths,
 )
-from quant.sites import Site
-from quant.winograd_layer import Dense, DirectConv2d, TapLayer, Window, WinogradConv2d
+from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, Window, WinogradConv2d
+from quant.network.sites import Site
 
 KERNEL, PADDING = (3, 3), (1, 1)
 
@@ -86,7 +86,7 @@ def fold_norms(net: nn.Module, sites: Mapping[str, Site]) -> None:
 def to_quantized(net: nn.Module, widths: Mapping[str, Widths]) -> nn.Module:
     """Return a copy of a folded network with Brevitas layers; weights, masks, biases taken over.
 
-    `widths` has an entry for every tap layer. Scales are 1 until `quant.calibrate`.
+    `widths` has an entry for every tap layer. Scales are 1 until `quant.network.calibrate`.
     """
     net = copy.deepcopy(net)
     for name, layer in tap_layers(net).items():

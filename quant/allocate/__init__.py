@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What layers cost, and which widths they get."""

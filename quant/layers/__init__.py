@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers that multiply in taps, and their Brevitas copies."""
