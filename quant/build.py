@@ -13,8 +13,8 @@ from torch import nn
 from quant.allocate.bits import Choice
 from quant.data import Split, input_shape, load_split
 from quant.distill.teacher import read_teacher
-from quant.layers.quant_layer import Widths
-from quant.models.chain import ChainNet, InputShape, exit_network, trunk
+from quant.layers.quant_layer import BitWidths
+from quant.models.chain import ChainNet, InputShape, backbone, exit_network
 from quant.models.channels import CompressibleNet, channel_counts, narrow
 from quant.models.library import network_of
 from quant.network.convert import fold_norms, tap_layers, to_quantized, to_winograd
@@ -98,7 +98,7 @@ def compressed_network(build: Build, net: CompressibleNet) -> CompressibleNet:
     number = build.config.model.exit
     if not isinstance(net, ChainNet):
         return net
-    return exit_network(net, number) if number else trunk(net)
+    return exit_network(net, number) if number else backbone(net)
 
 
 def load_trained(build: Build) -> CompressibleNet:
@@ -192,7 +192,7 @@ def quantized_network(build: Build, net: nn.Module) -> nn.Module:
     sites, bits = build.sites(net), load_bits(build)
     last, features = list(sites)[-1], build.config.quantize.activation_bits
     widths = {
-        name: Widths(*bits[name], None if name == last else features, relu=sites[name].relu)
+        name: BitWidths(*bits[name], None if name == last else features, relu=sites[name].relu)
         for name in tap_layers(net)
     }
     return to_quantized(net, widths)

@@ -47,7 +47,8 @@ from quant.network.calibrate import calibrate
 from quant.network.convert import fold_norms, tap_layers, to_winograd
 from quant.prune.kernel import hold_pattern, release
 from quant.prune.methods import check_pruning, new_pruner, storage
-from quant.shrink.methods import METHODS
+from quant.shrink.cascade import cascade
+from quant.shrink.structure import structure
 from quant.shrink.task import Task, check_budget
 from quant.train.checkpoint import save_model
 from quant.train.history import History
@@ -63,6 +64,7 @@ HERE = Path(__file__).resolve().parent
 NUMERICS = ("winograd.py", "fixed_point.py", "srbs.py")  # of winnow/: what training computes with
 READERS = {"__main__.py", "bench.py", "interchange", "page", "recipes.py", "exchange.py"}
 CYCLE_MODEL = ("engine.py", "blocking.py", "cycles.py")  # of winnow/: what the bit search asks
+CHANNEL_METHODS = {"structure": structure, "cascade": cascade}
 SAMPLE_IMAGES = 256  # training images that pruning, sensitivity and calibration look at
 
 
@@ -213,7 +215,7 @@ def shrink(build: Build, resume: Resume) -> Result:
     plan = build.plan("shrink", config.shrink.epochs, config.shrink.learning_rate)
     teacher = other_teacher(build) or trained
     task = Task(config, net, teacher, build.split(), parts, SAMPLE_IMAGES, plan, resume)
-    found = METHODS[config.shrink.method](task)
+    found = CHANNEL_METHODS[config.shrink.method](task)
     counts = channel_counts(found.net)
     numbers = {"channels": counts, "share": total(parts, counts) / task.full, **found.numbers}
     return _saved(build, found.net, "shrunk", found.history, **numbers)

@@ -14,9 +14,9 @@ from codegen.ir import INPUT, Graph, Layer, Op, TensorType
 from codegen.lower import Place, lower_dense, lower_network, lower_winograd
 from quant.data import Samples
 from quant.golden import golden_arrays
-from quant.layers.quant_layer import QuantDense, QuantWinogradConv2d, Widths
+from quant.layers.quant_layer import BitWidths, QuantDense, QuantWinogradConv2d
 from quant.layers.quantizers import set_exponents
-from quant.models.chain import ChainNet, InputShape, chain_spec, trunk
+from quant.models.chain import ChainNet, InputShape, backbone, chain_spec
 from quant.models.library import make_model
 from quant.network.calibrate import calibrate
 from quant.network.convert import fold_norms, tap_layers, to_quantized, to_winograd
@@ -29,7 +29,7 @@ ENTRY = TensorType(1, 16, 16, 8, False, -8)
 
 def winograd_layer(weight_bits: int = 8) -> QuantWinogradConv2d:
     """A layer of 8 -> 4 channels: V at 2^-7, U at 2^-5 and 2^-4 in turn, output at 2^-6."""
-    layer = QuantWinogradConv2d(8, 4, 2, Widths(weight_bits, 8, 8))
+    layer = QuantWinogradConv2d(8, 4, 2, BitWidths(weight_bits, 8, 8))
     nn.init.uniform_(layer.weight, -1, 1, generator=torch.Generator().manual_seed(0))
     nn.init.uniform_(layer.bias, -1, 1, generator=torch.Generator().manual_seed(1))
     set_exponents(layer.input_quant, torch.full((16,), -7))
@@ -60,7 +60,7 @@ def random_net(
     fold_norms(winograd, sites)
     last = list(sites)[-1]
     widths = {
-        name: Widths(
+        name: BitWidths(
             bits[name],
             quantize.operand_bits[0],
             None if name == last else quantize.activation_bits,
@@ -78,7 +78,7 @@ def random_images(generator: torch.Generator, entry: TensorType) -> Tensor:
 
 
 def chain_net(model: ModelConfig) -> ChainNet:
-    return trunk(ChainNet(chain_spec(model, InputShape(1, 16, 10))))
+    return backbone(ChainNet(chain_spec(model, InputShape(1, 16, 10))))
 
 
 def test_fields_of_a_winograd_layer() -> None:
@@ -106,7 +106,7 @@ def test_keep_is_the_most_any_sub_row_holds() -> None:
 
 
 def test_dense_keep_counts_channels_at_one_pixel() -> None:
-    layer = QuantDense(8 * 4, 2, 8, Widths(8, 8, None))
+    layer = QuantDense(8 * 4, 2, 8, BitWidths(8, 8, None))
     nn.init.constant_(layer.weight, 0.5)
     for proxy in (layer.input_quant, layer.weight_quant):
         set_exponents(proxy, torch.tensor([-7]))
@@ -188,7 +188,7 @@ def test_weight_that_is_no_number_is_refused() -> None:
 def test_wrong_channels_are_refused() -> None:
     with pytest.raises(LoweringError, match=r"'conv': it takes 8 channels, 'input' has 3"):
         lower_winograd(winograd_layer(), place(channels=3))
-    dense = QuantDense(7, 2, 7, Widths(8, 8, None))
+    dense = QuantDense(7, 2, 7, BitWidths(8, 8, None))
     with pytest.raises(LoweringError, match=r"'conv': it takes 7 values, 'input' has 240"):
         lower_dense(dense, place())
 

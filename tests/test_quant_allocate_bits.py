@@ -22,7 +22,7 @@ from quant.allocate.bits import (
     share_of,
 )
 from quant.allocate.sizes import layer_keeps, layer_shapes
-from quant.models.chain import ChainNet, InputShape, chain_spec, trunk
+from quant.models.chain import ChainNet, InputShape, backbone, chain_spec
 from quant.network.calibrate import quantize_weight
 from quant.network.convert import to_winograd
 from quant.network.sites import find_sites
@@ -105,7 +105,7 @@ def test_cycle_table_has_a_row_per_layer_and_grows_with_width() -> None:
 def test_bit_operations_are_products_times_both_widths() -> None:
     spatial = ChainNet(chain_spec(SMALL.model, InputShape(1, 16, 10)))
     sites = find_sites(spatial, (1, 16, 16))
-    net = to_winograd(trunk(spatial), 2, sites)
+    net = to_winograd(backbone(spatial), 2, sites)
     keeps = {"conv1": 1, "conv2": 2, "fc": 2}
     # taps x tiles x channels in x channels out, one or two of eight kept
     by_hand = [16 * 64 * 1 * 4 // 8, 16 * 16 * 4 * 8 * 2 // 8, 8 * 64 * 10 * 2 // 8]
@@ -119,7 +119,7 @@ def test_narrow_operands_pay_in_bit_operations_only() -> None:
     config = replace(SMALL, quantize=quantize)
     spatial = ChainNet(chain_spec(config.model, InputShape(1, 16, 10)))
     sites = find_sites(spatial, (1, 16, 16))
-    net = to_winograd(trunk(spatial), 2, sites)
+    net = to_winograd(backbone(spatial), 2, sites)
     cycles = cost_table(config, net, sites)
     assert (cycles[:, 0] == cycles[:, 1]).all()
     bops = cost_table(replace(config, quantize=replace(quantize, budget="bops")), net, sites)

@@ -16,7 +16,7 @@ from quant.allocate.sensitivity import (
     sensitivities,
     weight_divergence,
 )
-from quant.models.chain import ChainNet, InputShape, chain_spec, trunk
+from quant.models.chain import ChainNet, InputShape, backbone, chain_spec
 from quant.network.calibrate import quantize_weight
 from quant.network.convert import tap_layers, to_winograd
 from quant.network.sites import find_sites
@@ -28,7 +28,7 @@ MODEL = ModelConfig(channels=(4, 8), pool_after=(1,), exit_after=(1,))
 @pytest.fixture
 def net() -> nn.Module:
     spatial = ChainNet(chain_spec(MODEL, InputShape(1, 16, 10)))
-    made = to_winograd(trunk(spatial), 2, find_sites(spatial, (1, 16, 16)))
+    made = to_winograd(backbone(spatial), 2, find_sites(spatial, (1, 16, 16)))
     generator = torch.Generator().manual_seed(0)
     for layer in tap_layers(made).values():
         nn.init.normal_(layer.weight, std=0.3, generator=generator)

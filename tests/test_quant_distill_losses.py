@@ -9,13 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from quant.distill import distillation, self_distillation, soft_cross_entropy
+from quant.distill import distillation, self_distillation
 from quant.distill.features import attention, attention_distance, maps_of
-from quant.distill.losses import temperature_at
-from quant.models.chain import ChainNet, InputShape, chain_spec, exit_network, trunk
+from quant.models.chain import ChainNet, InputShape, backbone, chain_spec, exit_network
 from quant.models.library import make_model
 from quant.network.convert import fold_norms, to_winograd
 from quant.network.sites import find_sites
+from quant.train.objective import soft_cross_entropy, temperature_at
 from winnow.config import Config, DistillConfig, ModelConfig
 
 CONFIG = Config(model=ModelConfig(channels=(4, 8, 8), pool_after=(1, 2), exit_after=(1, 2)))
@@ -66,7 +66,7 @@ def test_hint_pulls_the_exit_and_not_the_deepest_map() -> None:
 def test_teacher_is_left_alone() -> None:
     teacher = spatial_net()
     sites = find_sites(teacher, (1, 16, 16))
-    student = to_winograd(trunk(teacher), 2, sites)
+    student = to_winograd(backbone(teacher), 2, sites)
     distillation(student, teacher, DistillConfig())(*batch()).backward()
     assert all(p.grad is None for p in teacher.parameters())
     assert not teacher.training
@@ -88,7 +88,7 @@ def test_winograd_net_is_the_spatial_net_before_and_after_folding() -> None:
     net.eval()
     want = net(batch()[0]).detach()
     sites = find_sites(net, (1, 16, 16))
-    ours = to_winograd(trunk(net), 4, sites).eval()
+    ours = to_winograd(backbone(net), 4, sites).eval()
     torch.testing.assert_close(ours(batch()[0]).detach(), want, rtol=0, atol=1e-4)
     fold_norms(ours, sites)
     torch.testing.assert_close(ours(batch()[0]).detach(), want, rtol=0, atol=1e-4)
@@ -114,7 +114,7 @@ def test_losses_use_the_temperature_of_the_epoch() -> None:
     )
     x, labels = batch()
     net.eval()
-    for make in (distillation, lambda n, t, c: self_distillation(trunk(n).eval(), c, t)):
+    for make in (distillation, lambda n, t, c: self_distillation(backbone(n).eval(), c, t)):
         loss = make(net, teacher, config)
         for epoch, temperature in enumerate((4.0, 2.5, 1.0)):
             loss.begin_epoch(epoch, 3)
@@ -147,7 +147,7 @@ def test_attention_compares_maps_of_other_widths_and_sizes() -> None:
 
 
 def test_feature_loss_reaches_the_student_up_to_its_last_block_only() -> None:
-    student, teacher = trunk(spatial_net()), spatial_net()
+    student, teacher = backbone(spatial_net()), spatial_net()
     torch.manual_seed(1)
     torch.nn.init.normal_(teacher.conv2.weight)
     x, labels = batch()

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from quant.interchange.onnx_export import Exported, export_onnx, export_qonnx
 from quant.interchange.onnx_run import Quant, run_onnx
 from quant.layers.quant_layer import (
+    BitWidths,
     QuantDense,
     QuantDirectConv2d,
     QuantTapLayer,
     QuantWinogradConv2d,
-    Widths,
 )
 from quant.layers.quantizers import set_exponents
 from quant.layers.winograd_layer import Dense, DirectConv2d, Window, WinogradConv2d
@@ -167,8 +167,8 @@ class QuantStack(nn.Module):
 
     def __init__(self, m: int, edge: int, relu: bool) -> None:
         super().__init__()
-        self.conv = QuantWinogradConv2d(3, 5, m, Widths(4, 8, 6, relu))
-        self.fc = QuantDense(5 * edge**2, CLASSES, 5, Widths(8, 8, None))
+        self.conv = QuantWinogradConv2d(3, 5, m, BitWidths(4, 8, 6, relu))
+        self.fc = QuantDense(5 * edge**2, CLASSES, 5, BitWidths(8, 8, None))
         x = torch.randn(2, 3, edge, edge)
         for layer in (self.conv, self.fc):
             nn.init.normal_(layer.weight, std=0.3)
@@ -192,7 +192,7 @@ def scale(layer: QuantTapLayer, x: Tensor) -> None:
         return exponents + torch.randint(-1, 2, exponents.shape)
 
     layer.eval()
-    v = layer.lift(x)
+    v = layer.input_transform(x)
     set_exponents(layer.input_quant, fitted(v, layer.widths.operand))
     set_exponents(layer.weight_quant, fitted(layer.u.permute(2, 0, 1), layer.widths.weight))
     if layer.widths.output is not None:
@@ -224,7 +224,7 @@ def test_winograd_qonnx_equals_brevitas_exactly(
 
 @pytest.mark.parametrize("window", [STRIDED, POINTWISE])
 def test_direct_qonnx_equals_brevitas_exactly(window: Window, tmp_path: Path) -> None:
-    net = QuantDirectConv2d(3, 5, window, Widths(4, 8, 8, False))
+    net = QuantDirectConv2d(3, 5, window, BitWidths(4, 8, 8, False))
     nn.init.normal_(net.weight, std=0.3)
     nn.init.normal_(net.bias, std=0.3)
     scale(net, torch.randn(2, 3, 7, 7))
@@ -245,7 +245,7 @@ def test_converted_residual_network_is_exported_at_every_stage(tmp_path: Path) -
     export_onnx(winograd, x, tmp_path / "float.onnx")
     assert_runs_alike(tmp_path / "float.onnx", net, torch.rand(2, 3, 8, 8))
     fold_norms(winograd, sites)
-    widths = {name: Widths(6, 8, 8, sites[name].relu) for name in tap_layers(winograd)}
+    widths = {name: BitWidths(6, 8, 8, sites[name].relu) for name in tap_layers(winograd)}
     quantized = to_quantized(winograd, widths).eval()
     layers = [module for module in quantized.modules() if isinstance(module, QuantTapLayer)]
     visit_layers(quantized, layers, x, scale)

@@ -18,11 +18,11 @@ from codegen.ir import INPUT, Graph, Layer, TensorType
 from codegen.lower import Place, lower_dense, lower_winograd
 from quant.golden import as_map, to_integers
 from quant.layers.quant_layer import (
+    BitWidths,
     QuantDense,
     QuantDirectConv2d,
     QuantTapLayer,
     QuantWinogradConv2d,
-    Widths,
 )
 from quant.layers.quantizers import Clamp, exponents, grid_of, scale_of, set_exponents
 from quant.layers.winograd_layer import Window
@@ -62,7 +62,7 @@ class Case:
         pick = self.rng.integers
         raw = self.dense and bool(pick(2))
         output = None if raw else self._bits()
-        widths = Widths(self._bits(), self._bits(), output, relu=bool(pick(2)))
+        widths = BitWidths(self._bits(), self._bits(), output, relu=bool(pick(2)))
         oc = int(pick(1, 12))
         layer: QuantTapLayer
         if self.dense:
@@ -153,7 +153,7 @@ def test_a_corrupted_weight_is_seen() -> None:
 
 
 def test_gradients_reach_weights_and_bias_but_no_scale() -> None:
-    layer = QuantWinogradConv2d(3, 4, 2, Widths(4, 8, 8))
+    layer = QuantWinogradConv2d(3, 4, 2, BitWidths(4, 8, 8))
     torch.nn.init.normal_(layer.weight, std=0.3, generator=torch.Generator().manual_seed(0))
     x = torch.arange(2 * 3 * 6 * 6).view(2, 3, 6, 6) % 256 / 256.0
     calibrate_layer(layer, x)
@@ -201,7 +201,7 @@ def test_training_computes_what_brevitas_does(dense: bool, kind: torch.dtype) ->
 )
 def test_direct_convolutions_train_as_in_brevitas(window: Window, kind: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
-    layer = QuantDirectConv2d(5, 7, window, Widths(4, 6, 8))
+    layer = QuantDirectConv2d(5, 7, window, BitWidths(4, 6, 8))
     torch.nn.init.normal_(layer.weight, std=0.3, generator=generator)
     torch.nn.init.normal_(layer.bias, std=0.3, generator=generator)
     x = torch.randint(0, 256, (3, 5, 9, 9), generator=generator) / 256
@@ -216,7 +216,7 @@ def test_direct_convolutions_train_as_in_brevitas(window: Window, kind: torch.dt
 @pytest.mark.parametrize("quantizer", ["input_quant", "weight_quant", "output_quant"])
 @pytest.mark.parametrize(("bits", "relu"), [(2, True), (4, False), (8, True), (8, False)])
 def test_grid_of_training_is_that_of_brevitas(quantizer: str, bits: int, relu: bool) -> None:
-    proxy = getattr(QuantDense(4, 4, 4, Widths(bits, bits, bits, relu=relu)), quantizer)
+    proxy = getattr(QuantDense(4, 4, 4, BitWidths(bits, bits, bits, relu=relu)), quantizer)
     set_exponents(proxy, torch.tensor([-3]))
     grid = grid_of(proxy, scale_of(proxy).detach())
     steps = torch.arange(-300.0, 300.25, 0.25).view(-1, 1, 1)  # ties, limits, half a step beyond
@@ -240,7 +240,7 @@ def test_training_sees_a_new_scale_at_once() -> None:
 
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_exponents_survive_a_round_trip(bits: int) -> None:
-    layer = QuantWinogradConv2d(2, 2, 4, Widths(bits, bits, bits))
+    layer = QuantWinogradConv2d(2, 2, 4, BitWidths(bits, bits, bits))
     want = torch.arange(36) - 30
     for kind in (torch.float32, torch.float64):
         layer.to(kind)

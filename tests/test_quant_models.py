@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from quant.allocate.flops import flops, layer_flops, parameters
 from quant.models.channels import ChannelGroup, CompressibleNet, remove_channels
 from quant.models.library import NAMES, make_model
-from quant.models.width import round_width
+from quant.models.model_spec import round_width
 from winnow.errors import ConfigError
 
 CLASSES = 10

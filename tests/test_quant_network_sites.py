@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quant.models.chain import ChainNet, InputShape, chain_spec, trunk
+from quant.models.chain import ChainNet, InputShape, backbone, chain_spec
 from quant.models.channels import remove_channels
 from quant.models.library import make_model
 from quant.network.sites import find_sites, trace, visit_layers
@@ -127,7 +127,7 @@ def test_dead_channels_of_a_chain_leave_no_trace(group: int) -> None:
 def test_exits_end_at_the_shape_of_the_last_map() -> None:
     for (_, branch), convs in zip(chain().spec.exits, (1, 1), strict=True):
         assert (branch.channels, branch.edge, len(branch.convs)) == (8, 3, convs)
-    assert not trunk(chain()).exits
+    assert not backbone(chain()).exits
 
 
 def test_too_many_pools_are_refused() -> None:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from quant.layers.winograd_layer import Dense, TapLayer, WinogradConv2d
 from quant.prune import srbs
-from quant.prune.schedule import keep_at, last_step, step_at
-from quant.prune.srbs import Form, blocks, fewer, prune_layer, saliencies, thin
+from quant.prune.gradual import last_step, step_at
+from quant.prune.srbs import Hessian, blocks, fewer, prune_layer, saliencies, thin
+from quant.prune.target import keep_at
 from winnow.srbs import max_keep, srbs_mask, to_sub_rows
 
 
@@ -42,7 +43,7 @@ def dense_of(channels: int, edge: int, seed: int) -> Dense:
 
 def whole_form(layer: TapLayer, x: Tensor, sub_row: int = 8) -> Tensor:
     """The form of all weights of an output channel."""
-    form = Form(layer, x, sub_row)
+    form = Hessian(layer, x, sub_row)
     (block,) = form.blocks
     return form.of(block)
 

@@ -20,13 +20,12 @@ from quant.allocate.layer_cost import cost_parts, total
 from quant.build import Build, compact_network, load_compact, load_trained, new_network
 from quant.data import Samples, Split
 from quant.data.augment import Augmentation
-from quant.models.chain import ChainNet, trunk
+from quant.models.chain import ChainNet, backbone
 from quant.models.channels import channel_counts
 from quant.models.library import make_model
-from quant.shrink import methods as shrink_methods
 from quant.shrink.cascade import level_epochs, level_shares
 from quant.shrink.task import Task
-from quant.stages import STAGES, run_stage
+from quant.stages import CHANNEL_METHODS, STAGES, run_stage
 from quant.train.resume import Resume
 from quant.train.training import Plan
 from winnow.artefact import Record, load_arrays
@@ -56,7 +55,7 @@ TINY = Config(
     prune=PruneConfig(keep=2, steps=1, epochs=1),
     quantize=QuantizeConfig(budget_share=1.0, epochs=1),
 )
-METHODS = tuple(shrink_methods.METHODS)
+METHODS = tuple(CHANNEL_METHODS)
 
 
 def build_at(out: Path, config: Config = TINY) -> Build:
@@ -93,7 +92,7 @@ def share_of(build: Build) -> float:
     """Return the share of the budget's cost that is left, from the shrunk network itself."""
     size = build.shape
     shape = (size.channels, size.edge, size.edge)
-    before, after = trunk(new_network(build)), load_compact(build)
+    before, after = backbone(new_network(build)), load_compact(build)
     costs = [total(cost_parts(n, shape, build.config), channel_counts(n)) for n in (after, before)]
     return costs[0] / costs[1]
 
@@ -166,7 +165,7 @@ def test_without_a_method_the_weights_stay(trained: Build, tmp_path: Path) -> No
     assert numbers(build)["share"] == 1
     net = load_trained(build)
     assert isinstance(net, ChainNet)
-    want, got = trunk(net).state_dict(), load_compact(build).state_dict()
+    want, got = backbone(net).state_dict(), load_compact(build).state_dict()
     assert want.keys() == got.keys()
     assert all(torch.equal(want[name], got[name]) for name in want)
 
@@ -189,7 +188,7 @@ def test_library_networks_shrink(name: str, method: str, tmp_path: Path) -> None
     plan = Plan("shrink", 1, 32, 1e-3, 0.0, 0, torch.device("cpu"))
     resume = Resume(tmp_path / "shrink.resume.npz", "key", "")
     task = Task(config, net, net, split, parts, 32, plan, resume)
-    found = shrink_methods.METHODS[method](task)
+    found = CHANNEL_METHODS[method](task)
     assert 0.3 < total(parts, channel_counts(found.net)) / task.full <= 0.8
     assert flops(found.net, (3, 16, 16)) == total(parts, channel_counts(found.net))
     assert found.net.eval()(torch.rand(2, 3, 16, 16)).shape == (2, 10)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Choose the widths of every layer's weights and operands: an integer program under a budget.
 
-Every (layer, choice of widths) has a sensitivity (`quant.allocate.sensitivity`) and a cost: modelled
-cycles of the engine, or bit operations (multiplications times both widths). The program takes one
-choice per layer with the least total sensitivity whose cost stays within the budget.
+Every (layer, choice of widths) has a sensitivity (`quant.allocate.sensitivity`) and a cost:
+modelled cycles of the engine, or bit operations (multiplications times both widths). The program
+takes one choice per layer with the least total sensitivity whose cost stays within the budget.
 
 The cycle model knows no gain from narrow operands, so under that budget they stay wide.
 """
@@ -34,7 +34,7 @@ TIE = 1e-6  # prefers wider numbers among choices of equal sensitivity, in units
 
 
 class Choice(NamedTuple):
-    """Widths of a layer's weights and of its operands V, in bits."""
+    """BitWidths of a layer's weights and of its operands V, in bits."""
 
     weight: int
     operand: int
@@ -78,7 +78,9 @@ def multiplications(
     for name, layer in tap_layers(net).items():
         site, like = sites[name], layer.weight
         size = (1, site.in_channels, site.height, site.width)
-        columns = layer.lift(torch.zeros(size, dtype=like.dtype, device=like.device)).shape[2]
+        columns = layer.input_transform(
+            torch.zeros(size, dtype=like.dtype, device=like.device)
+        ).shape[2]
         counts.append(layer.weight.numel() * columns * keeps[name] // SUB_ROW)
     return counts
 

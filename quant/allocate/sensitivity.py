@@ -59,9 +59,9 @@ def _rounding(bits: int) -> Callable[[TapLayer, tuple[Tensor, ...], Tensor], Ten
     bounds = int_range(bits, signed=True, narrow=True)
 
     def hook(layer: TapLayer, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
-        v = layer.lift(inputs[0])
+        v = layer.input_transform(inputs[0])
         rounded = quantize(v, best_exponents(v.flatten(1), bounds)[:, None, None], bounds)
-        return add_bias(layer.drop(tap_sums(layer.u, rounded), inputs[0]), layer.bias)
+        return add_bias(layer.output_transform(tap_sums(layer.u, rounded), inputs[0]), layer.bias)
 
     return hook
 

@@ -1,12 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Knowledge distillation: docs/compression.md."""
 
-from quant.distill.losses import (
-    Loss,
-    Scheduled,
-    distillation,
-    self_distillation,
-    soft_cross_entropy,
-)
+from quant.distill.losses import distillation, self_distillation
 
-__all__ = ["Loss", "Scheduled", "distillation", "self_distillation", "soft_cross_entropy"]
+__all__ = ["distillation", "self_distillation"]

@@ -2,8 +2,8 @@
 """Early exit: easy images leave the chain at a shallow classifier (Be Your Own Teacher, sec. 3.3).
 
 An image leaves at the first exit whose largest softmax probability reaches the threshold, else at
-the end. It has then paid for the trunk up to there and for every exit it tried, in modelled engine
-cycles. The shallow networks alone are `model.exit`.
+the end. It has then paid for the backbone up to there and for every exit it tried, in modelled
+engine cycles. The shallow networks alone are `model.exit`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from quant.allocate.layer_cost import InputSize, layer_costs
 from quant.data import Samples, to_input
-from quant.models.chain import ChainNet, exit_network, trunk
+from quant.models.chain import ChainNet, backbone, exit_network
 from winnow.config import Config
 from winnow.errors import ConfigError
 
@@ -74,7 +74,7 @@ def leaving_costs(net: ChainNet, shape: InputSize, config: Config) -> list[int]:
     """
     if not net.spec.exits:
         raise ConfigError("model.exit_after must name a convolution for early exit, got []")
-    whole = layer_costs(trunk(net), shape, config)
+    whole = layer_costs(backbone(net), shape, config)
     tried, costs = 0, []
     for name, _ in net.spec.exits:
         number = int(name.removeprefix("conv"))
@@ -87,7 +87,7 @@ def leaving_costs(net: ChainNet, shape: InputSize, config: Config) -> list[int]:
 
 def whole_cost(net: ChainNet, shape: InputSize, config: Config) -> int:
     """Return the modelled cycles of the network without exits."""
-    return sum(layer_costs(trunk(net), shape, config).values())
+    return sum(layer_costs(backbone(net), shape, config).values())
 
 
 def curve(

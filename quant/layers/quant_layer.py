@@ -39,7 +39,7 @@ from quant.layers.winograd_layer import (
 
 
 @dataclass(frozen=True)
-class Widths:
+class BitWidths:
     """Bits of a layer's numbers; `output` is None for raw accumulators, `relu` picks unsigned."""
 
     weight: int
@@ -103,7 +103,7 @@ class LayerGrids:
 class QuantTapLayer(QuantWeightBiasInputOutputLayer, TapLayer):
     """A `TapLayer` with Brevitas quantizers; subclasses name the transform."""
 
-    def add_quantizers(self, widths: Widths) -> None:
+    def add_quantizers(self, widths: BitWidths) -> None:
         """Attach the quantizers; their scales are 1 until calibration sets them."""
         taps = len(self.tap_gain)
         output_quant = None
@@ -150,12 +150,12 @@ class QuantTapLayer(QuantWeightBiasInputOutputLayer, TapLayer):
     def accumulate(self, v: IntQuantTensor, u: IntQuantTensor, like: Tensor) -> Tensor:
         """Return the accumulators Y [n, oc, ...] of quantized operands and weights."""
         bias = value_of(self.bias_quant(self.bias, v, u))
-        return add_bias(self.drop(tap_sums(u.value, v.value), like), bias)
+        return add_bias(self.output_transform(tap_sums(u.value, v.value), like), bias)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             return self._trained(x)
-        v = self.input_quant(self.lift(x))
+        v = self.input_quant(self.input_transform(x))
         u = self.weight_quant(self.u)
         return value_of(self.output_quant(self.accumulate(v, u, x)))
 
@@ -165,10 +165,10 @@ class QuantTapLayer(QuantWeightBiasInputOutputLayer, TapLayer):
         V and U stay integers; their scales, powers of two, multiply small tensors instead.
         """
         g = self._grids()
-        v = g.operand.integers(self.lift(x, g.to_operand))
+        v = g.operand.integers(self.input_transform(x, g.to_operand))
         u = g.weight.integers(self.u * g.to_weight) * g.to_sums
         bias = g.bias.integers(self.bias * g.to_bias) * g.from_bias
-        y = add_bias(self.drop(tap_sums(u, v), x), bias)
+        y = add_bias(self.output_transform(tap_sums(u, v), x), bias)
         return y if g.output is None else g.output.integers(y) * g.output.scale
 
     def _grids(self) -> LayerGrids:
@@ -187,7 +187,7 @@ class QuantTapLayer(QuantWeightBiasInputOutputLayer, TapLayer):
 class QuantWinogradConv2d(QuantTapLayer, WinogradConv2d):
     """Quantized 3x3 convolution in the Winograd domain."""
 
-    def __init__(self, in_channels: int, out_channels: int, m: int, widths: Widths) -> None:
+    def __init__(self, in_channels: int, out_channels: int, m: int, widths: BitWidths) -> None:
         WinogradConv2d.__init__(self, in_channels, out_channels, m)
         self.add_quantizers(widths)
 
@@ -195,7 +195,9 @@ class QuantWinogradConv2d(QuantTapLayer, WinogradConv2d):
 class QuantDirectConv2d(QuantTapLayer, DirectConv2d):
     """Quantized convolution without a transform; V is the feature map, rounded to its width."""
 
-    def __init__(self, in_channels: int, out_channels: int, window: Window, widths: Widths) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, window: Window, widths: BitWidths
+    ) -> None:
         DirectConv2d.__init__(self, in_channels, out_channels, window)
         self.add_quantizers(widths)
 
@@ -203,6 +205,8 @@ class QuantDirectConv2d(QuantTapLayer, DirectConv2d):
 class QuantDense(QuantTapLayer, Dense):
     """Quantized fully connected layer; V is the feature map itself, rounded to its width."""
 
-    def __init__(self, operands: int, out_channels: int, in_channels: int, widths: Widths) -> None:
+    def __init__(
+        self, operands: int, out_channels: int, in_channels: int, widths: BitWidths
+    ) -> None:
         Dense.__init__(self, operands, out_channels, in_channels)
         self.add_quantizers(widths)

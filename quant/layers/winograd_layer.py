@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers whose weights live where the engine multiplies: they stand in for `nn` layers.
 
-All are `lift` (input -> operands V per tap), one matrix product per tap, and `drop` (sums M ->
-output), so that training, pruning and quantization treat them alike. Direct convolutions and dense
-layers have one tap and the identity for both transforms.
+All are `input_transform` (input -> operands V per tap), one matrix product per tap, and
+`output_transform` (sums M -> output), so that training, pruning and quantization treat them alike.
+Direct convolutions and dense layers have one tap and the identity for both transforms.
 
     V [taps, k, p]    U [oc, k, taps]    M = U V [taps, oc, p]
 
@@ -62,23 +62,25 @@ class TapLayer(nn.Module):
 
     @property
     def gram(self) -> Tensor:
-        """Energy of the output per pair of sums, [taps, taps]: |drop(M)|^2 = M^T gram M."""
+        """Energy of the output per pair of sums M, [taps, taps]: |Y|^2 = M^T gram M."""
         raise NotImplementedError
 
     def by_channel(self, u: Tensor) -> Tensor:
         """Return weights [oc, k, taps] as [oc, c, positions]."""
         return u.reshape(len(u), self.in_channels, -1)
 
-    def lift(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+    def input_transform(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
         """Return the operands V [taps, k, p] of an input [n, c, h, w], times `gain` [taps]."""
         raise NotImplementedError
 
-    def drop(self, sums: Tensor, like: Tensor) -> Tensor:
+    def output_transform(self, sums: Tensor, like: Tensor) -> Tensor:
         """Return the output [n, oc, ...] of sums M [taps, oc, p] of input `like`."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        return add_bias(self.drop(tap_sums(self.u, self.lift(x)), x), self.bias)
+        return add_bias(
+            self.output_transform(tap_sums(self.u, self.input_transform(x)), x), self.bias
+        )
 
 
 def add_bias(y: Tensor, bias: Tensor) -> Tensor:
@@ -115,12 +117,12 @@ class WinogradConv2d(TapLayer):
     def gram(self) -> Tensor:
         return self.output_kron.t() @ self.output_kron
 
-    def lift(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+    def input_transform(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
         kron = self.input_kron if gain is None else self.input_kron * gain[:, None]
         v = kron @ patches(x, self.m)  # taps, n * rows * columns * c
         return v.view(len(kron), -1, x.shape[1]).transpose(1, 2)
 
-    def drop(self, sums: Tensor, like: Tensor) -> Tensor:
+    def output_transform(self, sums: Tensor, like: Tensor) -> Tensor:
         m = self.m
         n, _, height, width = (int(edge) for edge in like.shape)
         rows, columns = -(-height // m), -(-width // m)
@@ -156,7 +158,7 @@ class DirectConv2d(TapLayer):
     def gram(self) -> Tensor:
         return torch.ones_like(self.tap_gain)[:, None]
 
-    def lift(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+    def input_transform(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
         w = self.window
         x = x if gain is None else x * gain
         if w.kernel == (1, 1) and w.padding == (0, 0):
@@ -165,7 +167,7 @@ class DirectConv2d(TapLayer):
             operands = F.unfold(x, w.kernel, padding=w.padding, stride=w.stride)  # n, k, pixels
         return operands.transpose(0, 1).flatten(1).unsqueeze(0)
 
-    def drop(self, sums: Tensor, like: Tensor) -> Tensor:
+    def output_transform(self, sums: Tensor, like: Tensor) -> Tensor:
         w = self.window
         height, width = (
             (like.shape[2 + i] + 2 * w.padding[i] - w.kernel[i]) // w.stride[i] + 1
@@ -192,11 +194,11 @@ class Dense(TapLayer):
     def gram(self) -> Tensor:
         return torch.ones_like(self.tap_gain)[:, None]
 
-    def lift(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+    def input_transform(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
         x = x if gain is None else x * gain
         return x.flatten(1).t().unsqueeze(0)
 
-    def drop(self, sums: Tensor, like: Tensor) -> Tensor:  # noqa: ARG002 (one pixel always)
+    def output_transform(self, sums: Tensor, like: Tensor) -> Tensor:  # noqa: ARG002 (one pixel always)
         return sums[0].t()
 
 

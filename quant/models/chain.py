@@ -7,7 +7,7 @@
 
 The shallow exits of Be Your Own Teacher (Zhang et al., ICCV 2019) are chains too: an exit brings an
 early map to the shape of the last one with convolutions and pools of the same kind and classifies
-it. So the trunk up to an exit, with the exit, is again a network that the engine runs.
+it. So the backbone up to an exit, with the exit, is again a network that the engine runs.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ChainSpec:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of all layers of the trunk, in order."""
+        """Names of all layers of the backbone, in order."""
         return (*(conv.name for conv in self.convs), *self.linears)
 
 
@@ -193,7 +193,7 @@ class ChainNet(CompressibleNet):
         return groups
 
 
-def trunk(net: ChainNet) -> ChainNet:
+def backbone(net: ChainNet) -> ChainNet:
     """Return a copy of the network without its exits."""
     return _copied(replace(net.spec, exits=()), net.state_dict())
 

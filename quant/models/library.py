@@ -11,7 +11,7 @@ from functools import partial
 from quant.models.chain import ChainNet, InputShape, chain_spec
 from quant.models.channels import CompressibleNet
 from quant.models.mobilenet import mobilenet_v2
-from quant.models.model_spec import Form
+from quant.models.model_spec import ModelSpec
 from quant.models.resnet import resnet18, resnet34, resnet50
 from quant.models.vgg import NAGADOMI, VGG16, vgg16, vgg_nagadomi
 from winnow.config import CHAIN, ModelConfig
@@ -25,7 +25,7 @@ MAX_EDGE = 1024
 class Entry:
     """How to make a network, and the smallest input it can take (pixels)."""
 
-    make: Callable[[Form], CompressibleNet]
+    make: Callable[[ModelSpec], CompressibleNet]
     smallest_edge: int
 
 
@@ -47,7 +47,7 @@ def make_model(
 ) -> CompressibleNet:
     """Return a network of the library with fresh weights, input [n, in_channels, edge, edge].
 
-    Up to 64 pixels it takes its CIFAR form, beyond its ImageNet form. `width` multiplies the
+    Up to 64 pixels it takes its CIFAR spec, beyond its ImageNet spec. `width` multiplies the
     channels, rounded to multiples of 8. Raises ConfigError for an unknown name or a value out of
     range.
     """
@@ -61,7 +61,7 @@ def make_model(
         raise ConfigError(
             f"model '{name}': width must be above 0 and at most {MAX_WIDTH:g}, got {width:g}"
         )
-    return entry.make(Form(classes, in_channels, edge, width))
+    return entry.make(ModelSpec(classes, in_channels, edge, width))
 
 
 def network_of(model: ModelConfig, shape: InputShape) -> CompressibleNet:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from quant.models.channels import ChannelGroup, CompressibleNet
-from quant.models.model_spec import Form
-from quant.models.width import init_weights, round_width
+from quant.models.model_spec import ModelSpec, init_weights, round_width
 
 LINEAR_STD = 0.01
 DROPOUT = 0.2
@@ -60,26 +59,26 @@ class MobileNetV2(CompressibleNet):
 
     head = "classifier.1"
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        channels = form.scaled(STEM_CHANNELS)
+        channels = spec.scaled(STEM_CHANNELS)
         layers: list[nn.Module] = [
-            _unit(form.in_channels, channels, 3, 1 if form.is_small else 2, 1)
+            _unit(spec.in_channels, channels, 3, 1 if spec.is_small else 2, 1)
         ]
         self._ends: list[int] = []
         for number, (expansion, width, repeats, stride) in enumerate(STAGES):
-            first = 1 if form.is_small and number == UNSTRIDED_STAGE else stride
+            first = 1 if spec.is_small and number == UNSTRIDED_STAGE else stride
             for i in range(repeats):
-                out = form.scaled(width)
+                out = spec.scaled(width)
                 layers.append(InvertedResidual(channels, out, first if i == 0 else 1, expansion))
                 channels = out
             self._ends.append(len(layers) - 1)
         # The paper narrows every layer but this one.
-        last = round_width(LAST_CHANNELS * max(1.0, form.width))
+        last = round_width(LAST_CHANNELS * max(1.0, spec.width))
         layers.append(_unit(channels, last, 1, 1, 1))
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(last, form.classes))
+        self.classifier = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(last, spec.classes))
         init_weights(self, LINEAR_STD)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,6 +106,6 @@ class MobileNetV2(CompressibleNet):
         return groups
 
 
-def mobilenet_v2(form: Form) -> MobileNetV2:
-    """Return MobileNetV2; `form.width` is the paper's width multiplier."""
-    return MobileNetV2(form)
+def mobilenet_v2(spec: ModelSpec) -> MobileNetV2:
+    """Return MobileNetV2; `spec.width` is the paper's width multiplier."""
+    return MobileNetV2(spec)

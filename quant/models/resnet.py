@@ -13,8 +13,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from quant.models.channels import ChannelGroup, CompressibleNet
-from quant.models.model_spec import Form
-from quant.models.width import init_weights
+from quant.models.model_spec import ModelSpec, init_weights
 
 LINEAR_STD = 0.01
 STAGE_CHANNELS = (64, 128, 256, 512)
@@ -93,18 +92,18 @@ class ResNet(CompressibleNet):
     head = "fc"
 
     def __init__(
-        self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], form: Form
+        self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], spec: ModelSpec
     ) -> None:
         super().__init__()
-        channels = form.scaled(STAGE_CHANNELS[0])
-        kernel, stride = (3, 1) if form.is_small else (7, 2)
-        self.conv1 = _conv(form.in_channels, channels, kernel, stride)
+        channels = spec.scaled(STAGE_CHANNELS[0])
+        kernel, stride = (3, 1) if spec.is_small else (7, 2)
+        self.conv1 = _conv(spec.in_channels, channels, kernel, stride)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.Identity() if form.is_small else nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.Identity() if spec.is_small else nn.MaxPool2d(3, stride=2, padding=1)
         stages: OrderedDict[str, nn.Module] = OrderedDict()
         for number, (width, depth) in enumerate(zip(STAGE_CHANNELS, depths, strict=True), start=1):
-            inner = form.scaled(width)
+            inner = spec.scaled(width)
             units = []
             for i in range(depth):
                 units.append(block(channels, inner, 2 if i == 0 and number > 1 else 1))
@@ -114,7 +113,7 @@ class ResNet(CompressibleNet):
             self.add_module(name, stage)
         self._stages = list(stages)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(channels, form.classes)
+        self.fc = nn.Linear(channels, spec.classes)
         init_weights(self, LINEAR_STD)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,16 +139,16 @@ class ResNet(CompressibleNet):
         ]
 
 
-def resnet18(form: Form) -> ResNet:
+def resnet18(spec: ModelSpec) -> ResNet:
     """Return ResNet-18."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), form)
+    return ResNet(BasicBlock, (2, 2, 2, 2), spec)
 
 
-def resnet34(form: Form) -> ResNet:
+def resnet34(spec: ModelSpec) -> ResNet:
     """Return ResNet-34."""
-    return ResNet(BasicBlock, (3, 4, 6, 3), form)
+    return ResNet(BasicBlock, (3, 4, 6, 3), spec)
 
 
-def resnet50(form: Form) -> ResNet:
+def resnet50(spec: ModelSpec) -> ResNet:
     """Return ResNet-50."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), form)
+    return ResNet(Bottleneck, (3, 4, 6, 3), spec)

@@ -14,8 +14,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from quant.models.channels import ChannelGroup, CompressibleNet
-from quant.models.model_spec import Form
-from quant.models.width import init_weights
+from quant.models.model_spec import ModelSpec, init_weights
 
 LINEAR_STD = 0.01
 IMAGENET_EDGE = 7  # pixels of the map that the ImageNet classifier reads
@@ -48,26 +47,26 @@ NAGADOMI = VggPlan(((64, 64), (128, 128), (256,) * 4), (1024, 1024), stage_dropo
 class Vgg(CompressibleNet):
     """A VGG network; input [n, in_channels, edge, edge], output logits [n, classes]."""
 
-    def __init__(self, plan: VggPlan, form: Form, batch_norm: bool) -> None:
+    def __init__(self, plan: VggPlan, spec: ModelSpec, batch_norm: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         self._pools: list[int] = []
-        channels = form.in_channels
+        channels = spec.in_channels
         for stage in plan.stages:
             for width in stage:
-                layers += _conv(channels, form.scaled(width), batch_norm)
-                channels = form.scaled(width)
+                layers += _conv(channels, spec.scaled(width), batch_norm)
+                channels = spec.scaled(width)
             self._pools.append(len(layers))
             layers.append(nn.MaxPool2d(2))
             if plan.stage_dropout:
                 layers.append(nn.Dropout(plan.stage_dropout))
         self.features = nn.Sequential(*layers)
-        edge = form.edge // plan.smallest_edge if form.is_small else IMAGENET_EDGE
+        edge = spec.edge // plan.smallest_edge if spec.is_small else IMAGENET_EDGE
         self.positions = edge**2
-        self.avgpool = nn.Identity() if form.is_small else nn.AdaptiveAvgPool2d(edge)
-        widths = (channels * self.positions, *(form.scaled(width) for width in plan.hidden))
+        self.avgpool = nn.Identity() if spec.is_small else nn.AdaptiveAvgPool2d(edge)
+        widths = (channels * self.positions, *(spec.scaled(width) for width in plan.hidden))
         self.flatten = nn.Flatten()
-        self.classifier = _classifier(widths, form.classes, plan.dropout)
+        self.classifier = _classifier(widths, spec.classes, plan.dropout)
         self.head = f"classifier.{len(self.classifier) - 1}"
         init_weights(self, LINEAR_STD)
 
@@ -106,11 +105,11 @@ def _classifier(widths: tuple[int, ...], classes: int, dropout: float) -> nn.Seq
     return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
 
 
-def vgg16(form: Form, *, batch_norm: bool = False) -> Vgg:
+def vgg16(spec: ModelSpec, *, batch_norm: bool = False) -> Vgg:
     """Return VGG16; in its CIFAR form one hidden linear layer of 512 replaces the two of 4096."""
-    return Vgg(VGG16_SMALL if form.is_small else VGG16, form, batch_norm)
+    return Vgg(VGG16_SMALL if spec.is_small else VGG16, spec, batch_norm)
 
 
-def vgg_nagadomi(form: Form, *, batch_norm: bool = False) -> Vgg:
+def vgg_nagadomi(spec: ModelSpec, *, batch_norm: bool = False) -> Vgg:
     """Return VGG-nagadomi, for CIFAR-10: dropout after every stage, two hidden linear layers."""
-    return Vgg(NAGADOMI, form, batch_norm)
+    return Vgg(NAGADOMI, spec, batch_norm)

@@ -94,7 +94,7 @@ def calibrate_layer(layer: QuantTapLayer, x: Tensor, *, clip: bool = True) -> No
     u = layer.u
     weight_bits = bits_of(layer.weight_quant)
     set_exponents(layer.weight_quant, weight_exponents(u, weight_bits, clip=clip))
-    v = layer.lift(x)
+    v = layer.input_transform(x)
     v_bounds = int_range(bits_of(layer.input_quant), signed=True, narrow=True)
     best = best_exponents(v.flatten(1), v_bounds).clamp(min=grid_exponent(x))
     set_exponents(layer.input_quant, best.clamp(min=int(best.max()) - SPREAD))

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from quant.layers.quant_layer import (
+    BitWidths,
     QuantDense,
     QuantDirectConv2d,
     QuantTapLayer,
     QuantWinogradConv2d,
-    Widths,
 )
 from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, Window, WinogradConv2d
 from quant.network.sites import Site
@@ -83,7 +83,7 @@ def fold_norms(net: nn.Module, sites: Mapping[str, Site]) -> None:
 
 
 @torch.no_grad()
-def to_quantized(net: nn.Module, widths: Mapping[str, Widths]) -> nn.Module:
+def to_quantized(net: nn.Module, widths: Mapping[str, BitWidths]) -> nn.Module:
     """Return a copy of a folded network with Brevitas layers; weights, masks, biases taken over.
 
     `widths` has an entry for every tap layer. Scales are 1 until `quant.network.calibrate`.
@@ -97,7 +97,7 @@ def to_quantized(net: nn.Module, widths: Mapping[str, Widths]) -> nn.Module:
     return net
 
 
-def _quantized(layer: TapLayer, widths: Widths) -> QuantTapLayer:
+def _quantized(layer: TapLayer, widths: BitWidths) -> QuantTapLayer:
     if isinstance(layer, WinogradConv2d):
         return QuantWinogradConv2d(layer.in_channels, layer.out_channels, layer.m, widths)
     if isinstance(layer, DirectConv2d):

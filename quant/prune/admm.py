@@ -22,7 +22,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from quant.prune.schedule import pruning_epochs
+from quant.prune.gradual import pruning_epochs
 from quant.prune.target import Pruner, Target, Task
 
 GROWTH = 100.0  # of rho, from the first epoch of ADMM to the last

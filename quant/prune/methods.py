@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from quant.layers.winograd_layer import TapLayer
 from quant.network.sites import visit_layers
 from quant.prune.admm import srbs_admm
+from quant.prune.gradual import Magnitude
 from quant.prune.keep_per_tap import allocate, gains
-from quant.prune.magnitude import Magnitude
 from quant.prune.pattern import PatternAdmm, kernels_in
 from quant.prune.srbs import Compensated, layer_saliencies
 from quant.prune.storage import PIXELS, spm_bits, srbs_bits

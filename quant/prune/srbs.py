@@ -25,7 +25,8 @@ from torch import Tensor
 
 from quant.layers.winograd_layer import TapLayer
 from quant.network.sites import visit_layers
-from quant.prune.target import Gradual, Target, best_mask
+from quant.prune.gradual import Gradual
+from quant.prune.target import Target, best_mask
 from winnow.srbs import SUB_ROW, num_sub_rows
 
 UNKNOWNS = 1152  # weights of an output channel that move together: time grows with their cube
@@ -57,11 +58,11 @@ def blocks(channels: int, positions: int, sub_row: int, limit: int = UNKNOWNS) -
     ]
 
 
-class Form:
+class Hessian:
     """The quadratic forms of a layer's output error for inputs x [n, c, ...]."""
 
     def __init__(self, layer: TapLayer, x: Tensor, sub_row: int = SUB_ROW) -> None:
-        v = layer.lift(x.detach())  # taps, k, p
+        v = layer.input_transform(x.detach())  # taps, k, p
         self.gram = layer.gram.double()
         self.rows = v.transpose(0, 1).reshape(layer.in_channels, -1, v.shape[2])
         outputs = int(torch.linalg.matrix_rank(self.gram)) * v.shape[2]
@@ -137,7 +138,7 @@ def thin(
 @torch.no_grad()
 def layer_saliencies(layer: TapLayer, x: Tensor, sub_row: int) -> Tensor:
     """Return the OBS saliencies [oc, c, positions] of a layer, given its inputs x [n, c, ...]."""
-    u, form = layer.by_channel(layer.u).double(), Form(layer, x, sub_row)
+    u, form = layer.by_channel(layer.u).double(), Hessian(layer, x, sub_row)
     found = torch.empty_like(u)
     for block in form.blocks:
         part = u[:, block.channels, block.positions]
@@ -155,7 +156,7 @@ def prune_layer(
 
     `keep` is one number or one per position.
     """
-    u, form = layer.by_channel(layer.u), Form(layer, x, sub_row)
+    u, form = layer.by_channel(layer.u), Hessian(layer, x, sub_row)
     keeps = np.broadcast_to(np.asarray(keep, dtype=np.int64), u.shape[2])
     mask = torch.empty_like(u)
     for block in form.blocks:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from quant.prune.schedule import last_step
+from quant.prune.gradual import last_step
 from quant.prune.target import Pruner, Target, Task, best_mask
 
 

@@ -18,9 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from quant.layers.winograd_layer import TapLayer
-from quant.prune.schedule import keep_at, step_at
 from winnow.config import PruneConfig
 from winnow.srbs import num_sub_rows
+
+
+def keep_at(keeps: NDArray[np.int64], step: int, steps: int, dense: int) -> NDArray[np.int64]:
+    """Return the keeps after a step, counted from 0: evenly down from `dense` to `keeps`.
+
+    keep_at([2], 0, 3, 8) -> [6];  keep_at([2], 2, 3, 8) -> [2]
+    """
+    return np.rint(dense + (keeps - dense) * (step + 1) / steps).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,16 +88,3 @@ class Pruner:
     def numbers(self) -> dict[str, Any]:
         """Return what the record says beside accuracies, after `release`."""
         return {}
-
-
-class Gradual(Pruner):
-    """A method that prunes in steps, all in the first half of the epochs."""
-
-    def begin_epoch(self, epoch: int) -> None:
-        number = step_at(epoch, self.task.config.epochs, self.task.config.steps)
-        if number is not None:
-            self.step(number)
-
-    def step(self, number: int) -> None:
-        """Run a pruning step."""
-        raise NotImplementedError

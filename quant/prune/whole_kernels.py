@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from quant.layers.winograd_layer import DirectConv2d, WinogradConv2d
 from quant.network.convert import tap_layers
+from quant.prune.gradual import Gradual
 from quant.prune.kernel import nearest_kernel
-from quant.prune.target import Gradual, Target, Task, best_mask
+from quant.prune.target import Target, Task, best_mask
 
 
 class MaskedConv2d(nn.Module):

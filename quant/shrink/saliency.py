@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from quant.allocate.layer_cost import Part, total
-from quant.distill import Loss
 from quant.models.channels import ChannelGroup, CompressibleNet, remove_channels
+from quant.train.objective import Loss
 
 
 def gates(net: nn.Module, group: ChannelGroup) -> list[nn.Module]:

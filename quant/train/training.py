@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from quant.data import Samples, Split, to_input
-from quant.distill import Loss, Scheduled
 from quant.train.distributed import World
 from quant.train.history import History, Progress
+from quant.train.objective import Loss, Scheduled
 from quant.train.resume import Resume, Run
 from winnow.errors import ConfigError
 
