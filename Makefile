@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# The map of the flow. A stage is `python -m FOLDER VERB`; the last thing it writes is its record
-# build/CONFIG/VERB.json, which is its target here. A newer source or configuration only invokes a
-# stage again: it compares content hashes and does nothing when it is up to date.
+# The verbs of the flow. Which stages there are, what they read and when they run: winnow/flow.py.
 
 CONFIG ?= digits
 DEVICE ?= cpu
@@ -11,32 +9,29 @@ RECIPES ?= configs/recipes/colour.toml configs/recipes/digits.toml
 
 PY     := .venv/bin/python
 VENV   := .venv/installed-$(firstword $(shell cksum < pyproject.toml))
-TOML   := configs/$(CONFIG).toml
-OUT    := build/$(CONFIG)
-FILES   = --config $(TOML) --out $(OUT)
-QUANT  := $(addprefix $(OUT)/,train.json shrink.json prune.json bits.json qat.json golden.json)
-CODEGEN := $(addprefix $(OUT)/,lower.json schedule.json emit.json vitis.json)
-SIM    := $(addprefix $(OUT)/,csim.json rtl.json rtlsim.json synth.json)
-HLS_SOURCES := $(shell find hls_templates -type f 2> /dev/null)
 CPP    := $(shell find hls_templates sim tests -name '*.[ch]pp' 2> /dev/null)
+quoted  = '$(subst ','\'',$(1))'
+BUILD   = --config $(call quoted,$(CONFIG)) $(if $(OUT),--out $(call quoted,$(OUT)))
 
-.PHONY: help hls sim report bench bench-compression test fuzz lint golden setup clean check check-hls
+.PHONY: help hls sim report status bench bench-compression test fuzz lint golden setup clean check check-hls
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
-	@echo "usage: make VERB [CONFIG=digits] [DEVICE=cpu|cuda] [HLS=csim|vitis] [PYTHON=python3]"
+	@echo "usage: make VERB [CONFIG=digits] [OUT=dir] [DEVICE=cpu|cuda] [HLS=csim|vitis] [PYTHON=python3]"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
 
-hls: check-hls $(OUT)/csim.json $(OUT)/rtlsim.json $(OUT)/synth.json $(if $(filter vitis,$(HLS)),$(OUT)/vitis.json) ## main job: train, compress, emit C++ and RTL, check both, synthesise, report
-	@$(PY) -m sim report $(FILES)
+hls: check-hls | $(VENV) ## main job: train, compress, emit C++ and RTL, check both, synthesise, report
+	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --hls $(HLS)
 
-sim: $(OUT)/rtlsim.json ## cocotb regression of a build's RTL at its AXI pins (RTL=folder for other RTL)
-	@$(PY) -m sim cocotb $(FILES) $(if $(RTL),--rtl $(RTL)) $(if $(WAVES),--waves)
+sim: check-hls | $(VENV) ## cocotb regression of a build's RTL at its AXI pins (RTL=folder for other RTL)
+	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to rtlsim
+	@$(PY) -m winnow cocotb $(BUILD) $(if $(RTL),--rtl $(call quoted,$(RTL))) $(if $(WAVES),--waves)
 
 report: ## print the summary of a build
+status: ## print which stages of a build are current, and why the others are not
 bench: ## measure speeds without caches and print all numbers of a build (minutes)
-report bench: $(TOML) | $(VENV)
-	@$(PY) -m sim $@ $(FILES)
+report status bench: | $(VENV)
+	@$(PY) -m winnow $@ $(BUILD)
 
 bench-compression: | $(VENV) ## train recipes with 3 seeds and compare them (RECIPES=files, ARGS=)
 	@$(PY) -m quant.bench --recipes $(RECIPES) --out build/bench $(ARGS)
@@ -59,32 +54,6 @@ setup: $(VENV) ## install the pinned Python packages into .venv
 clean: ## remove build/ and caches, keep .venv
 	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis; find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-# Stages: each line names only what it reads first; the rest follows along the chain.
-$(OUT)/train.json: $(TOML) $(wildcard winnow/*.py quant/*.py quant/*/*.py)
-$(OUT)/shrink.json: $(OUT)/train.json
-$(OUT)/prune.json: $(OUT)/shrink.json
-$(OUT)/bits.json: $(OUT)/prune.json
-$(OUT)/qat.json: $(OUT)/bits.json
-$(OUT)/golden.json: $(OUT)/qat.json
-$(OUT)/lower.json: $(OUT)/golden.json $(wildcard codegen/*.py)
-$(OUT)/schedule.json: $(OUT)/lower.json
-$(OUT)/emit.json: $(OUT)/schedule.json $(HLS_SOURCES)
-$(OUT)/vitis.json: $(OUT)/emit.json
-$(OUT)/csim.json: $(OUT)/emit.json $(wildcard sim/*.py)
-$(OUT)/rtl.json: $(OUT)/emit.json $(shell find openhls -type f -not -name '*.pyc' 2> /dev/null)
-$(OUT)/rtlsim.json: $(OUT)/rtl.json $(wildcard sim/*.py sim/harness/*)
-$(OUT)/synth.json: $(OUT)/rtl.json
-
-$(QUANT): $(OUT)/%.json: | $(VENV)
-	@$(PY) -m quant $* $(FILES) --device $(DEVICE) && touch -c $@
-$(CODEGEN): $(OUT)/%.json: | $(VENV)
-	@$(PY) -m codegen $* $(FILES) && touch -c $@
-$(SIM): $(OUT)/%.json: | $(VENV)
-	@$(PY) -m sim $* $(FILES) $(if $(filter synth,$*),--brief) && touch -c $@
-
-configs/%.toml: # runs only when the file is missing
-	@echo "error: CONFIG=$*: $@ is missing; configs/ has: $(basename $(notdir $(wildcard configs/*.toml)))" >&2; exit 1
-
 $(VENV): | check
 	@$(PYTHON) -m winnow.host venv .venv
 	@$(PY) -m winnow.host install pyproject.toml
@@ -95,5 +64,5 @@ check:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $(PYTHON) must be Python 3.10 or newer; name another one with: make PYTHON=python3.11" >&2; exit 1; }
 	@$(PYTHON) -m winnow.host check
 
-check-hls: check $(TOML)
-	@$(PYTHON) -m winnow.host check --hls $(HLS)
+check-hls: check
+	@$(PYTHON) -m winnow.host check --hls $(call quoted,$(HLS)) --config $(call quoted,$(CONFIG))

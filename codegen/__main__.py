@@ -3,31 +3,19 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from codegen.stages import STAGES, Build
-from winnow.cli import guard, stage_options
-from winnow.config import load_config
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of all verbs."""
-    whole = argparse.ArgumentParser(
-        prog="python -m codegen",
-        description="Lower a quantized model to an integer graph, schedule it, emit HLS C++.",
-    )
-    verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, stage in STAGES.items():
-        summary = (stage.__doc__ or "").strip().splitlines()[0]
-        stage_options(verbs.add_parser(name, help=summary, description=summary))
-    return whole
+from winnow.cli import guard
+from winnow.stage_cli import open_build, run_verb, stage_parser
 
 
 def main() -> None:
     """Run one stage."""
-    options = parser().parse_args()
-    STAGES[options.verb](Build(load_config(options.config), options.config, options.out))
+    parser, _ = stage_parser(
+        "codegen", "Lower a quantized model to an integer graph, schedule it, emit HLS C++."
+    )
+    options = parser.parse_args()
+    run_verb(options.verb, open_build(options))
 
 
 if __name__ == "__main__":

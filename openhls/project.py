@@ -22,7 +22,6 @@ from openhls.netlist import Actual, Call, Module, Netlist, build_netlist
 from openhls.top import LIBRARY, all_nets, render_top
 from openhls.waits import FILE, find_waits
 from winnow.artefact import write_text
-from winnow.stage import sources_hash
 
 HERE = Path(__file__).resolve().parent
 WAIVERS = "waivers.vlt"
@@ -60,12 +59,6 @@ class Design:
             name: asdict(report) | {"instances": counts.get(f"{name}_process", 0)}
             for name, report in self.reports.items()
         }
-
-
-def openhls_hash() -> str:
-    """Return the hash of everything of openhls that decides its output."""
-    folders = (HERE / "include", HERE / "templates", LIBRARY)
-    return "".join([sources_hash(HERE), *(sources_hash(folder, "*") for folder in folders)])
 
 
 def _module(process: Process) -> Module:

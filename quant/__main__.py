@@ -10,7 +10,7 @@ import torch
 
 from quant.build import Build
 from quant.exchange import TOOLS
-from quant.stages import STAGES, run_stage
+from quant.stages import STAGES, WORK, run_stage
 from quant.train.distributed import join, leave
 from quant.train.training import pick_device
 from winnow.cli import guard, stage_options
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
     for stage in STAGES.values():
-        summary = (stage.work.__doc__ or "").strip().rstrip(".")
+        summary = (WORK[stage.name].__doc__ or "").strip().rstrip(".")
         results = (
             f"{stage.name}.json" if stage.name == "bits" else f"{stage.name}.npz and its record"
         )
@@ -78,7 +78,7 @@ def main() -> None:
     device = pick_device(options.device)
     world = join(device)
     path = str(options.config)
-    build = Build(config, options.out, device, options.progress, path, world)
+    build = Build(config, options.out, device, options.progress, world, config_path=path)
     try:
         if options.verb in TOOLS:
             TOOLS[options.verb].run(build, options)

@@ -33,9 +33,10 @@ from quant.network.convert import tap_layers
 from quant.recipes import Recipe, load_recipes
 from quant.stages import COMPARED, STAGES, run_stage
 from quant.train.training import pick_device
-from winnow.artefact import Record, is_current, sha256_value
+from winnow.artefact import sha256_value
 from winnow.cli import guard
 from winnow.errors import ConfigError
+from winnow.flow import difference, stage_inputs
 
 _STAGES = tuple(name for name in STAGES if name != "golden")
 
@@ -72,15 +73,16 @@ def run_recipe(recipe: Recipe, out: Path, device: torch.device) -> Run:
 def _run_shared(name: str, build: Build, store: Path) -> None:
     """Run a stage, or copy its files from a run with the same inputs."""
     stage = STAGES[name]
-    inputs = stage.inputs(build)
+    inputs = stage_inputs(stage, build)
     kept = store / f"{name}-{sha256_value(inputs)[:16]}"
     record = f"{name}.json"
     with _lock(kept.with_suffix(".lock")):  # of two jobs with the same inputs one waits
-        if is_current(kept / record, inputs) and not is_current(build.out / record, inputs):
+        is_kept = difference(stage, kept, inputs) is None
+        if is_kept and difference(stage, build.out, inputs) is not None:
             shutil.copytree(kept, build.out, dirs_exist_ok=True)
         run_stage(stage, build)
-        if not is_current(kept / record, inputs):
-            outputs = Record.load(build.out / record, build.command(name)).outputs
+        if not is_kept:
+            outputs = build.record(name).outputs
             kept.mkdir(parents=True, exist_ok=True)
             for file in (*outputs, record):  # the record last
                 shutil.copyfile(build.out / file, kept / file)
@@ -97,7 +99,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 def measure(build: Build) -> Run:
     """Return what a finished build achieved."""
-    numbers = {n: Record.load(build.out / f"{n}.json", build.command(n)).numbers for n in _STAGES}
+    numbers = {name: build.record(name).numbers for name in _STAGES}
     net, bits = load_pruned(build), load_bits(build)
     widths = {name: choice.weight for name, choice in bits.items()}
     sites, layers = build.sites(net), tap_layers(net)

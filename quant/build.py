@@ -22,8 +22,7 @@ from quant.network.sites import Site, find_sites
 from quant.train.checkpoint import load_model
 from quant.train.distributed import World
 from quant.train.training import Plan, accuracy
-from winnow.artefact import Record
-from winnow.config import Config
+from winnow import flow
 from winnow.errors import ArtefactError
 
 SEEDS = {"train": 1, "prune": 2, "qat": 3, "shrink": 4}  # every stage draws from its own seed
@@ -33,19 +32,12 @@ _read_split = lru_cache(maxsize=2)(load_split)
 
 
 @dataclass(frozen=True)
-class Build:
-    """One build, and where to compute; `config_path` is for messages that print a command."""
+class Build(flow.Build):
+    """A build, and where and how to compute."""
 
-    config: Config
-    out: Path
-    device: torch.device
+    device: torch.device = torch.device("cpu")
     progress: bool = False
-    config_path: str = "CONFIG"
     world: World = field(default=World())
-
-    def command(self, verb: str) -> str:
-        """Return the command that runs a stage of this build."""
-        return f"python -m quant {verb} --config {self.config_path} --out {self.out}"
 
     @property
     def shape(self) -> InputShape:
@@ -130,7 +122,7 @@ def winograd_network(build: Build, net: nn.Module) -> nn.Module:
 def load_counts(build: Build, net: CompressibleNet) -> dict[str, int]:
     """Read the channels per group that shrinking left `net`; ArtefactError if of another model."""
     path, made_by = build.out / "shrink.json", build.command("shrink")
-    counts, full = Record.load(path, made_by).numbers.get("channels"), channel_counts(net)
+    counts, full = build.record("shrink").numbers.get("channels"), channel_counts(net)
     if isinstance(counts, dict) and counts.keys() == full.keys():
         if all(isinstance(n, int) and 1 <= n <= full[name] for name, n in counts.items()):
             return counts
@@ -169,7 +161,7 @@ def load_pruned(build: Build) -> nn.Module:
 def load_bits(build: Build) -> dict[str, Choice]:
     """Read the chosen widths of every layer; ArtefactError if they are of another model."""
     path, made_by = build.out / "bits.json", build.command("bits")
-    numbers = Record.load(path, made_by).numbers
+    numbers = build.record("bits").numbers
     names = list(tap_layers(folded_network(build)))
     widths = []
     for key in ("bits", "operand_bits"):

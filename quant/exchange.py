@@ -19,10 +19,9 @@ from quant.page.page import write_page
 from quant.stages import STAGES
 from quant.train.checkpoint import save_model
 from quant.train.history import History
-from winnow import stage as winnow_stage
 from winnow.config import CHAIN
 from winnow.errors import ConfigError
-from winnow.stage import Result
+from winnow.flow import Result, record_run
 
 EXAMPLES = 4  # test images that an export is checked with
 
@@ -59,8 +58,7 @@ def import_checkpoint(build: Build, options: argparse.Namespace) -> None:
         return Result([path], summary, accuracies | more)
 
     # The record is that of training, so that the stages after it take the weights.
-    (build.out / "train.json").unlink(missing_ok=True)
-    winnow_stage.run_stage(build.out, "train", STAGES["train"].inputs(build), work)
+    record_run(STAGES["train"], build, lambda _: work())
 
 
 def export(build: Build, options: argparse.Namespace) -> None:

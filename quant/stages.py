@@ -10,10 +10,8 @@ whole epoch. Records hold accuracies in percent and seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 
@@ -25,7 +23,6 @@ from quant.allocate.sizes import measured_keeps, sparse_layers
 from quant.build import (
     Build,
     compressed_network,
-    load_bits,
     load_compact,
     load_pruned,
     load_quantized,
@@ -54,114 +51,36 @@ from quant.train.checkpoint import save_model
 from quant.train.history import History
 from quant.train.resume import Resume
 from quant.train.training import fit
-from winnow import stage as winnow_stage
-from winnow.artefact import is_current, save_arrays, sha256_file, sha256_value
-from winnow.config import PATTERN, Config
-from winnow.errors import ArtefactError
-from winnow.stage import Result, files_hash
+from winnow import flow
+from winnow.artefact import save_arrays, sha256_value
+from winnow.config import PATTERN
+from winnow.flow import Result, Stage, stage_inputs, staleness
 
-HERE = Path(__file__).resolve().parent
-NUMERICS = ("winograd.py", "fixed_point.py", "srbs.py")  # of winnow/: what training computes with
-READERS = {"__main__.py", "bench.py", "interchange", "page", "recipes.py", "exchange.py"}
-CYCLE_MODEL = ("engine.py", "blocking.py", "cycles.py")  # of winnow/: what the bit search asks
 CHANNEL_METHODS = {"structure": structure, "cascade": cascade}
 SAMPLE_IMAGES = 256  # training images that pruning, sensitivity and calibration look at
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A stage: the configuration and files it depends on, and the function that does it.
-
-    `keys` are sections of the configuration ("prune") or single keys ("engine.m"), so that a
-    change of the engine's size trains nothing again; a function where they depend on the method.
-    `modules` are the files of winnow/ whose code decides the result.
-    """
-
-    name: str
-    keys: tuple[str, ...] | Callable[[Config], tuple[str, ...]]
-    files: tuple[str, ...]
-    work: Callable[[Build, Resume], Result]
-    modules: tuple[str, ...] = NUMERICS
-
-    @property
-    def trains(self) -> bool:
-        """Whether the stage trains a network: then processes of torchrun share the work."""
-        return f"{self.name}.npz" in _FILES
-
-    def inputs(self, build: Build) -> dict[str, str]:
-        """Return the hashes that make the stage's result; ArtefactError if a file is missing."""
-        own = self.keys(build.config) if callable(self.keys) else self.keys
-        keys = ("seed", "data", "model", *own)
-        hashes = {
-            "config": sha256_value({key: _setting(build.config, key) for key in keys}),
-            "code": files_hash(_sources())
-            + files_hash(HERE.parent / "winnow" / m for m in self.modules),
-        }
-        for name in self.files:
-            path = build.out / name
-            if not path.is_file():
-                made_by = build.command(path.stem)
-                raise ArtefactError(f"'{path}' is missing; make it with: {made_by}")
-            # Of a record only the choice counts that later stages read, not how long it took.
-            is_record = path.suffix == ".json"
-            hashes[name] = sha256_value(load_bits(build)) if is_record else sha256_file(path)
-        if "distill" in own and build.config.distill.teacher:
-            taught_by = Path(build.config.distill.teacher) / "train.npz"
-            hashes["teacher"] = sha256_file(taught_by) if taught_by.is_file() else "missing"
-        return hashes
-
-
-def _sources() -> list[Path]:
-    """Return the code of quant/ but for what only starts stages or reads what they made."""
-    return sorted(
-        path for path in HERE.rglob("*.py") if path.relative_to(HERE).parts[0] not in READERS
-    )
-
-
-def _setting(config: Config, key: str) -> Any:
-    """Return the plain value of a section or of one of its keys."""
-    section, _, name = key.partition(".")
-    value = config.section(section)[section]
-    return value[name] if name else value
-
-
-def _shrink_keys(config: Config) -> tuple[str, ...]:
-    """Return what the shrunk network depends on: an engine only if its cycles are the budget."""
-    if config.shrink.method == "none":
-        return ("shrink.method",)
-    engine = ("prune", "engine") if config.shrink.budget == "cycles" else ()
-    return ("train", "distill", "shrink", *engine)
-
-
 def run_stage(stage: Stage, build: Build) -> None:
-    """Run a stage unless it is up to date; print one line of what it measured."""
-    _require_current(stage, build)
-    inputs = stage.inputs(build)
-    resume = Resume(
-        build.out / f"{stage.name}.resume.npz",
-        sha256_value([inputs, build.device.type, torch.get_num_threads(), build.world.size]),
-        build.command(stage.name),
-    )
-    if not build.world.is_main:  # helps to train, leaves no file
-        if stage.trains and not is_current(build.out / f"{stage.name}.json", inputs):
-            stage.work(build, resume)
+    """Run a stage of quant/ unless it is current; print one line of what it measured.
+
+    Processes that torchrun started beside the first one help to train and leave no file.
+    """
+    if not build.world.is_main:
+        if stage.name in KINDS.values() and staleness(stage, build) is not None:
+            WORK[stage.name](build, _resume(stage, build, stage_inputs(stage, build)))
         return
-    winnow_stage.run_stage(build.out, stage.name, inputs, lambda: stage.work(build, resume))
-    resume.clear()
+
+    def work(inputs: Mapping[str, str]) -> Result:
+        return WORK[stage.name](build, _resume(stage, build, inputs))
+
+    flow.run_stage(stage, build, work)
+    _resume(stage, build, {}).clear()
 
 
-def _require_current(stage: Stage, build: Build) -> None:
-    """Raise ArtefactError if a file the stage reads was made from something else."""
-    for name in stage.files:
-        maker = STAGES[Path(name).stem]
-        _require_current(maker, build)
-        if not (build.out / name).is_file():
-            continue  # `inputs` says so
-        if not is_current(build.out / f"{maker.name}.json", maker.inputs(build)):
-            raise ArtefactError(
-                f"'{build.out / name}' is damaged, unfinished or of another configuration; "
-                f"run: {build.command(maker.name)}"
-            )
+def _resume(stage: Stage, build: Build, inputs: Mapping[str, str]) -> Resume:
+    """Return where an interrupted run of a stage is kept."""
+    key = sha256_value([inputs, build.device.type, torch.get_num_threads(), build.world.size])
+    return Resume(build.out / f"{stage.name}.resume.npz", key, build.command(stage.name))
 
 
 def train(build: Build, resume: Resume) -> Result:
@@ -326,36 +245,12 @@ def _saved(
     return Result([path], summary, accuracies | {"history": history.table()} | numbers)
 
 
-_FILES = ("train.npz", "shrink.npz", "prune.npz", "bits.json", "qat.npz")
-_PATTERN_KEYS = ("prune.method", "prune.pattern_keep", "prune.skip")  # of what training must hold
-_QAT_FILES = ("train.npz", "prune.npz", "bits.json")
-STAGES = {
-    stage.name: stage
-    for stage in (
-        Stage("train", ("train", "distill"), (), train),
-        Stage(
-            "shrink",
-            _shrink_keys,
-            _FILES[:1],
-            shrink,
-            NUMERICS + CYCLE_MODEL,
-        ),
-        Stage(
-            "prune", ("train", "distill", "shrink.method", "prune", "engine.m"), _FILES[:2], prune
-        ),
-        Stage(
-            "bits",
-            ("shrink.method", "prune", "quantize", "engine"),
-            _FILES[2:3],
-            choose_bits,
-            NUMERICS + CYCLE_MODEL,
-        ),
-        Stage(
-            "qat",
-            ("train", "distill", "shrink.method", *_PATTERN_KEYS, "quantize", "engine.m"),
-            _QAT_FILES,
-            qat,
-        ),
-        Stage("golden", ("shrink.method", "quantize", "engine.m"), _FILES[3:], golden),
-    )
+WORK: dict[str, Callable[[Build, Resume], Result]] = {
+    "train": train,
+    "shrink": shrink,
+    "prune": prune,
+    "bits": choose_bits,
+    "qat": qat,
+    "golden": golden,
 }
+STAGES = {stage.name: stage for stage in flow.STAGES if stage.folder == "quant"}

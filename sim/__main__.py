@@ -3,47 +3,41 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from codegen.stages import Build
-from sim import bench, rtl_stages, stages
-from winnow.cli import guard, stage_options
-from winnow.config import load_config
+from sim.bench import bench
+from sim.fill import fill
+from sim.regress import regress
+from sim.report import report
+from winnow.cli import guard
+from winnow.stage_cli import add_verb, open_build, run_verb, stage_parser
 
-STAGES = {**stages.STAGES, **rtl_stages.STAGES, **bench.STAGES}
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of all verbs."""
-    whole = argparse.ArgumentParser(
-        prog="python -m sim",
-        description="Check the generated hardware against the model, and report.",
-    )
-    verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, stage in STAGES.items():
-        summary = (stage.__doc__ or "").strip().splitlines()[0]
-        verb = verbs.add_parser(name, help=summary, description=summary)
-        stage_options(verb)
-        if name == "cocotb":
-            verb.add_argument("--rtl", type=Path, help="folder of other RTL to run, e.g. of Vitis")
-            verb.add_argument("--waves", action="store_true", help="write waveforms beside the log")
-        if name == "synth":
-            verb.add_argument("--brief", action="store_true", help="one line instead of the table")
-    return whole
+VERBS = {
+    "report": (report, "print the summary of a build"),
+    "bench": (bench, "measure the speeds again, without caches, and print all numbers"),
+    "fill": (fill, "fit FILL_CYCLES of the cycle model to the RTL cycles of a build"),
+}
 
 
 def main() -> None:
-    """Run one stage."""
-    options = parser().parse_args()
-    build = Build(load_config(options.config), options.config, options.out)
+    """Run one verb."""
+    parser, verbs = stage_parser(
+        "sim", "Check the generated hardware against the model, and report."
+    )
+    for name, (_, summary) in VERBS.items():
+        add_verb(verbs, name, summary)
+    cocotb = add_verb(verbs, "cocotb", "run the cocotb regression on the RTL of a build or a tool")
+    cocotb.add_argument("--rtl", type=Path, help="folder of other RTL to run, e.g. of Vitis")
+    cocotb.add_argument("--waves", action="store_true", help="write waveforms beside the log")
+    options = parser.parse_args()
+    build = open_build(options)
     if options.verb == "cocotb":
-        rtl_stages.regress(build, options.rtl, waves=options.waves)
-    elif options.verb == "synth":
-        rtl_stages.synthesise_rtl(build, brief=options.brief)
+        regress(build, options.rtl, waves=options.waves)
+    elif options.verb in VERBS:
+        VERBS[options.verb][0](build)
     else:
-        STAGES[options.verb](build)
+        run_verb(options.verb, build)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from codegen.golden import Golden, load_golden
 from codegen.schedule import Schedule
-from codegen.stages import Build, Golden, load_golden, read_schedule
+from codegen.stages.schedule import read_schedule
 from openhls.project import compile_design
 from sim import csim, rtl
 from sim.report import Records, format_report, read_records
-from sim.rtl_stages import RTL_IMAGES
-from sim.stages import cache_folder, run_csim
+from sim.stages.csim import compare
+from sim.stages.rtlsim import IMAGES
+from winnow.flow import Build
 
 COCOTB_TEST = "network_equals_the_model"
 
@@ -83,7 +85,7 @@ def measure(build: Build) -> Speeds:
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         gxx_seconds = _seconds(lambda: csim.build(build.hls, folder / "csim"))
-        _, csim_seconds = run_csim(csim.build(build.hls, folder / "csim"), plan, golden)
+        _, csim_seconds = compare(csim.build(build.hls, folder / "csim"), plan, golden)
         openhls_seconds = _seconds(lambda: _compile(build, folder / "openhls"))
         engine = build.config.engine
         verilator_seconds = _seconds(lambda: rtl.build(build.rtl, engine, folder / "rtl"))
@@ -105,16 +107,16 @@ def _compile(build: Build, folder: Path) -> None:
 
 def _harness_rate(harness: rtl.Harness, plan: Schedule, golden: Golden) -> float:
     started = time.monotonic()
-    run = rtl.run(harness, plan, golden.images[:RTL_IMAGES])
+    run = rtl.run(harness, plan, golden.images[:IMAGES])
     return sum(run.cycles) / (time.monotonic() - started)
 
 
 def _cocotb_rate(build: Build, work: Path) -> float:
     """Return cycles/s of the network's test; its simulator may come from the cache."""
     job = rtl.CocotbJob(
-        build.hls / "data", build.out / "golden.npz", RTL_IMAGES, 0, tests=(COCOTB_TEST,)
+        build.hls / "data", build.out / "golden.npz", IMAGES, 0, tests=(COCOTB_TEST,)
     )
-    return rtl.run_cocotb(build.rtl, job, cache_folder(build) / "rtl", work).cycles_per_second
+    return rtl.run_cocotb(build.rtl, job, build.cache / "rtl", work).cycles_per_second
 
 
 def format_bench(records: Records, plan: Schedule, speeds: Speeds, command: str) -> str:
@@ -140,7 +142,5 @@ def format_bench(records: Records, plan: Schedule, speeds: Speeds, command: str)
 def bench(build: Build) -> None:
     """Measure the speeds again, without caches, and print all numbers of the build."""
     records, plan = read_records(build), read_schedule(build)
-    print(format_bench(records, plan, measure(build), build.command("sim", "STAGE")))
-
-
-STAGES = {"bench": bench}
+    command = build.command("csim").replace(" csim ", " STAGE ")
+    print(format_bench(records, plan, measure(build), command))

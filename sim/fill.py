@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from statistics import median_low
 
 from codegen.schedule import LayerPlan
-from codegen.stages import Build, read_schedule
-from winnow.artefact import Record
+from codegen.stages.schedule import read_schedule
 from winnow.cycles import FILL_CYCLES, blocking_cycles
 from winnow.engine import EngineConfig
+from winnow.flow import Build, require_current
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def format_fits(found: Sequence[Fit]) -> str:
 
 def fill(build: Build) -> None:
     """Fit FILL_CYCLES of the cycle model to the RTL cycles of a build."""
-    record = Record.load(build.out / "rtlsim.json", build.command("sim", "rtlsim"))
+    require_current(("rtlsim",), build)
     plan = read_schedule(build)
-    measured = record.numbers["stall_0"]["layer_cycles"]
+    measured = build.record("rtlsim").numbers["stall_0"]["layer_cycles"]
     print(format_fits(fits(plan.engine, plan.layers, measured)))

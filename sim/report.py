@@ -10,28 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from codegen.schedule import LayerPlan, Schedule
-from codegen.stages import Build
+from codegen.stages.schedule import read_schedule
 from sim.resources import crossing_line, format_table, share_line, timing_line
 from winnow.artefact import Record
 from winnow.blocking import WINOGRAD
-from winnow.errors import ArtefactError
+from winnow.flow import STAGES, Build, require_current
 from winnow.winograd import KERNEL
 
-MAKERS = {
-    "train": "quant",
-    "shrink": "quant",
-    "prune": "quant",
-    "bits": "quant",
-    "qat": "quant",
-    "golden": "quant",
-    "lower": "codegen",
-    "schedule": "codegen",
-    "emit": "codegen",
-    "csim": "sim",
-    "rtl": "sim",
-    "rtlsim": "sim",
-    "synth": "sim",
-}
 STALL_NOTE = ", with 0% and 30% stalls"
 MODEL_PERCENT = 5.0  # by which the cycle model may miss the RTL of a layer
 ACCURACIES = (
@@ -46,17 +31,13 @@ Records = Mapping[str, Record]
 
 
 def read_records(build: Build) -> dict[str, Record]:
-    """Read every stage's record; ArtefactError names the first stage that has not run."""
-    records = {
-        stage: Record.load(build.out / f"{stage}.json", build.command(folder, stage))
-        for stage, folder in MAKERS.items()
-    }
-    if "crossing" not in records["synth"].numbers:
-        raise ArtefactError(
-            f"'{build.out / 'synth.json'}' is of an older version, without the longest path over "
-            f"borders; remake it with: {build.command('sim', 'synth')}"
-        )
-    return records
+    """Read the record of every stage; ArtefactError names the first one that is not current.
+
+    So what is printed was checked on the files that are there now.
+    """
+    names = [stage.name for stage in STAGES if not stage.optional]
+    require_current(names, build)
+    return {name: build.record(name) for name in names}
 
 
 def direct_macs(layer: LayerPlan) -> int:
@@ -158,3 +139,8 @@ def format_report(records: Records, plan: Schedule) -> str:
             *_checks(records),
         ]
     )
+
+
+def report(build: Build) -> None:
+    """Print the summary of a build."""
+    print(format_report(read_records(build), read_schedule(build)))

@@ -14,52 +14,74 @@ import pytest
 
 import codegen.__main__
 import sim.__main__
+from codegen.golden import load_golden
 from codegen.graph_text import save_graph
 from codegen.interpret import interpret
+from codegen.stages.schedule import read_schedule
+from sim import csim
+from sim.stages.csim import compare
+from tests.builds import TRAINING, play, play_all
 from tests.engines import CACHE, chain_case
 from tests.ladder import random_images
-from tests.test_sim_report import RECORDS
-from winnow.artefact import Record, load_arrays, save_arrays
+from tests.test_sim_report import NUMBERS
+from winnow.artefact import load_arrays, save_arrays
 from winnow.cli import guard
+from winnow.config import load_config
+from winnow.errors import MismatchError
+from winnow.flow import STAGES, Build
 
 MAINS = {"codegen": codegen.__main__.main, "sim": sim.__main__.main}
 GRAPH = chain_case(33, 4)
 VERBS = (("codegen", "schedule"), ("codegen", "emit"), ("sim", "csim"))
 # What the RTL stages would record: making, simulating and mapping RTL takes too long here.
-RTL_RECORDS = {
-    "synth": RECORDS["synth"],
-    "rtl": Record("rtl", {}, {}, {"compile_seconds": 1.5, "seconds": 2.0}),
-    "rtlsim": Record(
-        "rtlsim",
-        {},
-        {},
-        {
-            "values": 321,
-            "images": 3,
-            "build_seconds": 2.5,
-            "seconds": 3.0,
-            "stall_0": {
-                "cycles": [70000, 70001],
-                "layer_cycles": {layer.name: 60000 + i for i, layer in enumerate(GRAPH.layers)},
-                "cycles_per_second": 1000,
-            },
+RTL_NUMBERS = {
+    "synth": NUMBERS["synth"],
+    "rtl": {"compile_seconds": 1.5},
+    "rtlsim": {
+        "values": 321,
+        "images": 3,
+        "build_seconds": 2.5,
+        "stall_0": {
+            "cycles": [70000, 70001],
+            "layer_cycles": {layer.name: 60000 + i for i, layer in enumerate(GRAPH.layers)},
+            "cycles_per_second": 1000,
         },
-    ),
+    },
 }
 Run = Callable[..., tuple[int, str, str]]
+
+
+def tiny(out: Path) -> Build:
+    """The build in `out` as its configuration describes it."""
+    path = out.parent.parent / "tiny.toml"
+    return Build(load_config(path), out, config_path=str(path))
+
+
+def adopt(out: Path, config: Path) -> None:
+    """Make the graph of a build that of another configuration."""
+    build = Build(load_config(config), out, config_path=str(config))
+    play_all(build, TRAINING, NUMBERS)
+    play(build, "golden", [out / "golden.npz"], NUMBERS["golden"])
+    play(build, "lower", [out / "graph.txt", out / "graph.npz"], NUMBERS["lower"])
+
+
+def make_golden(out: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Put golden values in place as if their stage had made them, and lowering had agreed."""
+    save_arrays(out / "golden.npz", arrays)
+    play(tiny(out), "golden", [out / "golden.npz"], NUMBERS["golden"])
+    play(tiny(out), "lower", [out / "graph.txt", out / "graph.npz"], NUMBERS["lower"])
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """A build as training and lowering leave it; compiled engines come from the tests' cache."""
     folder = tmp_path / "build" / "tiny"
+    (tmp_path / "tiny.toml").write_text("[engine]\nm = 2\n")
+    play_all(tiny(folder), TRAINING, NUMBERS)
     save_graph(folder, GRAPH)
     images = random_images(GRAPH, 0, 3)
     maps = {f"layer.{name}": values for name, values in interpret(GRAPH, images).items()}
-    save_arrays(folder / "golden.npz", {"images": images, "labels": np.arange(3), **maps})
-    for stage in ("train", "shrink", "prune", "bits", "qat", "golden", "lower"):
-        RECORDS[stage].save(folder / f"{stage}.json")
-    (tmp_path / "tiny.toml").write_text("[engine]\nm = 2\n")
+    make_golden(folder, {"images": images, "labels": np.arange(3), **maps})
     CACHE.mkdir(parents=True, exist_ok=True)
     (folder.parent / ".cache").mkdir()
     (folder.parent / ".cache" / "csim").symlink_to(CACHE)
@@ -94,8 +116,7 @@ def run_all(run: Run) -> None:
 
 
 def fake_rtl(out: Path) -> None:
-    for stage, record in RTL_RECORDS.items():
-        record.save(out / f"{stage}.json")
+    play_all(tiny(out), ("rtl", "rtlsim", "synth"), RTL_NUMBERS)
 
 
 def error_of(result: tuple[int, str, str]) -> str:
@@ -109,7 +130,8 @@ def error_of(result: tuple[int, str, str]) -> str:
 
 
 def snapshot(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: path.read_bytes() for path in files}
 
 
 def test_graph_becomes_checked_hardware_and_a_report(out: Path, run: Run) -> None:
@@ -129,17 +151,17 @@ def test_graph_becomes_checked_hardware_and_a_report(out: Path, run: Run) -> Non
 
 def test_second_run_is_up_to_date_and_writes_nothing(out: Path, run: Run) -> None:
     run_all(run)
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in snapshot(out)}
     for module, verb in VERBS:
         assert run(module, verb) == (0, f"{verb}: up to date\n", "")
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in snapshot(out)} == before
 
 
 def test_accuracy_is_that_of_the_labels(out: Path, run: Run) -> None:
     arrays = load_arrays(out / "golden.npz", "")
     guess = arrays[f"layer.{GRAPH.layers[-1].name}"].reshape(3, -1).argmax(1)
     arrays["labels"] = guess + np.array([0, 0, 1])
-    save_arrays(out / "golden.npz", arrays)
+    make_golden(out, arrays)
     run_all(run)
     accuracy = json.loads((out / "csim.json").read_text())["numbers"]["accuracy"]
     assert accuracy == pytest.approx(200 / 3)
@@ -153,7 +175,7 @@ def test_changed_golden_value_names_layer_place_and_both_values(out: Path, run: 
     place = tuple(length - 1 for length in golden.shape)
     golden[place] += 1
     want, size = int(golden[place]), golden.size
-    save_arrays(out / "golden.npz", arrays)
+    make_golden(out, arrays)
     before = snapshot(out)
     image, channel, y, x = place
     assert error_of(run("sim", "csim")) == (
@@ -167,7 +189,7 @@ def test_layer_without_golden_values_is_named(out: Path, run: Run) -> None:
     arrays = load_arrays(out / "golden.npz", "")
     name = GRAPH.layers[2].name
     del arrays[f"layer.{name}"]
-    save_arrays(out / "golden.npz", arrays)
+    make_golden(out, arrays)
     run("codegen", "schedule")
     run("codegen", "emit")
     assert f"layer '{name}' must have an expected output" in error_of(run("sim", "csim"))
@@ -176,88 +198,102 @@ def test_layer_without_golden_values_is_named(out: Path, run: Run) -> None:
 def test_images_of_another_network_are_one_line(out: Path, run: Run) -> None:
     arrays = load_arrays(out / "golden.npz", "")
     arrays["images"] = np.zeros((3, 40, 2, 2), dtype=np.int64)
-    save_arrays(out / "golden.npz", arrays)
+    make_golden(out, arrays)
     run("codegen", "schedule")
     run("codegen", "emit")
     assert "feature maps must be" in error_of(run("sim", "csim"))
 
 
+ARTEFACTS = (
+    ("graph.txt", "lower"),
+    ("graph.npz", "lower"),
+    ("golden.npz", "golden"),
+    ("schedule.txt", "schedule"),
+    ("hls/data/program.bin", "schedule"),
+    ("hls/data/weights.bin", "schedule"),
+    ("hls/data/memory.json", "schedule"),
+    ("hls/src/top.cpp", "emit"),
+    ("hls/include/config.hpp", "emit"),
+    *((f"{stage.name}.json", stage.name) for stage in STAGES if not stage.optional),
+)
+
+
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0x10]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", ["flip", "empty", "delete", "swap"])
+@pytest.mark.parametrize(("name", "stage"), ARTEFACTS)
+def test_report_refuses_every_damaged_artefact_by_name(
+    out: Path, run: Run, name: str, stage: str, damage: str
+) -> None:
+    run_all(run)
+    fake_rtl(out)
+    assert run("sim", "report")[0] == 0
+    path = out / name
+    good = path.read_bytes()
+    if damage == "delete":
+        path.unlink()
+    else:
+        other = (out / ("csim.json" if name != "csim.json" else "rtl.json")).read_bytes()
+        path.write_bytes({"flip": flipped(good), "empty": b"", "swap": other}[damage])
+    before = snapshot(out)
+    message = error_of(run("sim", "report"))
+    assert message.startswith(f"'{out}': stage '{stage}' must run first: ")
+    assert (
+        "it has not run" if damage == "delete" and name == f"{stage}.json" else path.name
+    ) in message
+    assert message.endswith(f"run: {tiny(out).command(stage)}")
+    assert snapshot(out) == before
+
+
+@pytest.mark.parametrize("damage", ["flip", "empty", "delete"])
 @pytest.mark.parametrize(
-    ("module", "verb", "name", "maker"),
+    ("module", "verb", "name", "stage"),
     [
-        ("codegen", "schedule", "graph.txt", "codegen lower"),
-        ("codegen", "schedule", "graph.npz", "codegen lower"),
-        ("codegen", "lower", "qat.npz", "quant qat"),
-        ("sim", "csim", "golden.npz", "quant golden"),
-        ("sim", "csim", "schedule.json", "codegen schedule"),
-        ("sim", "csim", "emit.json", "codegen emit"),
-        ("sim", "report", "csim.json", "sim csim"),
-        ("sim", "report", "train.json", "quant train"),
-        ("sim", "report", "rtl.json", "sim rtl"),
-        ("sim", "report", "rtlsim.json", "sim rtlsim"),
-        ("sim", "rtl", "emit.json", "codegen emit"),
-        ("sim", "rtlsim", "golden.npz", "quant golden"),
-        ("sim", "rtlsim", "rtl.json", "sim rtl"),
-        ("sim", "synth", "rtl.json", "sim rtl"),
-        ("sim", "bench", "lower.json", "codegen lower"),
+        ("codegen", "schedule", "graph.txt", "lower"),
+        ("codegen", "schedule", "graph.npz", "lower"),
+        ("codegen", "lower", "golden.npz", "golden"),
+        ("sim", "csim", "golden.npz", "golden"),
+        ("sim", "csim", "hls/data/weights.bin", "schedule"),
+        ("sim", "csim", "hls/include/winnow/lane.hpp", "emit"),
+        ("sim", "rtl", "hls/src/top.cpp", "emit"),
+        ("sim", "rtlsim", "hls/data/program.bin", "schedule"),
+        ("sim", "synth", "emit.json", "emit"),
+        ("sim", "cocotb", "hls/data/program.bin", "schedule"),
+        ("sim", "fill", "rtlsim.json", "rtlsim"),
+        ("sim", "bench", "lower.json", "lower"),
     ],
 )
-def test_missing_file_names_the_command_that_makes_it(
-    out: Path, run: Run, tmp_path: Path, module: str, verb: str, name: str, maker: str
-) -> None:
-    if name not in ("schedule.json", "emit.json"):
-        run_all(run)
-    elif name == "emit.json":
-        run("codegen", "schedule")
-    fake_rtl(out)
-    (out / name).unlink(missing_ok=True)
-    before = snapshot(out)
-    assert error_of(run(module, verb)) == (
-        f"'{out / name}' is missing; make it with: "
-        f"python -m {maker} --config {tmp_path / 'tiny.toml'} --out {out}"
-    )
-    assert snapshot(out) == before
-
-
-@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text"])
-@pytest.mark.parametrize(
-    ("module", "verb", "name"),
-    [("codegen", "schedule", "graph.npz"), ("sim", "csim", "golden.npz")],
-)
-def test_damaged_archive_is_one_line(
-    out: Path, run: Run, module: str, verb: str, name: str, damage: str
+def test_stage_refuses_what_is_damaged_before_it(
+    out: Path, run: Run, module: str, verb: str, name: str, stage: str, damage: str
 ) -> None:
     run_all(run)
-    good = (out / name).read_bytes()
-    middle = len(good) // 2
-    bad = {
-        "cut": good[:middle],
-        "flip": good[:middle] + bytes([good[middle] ^ 0x10]) + good[middle + 1 :],
-        "empty": b"",
-        "text": b"not an archive\n",
-    }[damage]
-    (out / name).write_bytes(bad)
+    fake_rtl(out)
+    path = out / name
+    good = path.read_bytes()
+    if damage == "delete":
+        path.unlink()
+    else:
+        path.write_bytes(flipped(good) if damage == "flip" else b"")
     before = snapshot(out)
     message = error_of(run(module, verb))
-    assert f"'{out / name}' is damaged" in message
+    assert message.startswith(f"'{out}': stage '{stage}' must run first: ")
     assert snapshot(out) == before
-    (out / name).write_bytes(good)
-    assert run(module, verb) == (0, f"{verb}: up to date\n", "")
+    path.write_bytes(good)
+    if verb not in ("cocotb", "bench", "fill", "rtl", "lower"):
+        assert run(module, verb) == (0, f"{verb}: up to date\n", "")
 
 
-def test_damaged_graph_text_is_one_line(out: Path, run: Run) -> None:
-    text = (out / "graph.txt").read_text()
-    (out / "graph.txt").write_text(text.replace("m=2", "m=4", 1))
-    assert "graph.txt' is damaged or belongs to another build" in error_of(
-        run("codegen", "schedule")
-    )
-
-
-def test_damaged_record_is_one_line(out: Path, run: Run) -> None:
+@pytest.mark.parametrize("name", ["schedule.txt", "hls/data/weights.bin", "hls/src/top.cpp"])
+def test_damaged_output_is_made_again(out: Path, run: Run, name: str) -> None:
     run_all(run)
-    (out / "csim.json").write_text("{")
-    message = error_of(run("sim", "report"))
-    assert f"'{out / 'csim.json'}' is damaged; delete it and run: python -m sim csim" in message
+    before = snapshot(out)
+    (out / name).write_bytes(b"")
+    run_all(run)
+    after = snapshot(out)
+    assert after[out / name] == before[out / name]
 
 
 @pytest.mark.parametrize(
@@ -298,22 +334,33 @@ def test_engine_too_small_is_one_line_and_spoils_nothing(
     out: Path, run: Run, tmp_path: Path, engine: str, message: str
 ) -> None:
     run_all(run)
-    before = snapshot(out)
     (tmp_path / "other.toml").write_text(f"[engine]\n{engine}\n")
+    adopt(out, tmp_path / "other.toml")
+    before = snapshot(out)
     error = error_of(run("codegen", "schedule", "other.toml"))
     assert error.startswith("layer '")
     assert message in error
     assert snapshot(out) == before
+    adopt(out, tmp_path / "tiny.toml")
     assert run("codegen", "schedule") == (0, "schedule: up to date\n", "")
 
 
-def test_engine_of_another_configuration_stops_with_a_status(run: Run, tmp_path: Path) -> None:
-    """C++ and program that were not made for each other: the signature tells."""
+def test_engine_of_another_configuration_stops_with_a_status(
+    out: Path, run: Run, tmp_path: Path
+) -> None:
+    """C++ and program that were not made for each other: the stage tells, and the signature."""
     run_all(run)
     (tmp_path / "other.toml").write_text("[engine]\nout_tiles = 128\n")
+    adopt(out, tmp_path / "other.toml")
     assert run("codegen", "schedule", "other.toml")[0] == 0
-    error = error_of(run("sim", "csim", "other.toml"))
-    assert "with status 3: the program was scheduled for an engine with other parameters" in error
+    assert "stage 'emit' must run first: its config changed" in error_of(
+        run("sim", "csim", "other.toml")
+    )
+    other = load_config(tmp_path / "other.toml")
+    build = Build(other, out)
+    engine = csim.build(out / "hls", CACHE)
+    with pytest.raises(MismatchError, match="with status 3: the program was sched"):
+        compare(engine, read_schedule(build), load_golden(build))
 
 
 @pytest.mark.parametrize("module", MAINS)
@@ -322,11 +369,10 @@ def test_help_and_exit_code_of_a_real_process(module: str, root: Path, tmp_path:
     helped = subprocess.run(
         [*command, "--help"], cwd=root, capture_output=True, text=True, check=True
     )
-    stages = {"codegen": codegen.__main__.STAGES, "sim": sim.__main__.STAGES}[module]
-    for verb, stage in stages.items():
+    verbs = [stage.name for stage in STAGES if stage.folder == module]
+    for verb in verbs:
         assert f"\n    {verb} " in helped.stdout
-        assert stage.__doc__
-    verb = next(iter(stages))
+    verb = verbs[0]
     options = ["--config", str(tmp_path / "none.toml"), "--out", str(tmp_path)]
     failed = subprocess.run(
         [*command, verb, *options], cwd=root, capture_output=True, text=True, check=False

@@ -4,27 +4,30 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-import codegen.stages as stages
+from codegen.golden import load_golden, require_golden
 from codegen.graph_text import load_graph, save_graph
 from codegen.interpret import interpret
 from codegen.ir import Graph
-from codegen.stages import STAGES, Build, format_schedule, load_golden, read_schedule
+from codegen.stages import lower
+from codegen.stages.schedule import format_schedule, read_schedule
+from tests.builds import TRAINING, play, play_all
 from tests.engines import chain_case
 from tests.ladder import random_images
 from winnow.artefact import Record, save_arrays
 from winnow.config import Config
 from winnow.engine import EngineConfig
 from winnow.errors import ArtefactError, MismatchError, ScheduleError, ToolError
+from winnow.flow import Build
+from winnow.stage_cli import run_verb
 
 GRAPH = chain_case(11, 4)
+DEFAULT = Config()
 
 
 def golden_of(graph: Graph) -> dict[str, np.ndarray]:
@@ -36,48 +39,31 @@ def golden_of(graph: Graph) -> dict[str, np.ndarray]:
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
     """A build whose graph and golden values are there."""
+    build = build_at(tmp_path)
     save_graph(tmp_path, GRAPH)
-    save_arrays(tmp_path / "golden.npz", golden_of(GRAPH))
-    return Build(Config(), Path("configs/x.toml"), tmp_path)
+    adopt(build)
+    return build
+
+
+def build_at(out: Path, config: Config = DEFAULT) -> Build:
+    return Build(config, out, config_path="configs/x.toml")
+
+
+def adopt(build: Build) -> None:
+    """Play the stages whose files GRAPH and its golden values are, under a configuration."""
+    play_all(build, TRAINING, {})
+    save_arrays(build.out / "golden.npz", golden_of(GRAPH))
+    play(build, "golden", [build.out / "golden.npz"])
+    play(build, "lower", [build.out / "graph.txt", build.out / "graph.npz"])
 
 
 def snapshot(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_command_is_what_the_user_can_paste(build: Build) -> None:
-    expected = f"python -m quant golden --config configs/x.toml --out {build.out}"
-    assert build.command("quant", "golden") == expected
-
-
-def test_inputs_follow_configuration_code_and_files(
-    build: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = build.inputs(("engine",), {"graph.txt": ""})
-    assert set(before) == {"config", "code", "graph.txt"}
-    other = replace(build, config=replace(build.config, engine=EngineConfig(po=2)))
-    assert other.inputs(("engine",), {"graph.txt": ""})["config"] != before["config"]
-    assert other.inputs(("target",), {}) == build.inputs(("target",), {})
-    (build.out / "graph.txt").write_text("changed")
-    assert build.inputs(("engine",), {"graph.txt": ""})["graph.txt"] != before["graph.txt"]
-    asked: list[str] = []
-    monkeypatch.setattr(stages, "sources_hash", lambda folder: asked.append(folder.name) or "h")
-    build.inputs((), {})
-    assert asked == ["codegen", "winnow"]
-
-
-def test_missing_input_names_file_and_command(build: Build) -> None:
-    (build.out / "graph.npz").unlink()
-    with pytest.raises(ArtefactError) as caught:
-        STAGES["schedule"](build)
-    assert str(caught.value) == (
-        f"'{build.out / 'graph.npz'}' is missing; make it with: "
-        f"python -m codegen lower --config configs/x.toml --out {build.out}"
-    )
+    files = (path for path in folder.rglob("[!.]*") if path.is_file())
+    return {path: path.read_bytes() for path in files}
 
 
 def test_schedule_writes_table_data_and_record(build: Build) -> None:
-    STAGES["schedule"](build)
+    run_verb("schedule", build)
     plan = read_schedule(build)
     assert (build.out / "schedule.txt").read_text() == format_schedule(plan)
     record = Record.load(build.out / "schedule.json", "")
@@ -116,25 +102,26 @@ def test_schedule_table_has_a_line_per_layer_and_the_total(build: Build) -> None
 
 
 def test_rejected_schedule_leaves_earlier_files_as_they_were(build: Build) -> None:
-    STAGES["schedule"](build)
-    before = snapshot(build.out)
+    run_verb("schedule", build)
     tight = replace(build, config=replace(build.config, engine=EngineConfig(m=4)))
+    adopt(tight)
+    before = snapshot(build.out)
     with pytest.raises(ScheduleError, match=r"uses F\(2,3\), the engine is F\(4,3\)"):
-        STAGES["schedule"](tight)
+        run_verb("schedule", tight)
     assert snapshot(build.out) == before
 
 
 def test_emit_needs_no_graph_and_follows_the_templates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build = Build(Config(), Path("configs/x.toml"), tmp_path / "new")
-    STAGES["emit"](build)
-    STAGES["emit"](build)
+    build = build_at(tmp_path / "new")
+    run_verb("emit", build)
+    run_verb("emit", build)
     assert capsys.readouterr().out.splitlines()[1] == "emit: up to date"
     top = build.hls / "src" / "top.cpp"
     good = top.read_bytes()
     top.write_bytes(good + b"// edited\n")
-    STAGES["emit"](build)
+    run_verb("emit", build)
     assert top.read_bytes() == good
     assert Record.load(build.out / "emit.json", "").numbers["files"] == len(snapshot(build.hls))
 
@@ -144,7 +131,7 @@ def test_golden_is_read_as_int64(build: Build) -> None:
     assert list(golden.layers) == [layer.name for layer in GRAPH.layers]
     arrays = [golden.images, golden.labels, *golden.layers.values()]
     assert {array.dtype for array in arrays} == {np.dtype(np.int64)}
-    count = stages.require_golden(interpret(GRAPH, golden.images), golden)
+    count = require_golden(interpret(GRAPH, golden.images), golden)
     assert count == sum(values.size for values in golden.layers.values())
 
 
@@ -169,20 +156,17 @@ def test_incomplete_golden_is_one_line(build: Build, spoil: object) -> None:
 
 @pytest.fixture
 def lowering(build: Build, monkeypatch: pytest.MonkeyPatch) -> Build:
-    """A build before lowering; the checkpoint lowers to GRAPH without torch."""
-    for name in ("graph.txt", "graph.npz"):
+    """A build before lowering; the checkpoint lowers to GRAPH."""
+    for name in ("graph.txt", "graph.npz", "lower.json"):
         (build.out / name).unlink()
-    save_arrays(build.out / "qat.npz", {})
-    (build.out / "bits.json").write_text("8 8")
-    fake = SimpleNamespace(lower_checkpoint=lambda *_: GRAPH)
-    monkeypatch.setitem(sys.modules, "codegen.lower", fake)
+    monkeypatch.setattr(lower, "lower_checkpoint", lambda *_: GRAPH)
     return build
 
 
 def test_lower_writes_the_graph_it_has_checked(
     lowering: Build, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    STAGES["lower"](lowering)
+    run_verb("lower", lowering)
     assert len(load_graph(lowering.out).layers) == 4
     record = Record.load(lowering.out / "lower.json", "")
     values = sum(v.size for n, v in golden_of(GRAPH).items() if n.startswith("layer."))
@@ -199,22 +183,22 @@ def test_graph_that_differs_from_golden_is_not_written(lowering: Build) -> None:
     name = GRAPH.layers[2].name
     arrays[f"layer.{name}"][2, 0, 0, 0] += 1
     save_arrays(lowering.out / "golden.npz", arrays)
+    play(lowering, "golden", [lowering.out / "golden.npz"])
+    before = snapshot(lowering.out)
     with pytest.raises(MismatchError, match=f"layer '{name}': image 2, channel 0, y 0, x 0 must"):
-        STAGES["lower"](lowering)
-    assert {path.name for path in lowering.out.iterdir()} == {
-        "bits.json",
-        "golden.npz",
-        "qat.npz",
-    }
+        run_verb("lower", lowering)
+    assert snapshot(lowering.out) == before
 
 
 def test_other_widths_lower_again(lowering: Build, capsys: pytest.CaptureFixture[str]) -> None:
-    STAGES["lower"](lowering)
-    (lowering.out / "bits.json").write_text("8 4")
-    STAGES["lower"](lowering)
-    STAGES["lower"](lowering)
-    first, second, third = capsys.readouterr().out.splitlines()
-    assert first.startswith("lower: 4 layers")
+    run_verb("lower", lowering)
+    play(lowering, "bits", [], {"bits": {"fc": 4}})
+    play(lowering, "qat")
+    play(lowering, "golden", [lowering.out / "golden.npz"])
+    capsys.readouterr()
+    run_verb("lower", lowering)
+    run_verb("lower", lowering)
+    second, third = capsys.readouterr().out.splitlines()
     assert second.startswith("lower: 4 layers")
     assert third == "lower: up to date"
 
@@ -236,20 +220,20 @@ def test_vitis_runs_the_script_and_keeps_its_log(
     build: Build, name: str, arguments: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool_at(build.out / "bin", name, 'echo "$PWD $*"', monkeypatch)
-    STAGES["emit"](build)
-    STAGES["vitis"](build)
+    run_verb("emit", build)
+    run_verb("vitis", build)
     assert (build.hls / "vitis.log").read_text() == f"{build.hls} {arguments}\n"
     assert set(Record.load(build.out / "vitis.json", "").outputs) == {"hls/vitis.log"}
 
 
 def test_failing_vitis_names_its_log(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     tool_at(build.out / "bin", "vitis_hls", "echo broken >&2; exit 3", monkeypatch)
-    with pytest.raises(ArtefactError, match=r"csynth\.tcl' is missing; make it with: python -m co"):
-        STAGES["vitis"](build)
-    STAGES["emit"](build)
+    with pytest.raises(ArtefactError, match=r"stage 'emit' must run first: it has not run; run: p"):
+        run_verb("vitis", build)
+    run_verb("emit", build)
     log = build.hls / "vitis.log"
     with pytest.raises(ToolError) as caught:
-        STAGES["vitis"](build)
+        run_verb("vitis", build)
     assert str(caught.value) == f"vitis_hls failed with exit code 3; see '{log}'"
     assert (caught.value.exit_code, caught.value.log) == (3, log)
     assert log.read_text() == "broken\n"

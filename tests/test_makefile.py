@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Makefile: its help, its messages, and which stages a change invokes.
+"""The Makefile: its help, its messages, and what it hands to the command line.
 
-Stages are played by a fake .venv/bin/python that logs its calls and writes the records, so nothing
-is installed and nothing is trained.
+A fake .venv/bin/python logs its calls, so nothing is installed and nothing is trained.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
@@ -22,24 +20,12 @@ from winnow import host
 from winnow.errors import ToolError
 
 TOOLS = ("sh", "find", "cksum", "awk", "touch", "rm", "mkdir", "g++", "make", "perl")
-BEFORE_SIM = ["train", "shrink", "prune", "bits", "qat", "golden", "lower", "schedule", "emit"]
-STAGES = [*BEFORE_SIM, "csim", "rtl", "rtlsim", "synth"]
-SOURCES = (
-    "quant/a.py",
-    "codegen/a.py",
-    "hls_templates/a.hpp",
-    "openhls/a.py",
-    "openhls/library/a.sv",
-    "sim/harness/a.cpp",
-    "sim/a.py",
-    "tests/a.py",
-)
+INSTALL = [["-m", "pip", "--version"], ["-m", "winnow.host", "install", "pyproject.toml"]]
 FAKE_PYTHON = """#!/bin/sh
-echo "$*" >> calls
+for word; do printf '%s|' "$word" >> calls; done
+echo >> calls
 case "$2 $3" in
-  "quant $FAIL" | "codegen $FAIL" | "sim $FAIL") echo "error: $FAIL failed" >&2; exit 1 ;;
-  "sim report" | "sim bench" | "sim cocotb") ;;
-  "quant "* | "codegen "* | "sim "*) mkdir -p "$7"; test -e "$7/$3.json" || : > "$7/$3.json" ;;
+  "winnow run") test -z "$FAIL" || { echo "error: it failed" >&2; exit 1; } ;;
 esac
 """
 
@@ -58,18 +44,12 @@ class Tree:
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
 
-    def verbs(self) -> list[str]:
-        """Return the verbs called since the last time."""
+    def calls(self) -> list[list[str]]:
+        """Return the words of the calls of Python since the last time."""
         log = self.folder / "calls"
-        calls = log.read_text().splitlines() if log.exists() else []
+        lines = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
-        return [call.split()[2] for call in calls]
-
-    def change(self, name: str) -> None:
-        """Make a file newer than every record."""
-        for path in self.folder.rglob("*"):
-            os.utime(path, (1, 1), follow_symlinks=False)
-        (self.folder / name).touch()
+        return [line.split("|")[:-1] for line in lines]
 
 
 @pytest.fixture
@@ -79,9 +59,6 @@ def tree(tmp_path: Path, root: Path) -> Tree:
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(root / name, folder)
-    for name in SOURCES:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
     tools.mkdir()
     for tool in TOOLS:
         (tools / tool).symlink_to(shutil.which(tool) or pytest.fail(f"{tool} is missing"))
@@ -92,7 +69,7 @@ def tree(tmp_path: Path, root: Path) -> Tree:
     python.chmod(0o755)
     tree = Tree(folder, tools)
     assert tree.make("setup").returncode == 0
-    assert tree.verbs() == ["--version", "install"]
+    assert tree.calls() == INSTALL
     return tree
 
 
@@ -110,95 +87,72 @@ def test_help_is_the_default_and_lists_every_verb(tree: Tree, root: Path) -> Non
     assert all(len(line) <= 100 for line in output.splitlines())
 
 
-def test_hls_runs_the_stages_in_order_and_once(tree: Tree) -> None:
-    assert tree.make("hls").returncode == 0
-    assert tree.verbs() == [*STAGES, "report"]
-    assert tree.make("hls").returncode == 0
-    assert tree.verbs() == ["report"]
+DIGITS = ["--config", "digits"]
 
 
-@pytest.mark.parametrize(
-    ("changed", "stages"),
-    [
-        ("configs/digits.toml", STAGES),
-        ("winnow/config.py", STAGES),
-        ("quant/a.py", STAGES),
-        ("codegen/a.py", STAGES[6:]),
-        ("hls_templates/a.hpp", ["emit", "csim", "rtl", "rtlsim", "synth"]),
-        ("openhls/a.py", ["rtl", "rtlsim", "synth"]),
-        ("openhls/library/a.sv", ["rtl", "rtlsim", "synth"]),
-        ("sim/a.py", ["csim", "rtlsim"]),
-        ("sim/harness/a.cpp", ["rtlsim"]),
-    ],
-)
-def test_a_change_invokes_the_stages_from_there_once(
-    tree: Tree, changed: str, stages: list[str]
-) -> None:
-    tree.make("hls")
-    tree.verbs()
-    tree.change(changed)
-    assert tree.make("hls").returncode == 0
-    assert tree.verbs() == [*stages, "report"]
-    assert tree.make("hls").returncode == 0
-    assert tree.verbs() == ["report"]
+def run_words(*more: str, config: str = "digits", device: str = "cpu") -> list[str]:
+    return ["-m", "winnow", "run", "--config", config, *more, "--device", device]
 
 
-@pytest.mark.parametrize("stage", ["bits", "emit", "rtl"])
-def test_a_failed_stage_stops_the_flow_and_is_tried_again(tree: Tree, stage: str) -> None:
-    place = STAGES.index(stage)
-    failed = tree.make("hls", FAIL=stage)
+def test_hls_runs_the_flow(tree: Tree) -> None:
+    assert tree.make("hls").returncode == 0
+    assert tree.calls() == [[*run_words(), "--hls", "csim"]]
+
+
+def test_sim_needs_the_rtl_only(tree: Tree) -> None:
+    assert tree.make("sim").returncode == 0
+    assert tree.calls() == [
+        [*run_words(), "--to", "rtlsim"],
+        ["-m", "winnow", "cocotb", *DIGITS],
+    ]
+    tree.make("sim", "RTL=vitis/my rtl", "WAVES=1")
+    assert tree.calls()[1][-3:] == ["--rtl", "vitis/my rtl", "--waves"]
+
+
+def test_failed_flow_stops_make(tree: Tree) -> None:
+    failed = tree.make("sim", FAIL="1")
     assert failed.returncode != 0
-    assert f"error: {stage} failed" in failed.stderr
-    assert tree.verbs() == STAGES[: place + 1]
-    assert tree.make("hls").returncode == 0
-    assert tree.verbs() == [*STAGES[place:], "report"]
+    assert "error: it failed" in failed.stderr
+    assert len(tree.calls()) == 1
 
 
-@pytest.mark.parametrize(
-    ("verb", "stages", "last"),
-    [("sim", ["rtl", "rtlsim"], "cocotb")],
-)
-def test_verbs_run_only_the_stages_they_need(
-    tree: Tree, verb: str, stages: list[str], last: str
-) -> None:
-    assert tree.make(verb).returncode == 0
-    assert tree.verbs() == [*BEFORE_SIM, *stages, last]
-    assert tree.make(verb).returncode == 0
-    assert tree.verbs() == [last]
-
-
-@pytest.mark.parametrize("verb", ["report", "bench"])
+@pytest.mark.parametrize("verb", ["report", "status", "bench"])
 def test_reports_run_no_stage(tree: Tree, verb: str) -> None:
     assert tree.make(verb).returncode == 0
-    assert tree.verbs() == [verb]
+    assert tree.calls() == [["-m", "winnow", verb, *DIGITS]]
 
 
-def test_stages_get_config_out_and_device(tree: Tree) -> None:
+def test_config_may_be_anywhere(tree: Tree) -> None:
     shutil.copy(tree.folder / "configs/digits.toml", tree.folder / "configs/other.toml")
     tree.make("hls", "CONFIG=other", "DEVICE=cuda")
-    calls = (tree.folder / "calls").read_text().splitlines()
-    files = "--config configs/other.toml --out build/other"
-    assert calls[0] == f"-m quant train {files} --device cuda"
-    assert calls[6] == f"-m codegen lower {files}"
-    assert calls[10] == f"-m sim rtl {files}"
-    assert calls[-1] == f"-m sim report {files}"
+    assert tree.calls() == [[*run_words(config="other", device="cuda"), "--hls", "csim"]]
+    odd = tree.folder.parent / "it's my net.toml"
+    shutil.copy(tree.folder / "configs/digits.toml", odd)
+    for config in (str(odd), f"../{odd.name}"):
+        assert tree.make("hls", f"CONFIG={config}", "OUT=build/a").returncode == 0
+        assert tree.calls() == [[*run_words("--out", "build/a", config=config), "--hls", "csim"]]
 
 
-def test_cocotb_gets_other_rtl_and_waves(tree: Tree) -> None:
-    tree.make("sim", "RTL=vitis/rtl", "WAVES=1")
-    calls = (tree.folder / "calls").read_text().splitlines()
-    files = "--config configs/digits.toml --out build/digits"
-    assert calls[-1] == f"-m sim cocotb {files} --rtl vitis/rtl --waves"
+def test_checkout_in_a_folder_with_a_space_is_refused(tree: Tree) -> None:
+    moved = tree.folder.parent / "my tree"
+    tree.folder.rename(moved)
+    result = Tree(moved, tree.tools).make("hls")
+    assert result.returncode != 0
+    assert result.stderr.startswith(f"error: '{moved}' must have no space, quote or any of ")
+    assert "; move the checkout" in result.stderr
+    assert not (moved / "calls").exists()
 
 
-@pytest.mark.parametrize("verb", ["hls", "report", "bench"])
+@pytest.mark.parametrize("verb", ["hls", "sim"])
 def test_unknown_config_is_one_line_naming_the_known_ones(tree: Tree, verb: str) -> None:
     result = tree.make(verb, "CONFIG=digit")
     first, *rest = result.stderr.splitlines()
-    assert first.startswith("error: CONFIG=digit: configs/digit.toml is missing; configs/ has: ")
-    assert "digits" in first
+    assert (
+        first
+        == "error: configuration 'configs/digit.toml' is missing; configs/ has: colour, digits"
+    )
     assert all(line.startswith("make: ***") for line in rest)
-    assert tree.verbs() == []
+    assert tree.calls() == []
 
 
 @pytest.mark.parametrize(
@@ -250,13 +204,13 @@ def test_vitis_is_looked_for_before_training(tree: Tree) -> None:
     result = tree.make("hls", "HLS=vitis")
     assert result.returncode != 0
     assert result.stderr.startswith("error: Vitis HLS is missing (no vitis-run or vitis_hls ")
-    assert tree.verbs() == []
+    assert tree.calls() == []
 
 
-def test_vitis_runs_after_emit_when_present(tree: Tree) -> None:
+def test_vitis_is_asked_for_when_present(tree: Tree) -> None:
     (tree.tools / "vitis_hls").symlink_to(tree.tools / "sh")
     assert tree.make("hls", "HLS=vitis").returncode == 0
-    assert sorted(tree.verbs()) == sorted([*STAGES, "vitis", "report"])
+    assert tree.calls() == [[*run_words(), "--hls", "vitis"]]
 
 
 def test_unknown_hls_names_the_choices(tree: Tree) -> None:
@@ -268,10 +222,10 @@ def test_changed_pyproject_installs_again(tree: Tree) -> None:
     pyproject = tree.folder / "pyproject.toml"
     pyproject.touch()
     tree.make("setup")
-    assert tree.verbs() == []
+    assert tree.calls() == []
     pyproject.write_text(pyproject.read_text() + "\n# changed\n")
     tree.make("setup")
-    assert tree.verbs() == ["--version", "install"]
+    assert tree.calls() == INSTALL
 
 
 def test_pins_are_exact_and_hls4ml_comes_alone(root: Path) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from winnow.config import (
     load_config,
 )
 from winnow.errors import ConfigError
+from winnow.flow import stage_inputs
 
 SMALL = Config(
     model=ModelConfig(channels=(8, 8), pool_after=(1, 2), exit_after=()),
@@ -97,14 +97,14 @@ def test_teacher_changes_the_result_and_makes_the_stage_stale(
     for build in (alone, student):
         run_stage(STAGES["train"], build)
     assert not torch.equal(load_trained(alone).fc.weight, load_trained(student).fc.weight)
-    before = STAGES["train"].inputs(student)
+    before = stage_inputs(STAGES["train"], student)
     assert (
-        STAGES["train"].inputs(build_at(student.out, taught(large)))["teacher"]
-        == (before["teacher"])
+        stage_inputs(STAGES["train"], build_at(student.out, taught(large)))["distill.teacher"]
+        == (before["distill.teacher"])
     )
     (copied / "train.npz").unlink()
-    assert STAGES["train"].inputs(student)["teacher"] == "missing"
-    assert before.keys() - STAGES["train"].inputs(alone).keys() == {"teacher"}
+    assert stage_inputs(STAGES["train"], student)["distill.teacher"] == "missing"
+    assert before.keys() - stage_inputs(STAGES["train"], alone).keys() == {"distill.teacher"}
 
 
 def test_blocks_learn_from_the_teacher_first(large: Path, tmp_path: Path) -> None:
@@ -135,9 +135,7 @@ def test_teacher_of_another_record(
     copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = copied / "train.json"
-    record = json.loads(path.read_text())
-    record["outputs"]["train.npz"] = "0"
-    path.write_text(json.dumps(record))
+    replace(Record.load(path, ""), outputs={"train.npz": "0"}).save(path)
     got = message(build_at(tmp_path, taught(copied)), monkeypatch)
     assert got == (
         f"distill.teacher: '{copied}/train.npz' is not the one of its record; train again"

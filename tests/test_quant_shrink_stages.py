@@ -38,6 +38,7 @@ from winnow.config import (
     TrainConfig,
 )
 from winnow.errors import ArtefactError, ConfigError
+from winnow.flow import stage_inputs
 
 TINY = Config(
     model=ModelConfig(channels=(16, 16), pool_after=(1, 2), exit_after=(1,)),
@@ -234,7 +235,7 @@ def test_record_of_another_model_is_rejected(trained: Build, tmp_path: Path) -> 
 def test_only_a_cycle_budget_depends_on_the_engine(trained: Build) -> None:
     def config_hash(build: Build, **engine: int) -> str:
         config = replace(build.config, engine=replace(build.config.engine, **engine))
-        return STAGES["shrink"].inputs(replace(build, config=config))["config"]
+        return stage_inputs(STAGES["shrink"], replace(build, config=config))["config"]
 
     for budget, depends in (("flops", False), ("cycles", True)):
         build = with_shrink(trained, budget=budget)

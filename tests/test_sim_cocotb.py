@@ -22,7 +22,7 @@ from codegen.emit import emit_data, emit_engine
 from codegen.interpret import interpret
 from codegen.layout import pack_features
 from codegen.schedule import schedule
-from openhls.project import compile_design, openhls_hash
+from openhls.project import compile_design
 from sim import rtl
 from sim.axi import (
     DECERR,
@@ -40,9 +40,12 @@ from sim.contract import CHANNELS, LITE_PINS, require_top
 from sim.verilator import BuildLock, content_hash
 from tests.engines import CACHE, chain_case
 from tests.ladder import random_images
+from winnow.code_hash import code_hash, files_hash
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 from winnow.errors import ArtefactError, MismatchError, ToolError
+
+OPENHLS = code_hash(["openhls.project"]) + files_hash(["openhls/include", "openhls/rtl"])
 
 BASE, SIZE = 0x1000, 0x2000
 
@@ -270,7 +273,7 @@ def rtl_folder() -> Path:
         files = emit_engine(project, EngineConfig(), TargetConfig())
         tools = [version("ziglang"), version("xls-python")]
         templates = sorted((Path(rtl.HERE.parent) / "openhls" / "templates").iterdir())
-        key = content_hash([*files, *templates], openhls_hash(), *tools)
+        key = content_hash([*files, *templates], OPENHLS, *tools)
         folder = CACHE / f"rtl-{key}"
         with BuildLock(folder):
             if not (folder / "report.json").is_file():  # written last

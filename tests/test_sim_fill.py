@@ -5,16 +5,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from codegen.schedule import Schedule, schedule
 from sim import fill
+from tests.builds import play_all
 from tests.engines import chain_case
-from winnow.artefact import Record
+from winnow.config import Config
 from winnow.cycles import FILL_CYCLES
 from winnow.engine import EngineConfig
+from winnow.errors import ArtefactError
+from winnow.flow import STAGES, Build
 
 
 @pytest.fixture
@@ -44,13 +46,17 @@ def test_fit_follows_the_model_of_today(plan: Schedule) -> None:
 
 
 def test_verb_reads_the_run_without_stalls(
-    plan: Schedule, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    plan: Schedule,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     cycles = {layer.name: layer.cycles.total + 5 for layer in plan.layers}
     numbers = {"stall_0": {"layer_cycles": cycles}, "stall_30": {"layer_cycles": {}}}
-    record = SimpleNamespace(numbers=numbers)
-    monkeypatch.setattr(Record, "load", lambda *_: record)
+    build = Build(Config(), tmp_path)
+    with pytest.raises(ArtefactError, match="stage 'train' must run first: it has not run"):
+        fill.fill(build)
+    play_all(build, [stage.name for stage in STAGES if not stage.optional], {"rtlsim": numbers})
     monkeypatch.setattr(fill, "read_schedule", lambda _: plan)
-    build = SimpleNamespace(out=Path("build/x"), command=lambda *words: " ".join(words))
-    fill.fill(build)  # type: ignore[arg-type]
+    fill.fill(build)
     assert f"FILL_CYCLES = {FILL_CYCLES + 5} fits best" in capsys.readouterr().out

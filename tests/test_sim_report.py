@@ -12,14 +12,15 @@ import pytest
 
 from codegen.ir import Graph, TensorType
 from codegen.schedule import Schedule, schedule
-from codegen.stages import Build
-from sim.report import MAKERS, direct_macs, format_report, read_records
+from sim.report import direct_macs, format_report, read_records
 from sim.resources import crossing_line, timing_line
+from tests.builds import play_all
 from tests.engines import chain_case
 from winnow.artefact import Record
 from winnow.config import Config
 from winnow.engine import EngineConfig
 from winnow.errors import ArtefactError
+from winnow.flow import STAGES, Build
 
 NUMBERS: dict[str, dict[str, Any]] = {
     "train": {"fp32_accuracy": 98.61, "seconds": 31.2},
@@ -74,37 +75,39 @@ def plan() -> Schedule:
     return schedule(GRAPH, EngineConfig())
 
 
+NAMES = [stage.name for stage in STAGES if not stage.optional]
+
+
 def test_records_of_all_stages_are_read(tmp_path: Path) -> None:
-    build = Build(Config(), Path("configs/x.toml"), tmp_path)
-    for stage, record in RECORDS.items():
-        record.save(tmp_path / f"{stage}.json")
-    assert read_records(build) == RECORDS
+    build = Build(Config(), tmp_path, config_path="configs/x.toml")
+    play_all(build, NAMES, NUMBERS)
+    found = read_records(build)
+    assert list(found) == NAMES
+    for name, record in found.items():
+        assert record.numbers | {"seconds": 0} == {**NUMBERS.get(name, {}), "seconds": 0}
 
 
-@pytest.mark.parametrize("missing", MAKERS)
-def test_first_stage_that_has_not_run_is_named(tmp_path: Path, missing: str) -> None:
-    build = Build(Config(), Path("configs/x.toml"), tmp_path)
-    for stage in list(MAKERS)[: list(MAKERS).index(missing)]:
-        RECORDS[stage].save(tmp_path / f"{stage}.json")
+@pytest.mark.parametrize("missing", NAMES)
+def test_stage_that_has_not_run_is_named(tmp_path: Path, missing: str) -> None:
+    build = Build(Config(), tmp_path, config_path="configs/x.toml")
+    play_all(build, NAMES, NUMBERS)
+    (tmp_path / f"{missing}.json").unlink()
     with pytest.raises(ArtefactError) as caught:
         read_records(build)
     assert str(caught.value) == (
-        f"'{tmp_path / missing}.json' is missing; make it with: "
-        f"python -m {MAKERS[missing]} {missing} --config configs/x.toml --out {tmp_path}"
+        f"'{tmp_path}': stage '{missing}' must run first: it has not run; run: "
+        f"{build.command(missing)}"
     )
 
 
-def test_record_of_an_older_version_is_named(tmp_path: Path) -> None:
-    build = Build(Config(), Path("configs/x.toml"), tmp_path)
-    for stage, record in RECORDS.items():
-        numbers = {key: value for key, value in record.numbers.items() if key != "crossing"}
-        Record(stage, {}, {}, numbers).save(tmp_path / f"{stage}.json")
-    with pytest.raises(ArtefactError) as caught:
+@pytest.mark.parametrize("edited", NAMES)
+def test_report_needs_every_record_as_it_was_written(tmp_path: Path, edited: str) -> None:
+    build = Build(Config(), tmp_path, config_path="configs/x.toml")
+    play_all(build, NAMES, NUMBERS)
+    path = tmp_path / f"{edited}.json"
+    path.write_text(path.read_text().replace('"stage"', '"stage" ').replace("0", "1"))
+    with pytest.raises(ArtefactError, match=rf"stage '{edited}' must run first: {edited}\.json"):
         read_records(build)
-    assert str(caught.value) == (
-        f"'{tmp_path / 'synth.json'}' is of an older version, without the longest path over "
-        f"borders; remake it with: python -m sim synth --config configs/x.toml --out {tmp_path}"
-    )
 
 
 def test_accuracies_name_their_stage(plan: Schedule) -> None:

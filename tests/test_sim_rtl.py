@@ -29,18 +29,21 @@ from codegen.emit import emit_data, emit_engine
 from codegen.interpret import interpret
 from codegen.ir import INPUT, Graph, Layer, Op, TensorType
 from codegen.schedule import LayerPlan, Schedule, schedule
-from openhls.project import WAIVERS, compile_design, openhls_hash
+from openhls.project import WAIVERS, compile_design
 from openhls.waits import End, Master, Waits
 from sim import rtl, verilator
 from sim.contract import axi_error_ports
 from tests.engines import CACHE, chain_case, fitting, strip_cases
 from tests.ladder import random_chain_graph, random_images, random_layer_graph
 from winnow.blocking import bias_beats
+from winnow.code_hash import code_hash, files_hash
 from winnow.compare import require_equal
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 from winnow.errors import MismatchError, ToolError
 from winnow.srbs import srbs_mask
+
+OPENHLS = code_hash(["openhls.project"]) + files_hash(["openhls/include", "openhls/rtl"])
 
 ENGINES = {
     "default": EngineConfig(),
@@ -64,7 +67,7 @@ def rtl_folder(name: str) -> Path:
         files = emit_engine(project, ENGINES[name], TargetConfig())
         tools = [version("ziglang"), version("xls-python")]
         templates = sorted((rtl.HERE.parent / "openhls" / "templates").iterdir())
-        key = verilator.content_hash([*files, *templates], openhls_hash(), *tools)
+        key = verilator.content_hash([*files, *templates], OPENHLS, *tools)
         folder = CACHE / f"rtl-{key}"
         with verilator.BuildLock(folder):
             if not (folder / "report.json").is_file():  # written last

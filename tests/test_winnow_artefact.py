@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +14,7 @@ import pytest
 
 from winnow.artefact import (
     Record,
-    is_current,
+    listing_hash,
     load_arrays,
     save_arrays,
     sha256_bytes,
@@ -158,17 +160,27 @@ def test_damaged_record_names_the_command(tmp_path: Path, content: str) -> None:
     with pytest.raises(ArtefactError) as caught:
         Record.load(path, "make x")
     assert str(caught.value) == f"'{path}' is damaged; delete it and run: make x"
-    assert not is_current(path, {})
 
 
-def test_stage_is_current_until_something_changes(tmp_path: Path) -> None:
-    path, output = tmp_path / "lower.json", tmp_path / "out.txt"
-    assert not is_current(path, {"config": "1"})
-    record().save(path)
-    assert not is_current(path, {"config": "1"})  # the output is missing
-    write_text(output, "done")
-    assert is_current(path, {"config": "1"})
-    assert not is_current(path, {"config": "2"})
-    assert not is_current(path, {})
-    write_text(output, "changed")
-    assert not is_current(path, {"config": "1"})
+def test_result_is_the_files_or_the_numbers_but_no_time() -> None:
+    files = record()
+    assert replace(files, numbers={"layers": 4}).result_hash() == files.result_hash()
+    assert replace(files, outputs={"out.txt": "x"}).result_hash() != files.result_hash()
+    alone = replace(files, outputs={})
+    assert replace(alone, numbers={"layers": 4}).result_hash() != alone.result_hash()
+    timed = replace(alone, numbers={"layers": 3, "seconds": 5.0})
+    assert timed.result_hash() == alone.result_hash()
+
+
+def test_listing_sees_names_sizes_and_times(tmp_path: Path) -> None:
+    place = tmp_path / "images"
+    hashes = [listing_hash(place)]
+    (place / "a").mkdir(parents=True)
+    for name, text in (("1.png", "x"), ("a/2.png", "y"), ("1.png", "xx")):
+        (place / name).write_text(text)
+        hashes.append(listing_hash(place))
+    os.utime(place / "1.png", (1, 1))
+    hashes.append(listing_hash(place))
+    assert len(set(hashes)) == 5
+    assert hashes[0] == "missing"
+    assert listing_hash(place / "1.png") == sha256_bytes(b"xx")

@@ -101,6 +101,19 @@ def load_arrays(path: Path, made_by: str) -> dict[str, NDArray[Any]]:
         ) from error
 
 
+def listing_hash(place: Path) -> str:
+    """Return the hash of a file's content, or of a folder's listing; "missing" for neither.
+
+    Folders may hold a million images, so of each file only name, size and time of change count.
+    """
+    if place.is_file():
+        return sha256_file(place)
+    if not place.is_dir():
+        return "missing"
+    files = ((p, p.stat()) for p in sorted(place.rglob("*")) if p.is_file())
+    return sha256_value([[str(p.relative_to(place)), s.st_size, s.st_mtime_ns] for p, s in files])
+
+
 @dataclass(frozen=True)
 class Record:
     """What a stage did: hashes of what it read and wrote, and the numbers it measured."""
@@ -111,37 +124,43 @@ class Record:
     numbers: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write the record as JSON, keys sorted."""
-        write_text(path, json.dumps(asdict(self), indent=2, sort_keys=True) + "\n")
+        """Write the record as JSON, keys sorted, with a hash of itself."""
+        content = {**asdict(self), "seal": self._seal()}
+        write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
     @classmethod
     def load(cls, path: Path, made_by: str) -> Record:
-        """Read a record; raises ArtefactError when it is missing or damaged."""
+        """Read a record; raises ArtefactError when it is missing, damaged or was edited."""
         if not path.is_file():
             raise ArtefactError(f"'{path}' is missing; make it with: {made_by}")
         try:
-            record = cls(**json.loads(path.read_text()))
+            content = json.loads(path.read_text())
+            seal = content.pop("seal")
+            record = cls(**content)
             if not all(
                 isinstance(part, dict) for part in (record.inputs, record.outputs, record.numbers)
             ):
                 raise TypeError("inputs, outputs and numbers must be tables")
-        except (ValueError, TypeError) as error:
+            if seal != record._seal():
+                raise ValueError("the content is not what was written")
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise ArtefactError(f"'{path}' is damaged; delete it and run: {made_by}") from error
         return record
 
+    def result_hash(self) -> str:
+        """Return the hash of what later stages read: the files, or the numbers if there are none.
 
-def is_current(record_path: Path, inputs: Mapping[str, str]) -> bool:
-    """Tell whether the stage's record matches `inputs` and its outputs are still as recorded."""
-    if not record_path.is_file():
-        return False
-    try:
-        record = Record.load(record_path, "")
-    except ArtefactError:
-        return False
-    if record.inputs != dict(inputs):
-        return False
-    folder = record_path.parent
-    return all(
-        (folder / name).is_file() and sha256_file(folder / name) == digest
-        for name, digest in record.outputs.items()
-    )
+        How long the stage took is no result.
+        """
+        numbers = {key: value for key, value in self.numbers.items() if key != "seconds"}
+        return sha256_value(self.outputs or numbers)
+
+    def _seal(self) -> str:
+        return sha256_value(asdict(self))

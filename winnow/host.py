@@ -17,6 +17,7 @@ from typing import Any
 
 from winnow.cli import guard
 from winnow.errors import ToolError
+from winnow.place import config_place, require_plain
 
 PACKAGES = {"g++": "g++", "make": "make", "perl": "perl"}  # tool -> Debian package
 VITIS_TOOLS = ("vitis-run", "vitis_hls")  # 2025.1 and later; up to 2024.2
@@ -95,6 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     check = verbs.add_parser("check", help="check the system tools")
     check.add_argument("--hls", default=HLS_CHOICES[0], help=f"one of {', '.join(HLS_CHOICES)}")
+    check.add_argument("--config", help="a configuration that must be there")
     verbs.add_parser("venv", help="create the environment").add_argument("folder", type=Path)
     verbs.add_parser("install", help="install the pins").add_argument("pyproject", type=Path)
     options = parser.parse_args(arguments)
@@ -104,6 +106,9 @@ def main(arguments: list[str] | None = None) -> None:
         install(options.pyproject)
     else:
         check_tools()
+        require_plain(Path.cwd(), "move the checkout")
+        if options.config is not None:
+            config_place(options.config)
         if options.hls not in HLS_CHOICES:
             raise ToolError(f"HLS must be one of {', '.join(HLS_CHOICES)}; got '{options.hls}'")
         if options.hls == "vitis":

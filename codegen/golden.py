@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Brevitas model's integers, which every rung of the ladder must equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from codegen.ir import LayerMaps
+from winnow.artefact import load_arrays
+from winnow.compare import require_equal
+from winnow.errors import ArtefactError
+from winnow.fixed_point import IntArray
+from winnow.flow import Build
+
+
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """Images and every layer's map [n, c, h, w], labels [n]."""
+
+    images: IntArray
+    labels: IntArray
+    layers: LayerMaps
+
+    def first(self, count: int) -> Golden:
+        """Return the golden values of the first `count` images."""
+        layers = {name: maps[:count] for name, maps in self.layers.items()}
+        return Golden(self.images[:count], self.labels[:count], layers)
+
+
+def load_golden(build: Build) -> Golden:
+    """Read golden.npz; raises ArtefactError when it is missing, damaged or incomplete."""
+    made_by = build.command("golden")
+    arrays = load_arrays(build.out / "golden.npz", made_by)
+    images, labels = arrays.get("images", np.empty(0)), arrays.get("labels", np.empty(0))
+    if images.ndim != 4 or len(images) == 0 or labels.shape != (len(images),):
+        raise ArtefactError(
+            f"'{build.out / 'golden.npz'}' must hold images [n, c, h, w] and labels [n]; "
+            f"run: {made_by}"
+        )
+    layers = {
+        name.removeprefix("layer."): array.astype(np.int64)
+        for name, array in arrays.items()
+        if name.startswith("layer.")
+    }
+    return Golden(images.astype(np.int64), labels.astype(np.int64), layers)
+
+
+def require_golden(actual: LayerMaps, golden: Golden) -> int:
+    """Compare every layer with the golden values; return how many integers were compared."""
+    require_equal(golden.layers, actual)
+    return sum(m.size for m in golden.layers.values())

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages of `python -m codegen`: a module each, whose `run` does the work."""

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `winnow` command: which stages run, in which order, and what it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import winnow.__main__ as command
+from tests.builds import play
+from winnow.cli import guard
+from winnow.config import load_config
+from winnow.flow import BY_NAME, STAGES, Build
+
+NAMES = [stage.name for stage in STAGES if not stage.optional]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def calls() -> list[list[str]]:
+    """Words of the processes that were started, after `python -m`."""
+    return []
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    calls: list[list[str]],
+) -> Run:
+    """Return `run(verb, *words, fail=stage)` -> exit code, stdout, stderr; stages are played."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "net.toml").write_text("seed = 1\n")
+    failing: list[str] = []
+
+    def start(words: list[str], *, check: bool) -> SimpleNamespace:
+        assert not check
+        calls.append(words[2:])
+        folder, verb, config, out = words[2], words[3], words[5], words[7]
+        if verb in failing:
+            return SimpleNamespace(returncode=7)
+        if verb in BY_NAME:
+            assert BY_NAME[verb].folder == folder
+            build = Build(load_config(Path(config)), Path(out), config_path=config)
+            files = [build.out / f"{verb}.txt"]
+            build.out.mkdir(parents=True, exist_ok=True)
+            files[0].write_text(verb)
+            play(build, verb, files)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(command.subprocess, "run", start)
+
+    def main(*words: str, fail: str = "") -> tuple[int, str, str]:
+        failing[:] = [fail]
+        calls.clear()
+        monkeypatch.setattr(sys, "argv", ["winnow", *words])
+        try:
+            code = guard(command.main)
+        except SystemExit as error:
+            code = int(str(error.code))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return main
+
+
+def verbs(calls: list[list[str]]) -> list[str]:
+    return [call[1] for call in calls]
+
+
+def test_run_does_everything_once_in_order(run: Run, calls: list[list[str]]) -> None:
+    assert run("run", "--config", "net")[0] == 0
+    assert verbs(calls) == [*NAMES, "report"]
+    assert all(c[2:6] == ["--config", "configs/net.toml", "--out", "build/net"] for c in calls)
+    code, text, _ = run("run", "--config", "net")
+    assert (code, verbs(calls)) == (0, ["report"])
+    assert text == f"up to date: {', '.join(NAMES)}\n"
+
+
+def test_training_stages_get_the_device(run: Run, calls: list[list[str]]) -> None:
+    run("run", "--config", "net", "--device", "cuda", "--threads", "2", "--progress")
+    for call in calls:
+        more = ["--device", "cuda", "--threads", "2", "--progress"] if call[0] == "quant" else []
+        assert call[6:] == more
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_result_is_made_again_before_the_report(
+    run: Run, calls: list[list[str]], name: str
+) -> None:
+    run("run", "--config", "net")
+    Path("build/net", f"{name}.txt").write_text("damaged")
+    assert run("run", "--config", "net")[0] == 0
+    assert verbs(calls) == [name, "report"]
+
+
+@pytest.mark.parametrize("name", ["train", "emit", "synth"])
+def test_failed_stage_stops_the_run_and_is_tried_again(
+    run: Run, calls: list[list[str]], name: str
+) -> None:
+    assert run("run", "--config", "net", fail=name)[0] == 7
+    assert verbs(calls) == NAMES[: NAMES.index(name) + 1]
+    assert run("run", "--config", "net")[0] == 0
+    assert verbs(calls) == [*NAMES[NAMES.index(name) :], "report"]
+
+
+def test_stage_that_left_nothing_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: nothing)
+    code, _, error = run("run", "--config", "net")
+    assert code == 1
+    assert error == (
+        f"error: 'build/net': stage '{NAMES[0]}' ended, but it has not run; run it again\n"
+    )
+
+
+def test_to_runs_what_a_stage_needs(run: Run, calls: list[list[str]]) -> None:
+    run("run", "--config", "net", "--to", "emit")
+    assert verbs(calls) == ["emit"]
+    run("run", "--config", "net", "--to", "schedule")
+    assert verbs(calls)[-1] == "schedule"
+    assert "rtl" not in verbs(calls)
+
+
+def test_status_says_why(run: Run, calls: list[list[str]]) -> None:
+    run("run", "--config", "net")
+    Path("build/net/prune.txt").unlink()
+    Path("build/net/csim.json").unlink()
+    code, text, _ = run("status", "--config", "net")
+    lines = dict(line.split(maxsplit=1) for line in text.splitlines())
+    assert (code, calls) == (0, [])
+    assert lines["train"] == "current"
+    assert lines["prune"] == "must run: prune.txt is missing"
+    assert lines["bits"] == "must run: after prune"
+    assert lines["emit"] == "current"
+    assert lines["vitis"] == "must run: it has not run"
+
+
+def test_build_in_a_folder_with_a_space_is_refused(run: Run, tmp_path: Path) -> None:
+    code, _, error = run("run", "--config", "net", "--out", "my build")
+    assert code == 1
+    assert error.startswith(f"error: '{tmp_path / 'my build'}' must have no space")
+    assert error.endswith("choose another folder with --out\n")
+    assert not (tmp_path / "my build").exists()
+
+
+def test_config_with_a_space_has_a_folder_without(run: Run, calls: list[list[str]]) -> None:
+    Path("my net.toml").write_text("seed = 2\n")
+    run("run", "--config", "my net.toml", "--to", "emit")
+    assert calls[0][2:6] == ["--config", "my net.toml", "--out", "build/my_net"]
+
+
+def test_real_process_ends_with_one_line(root: Path, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "winnow", "report", "--config", "digits", "--out", str(tmp_path)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: '{tmp_path}': stage 'train' must run first: it has")
+    assert result.stderr.count("\n") == 1

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `winnow` command: `python -m winnow VERB --config NAME_OR_FILE`.
+
+run      every stage whose inputs or outputs have changed, then the report
+status   which stages are current, and why the others are not
+report   the numbers of a build whose stages are all current
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from winnow.cli import guard
+from winnow.config import load_config
+from winnow.errors import ArtefactError
+from winnow.flow import BY_NAME, STAGES, Build, Stage, refuse_to_lose_import, staleness
+from winnow.host import HLS_CHOICES, find_vitis
+from winnow.lock import folder_lock
+from winnow.place import config_place, default_out, require_plain
+
+VERBS = {
+    "run": "run every stage that has changed, then report",
+    "status": "print which stages are current, and why the others are not",
+    "report": "print the numbers of a build whose stages are all current",
+    "bench": "measure speeds again without caches, and print all numbers",
+    "cocotb": "run the cocotb regression on the RTL of a build or a tool",
+}
+_EXAMPLE = "example: python -m winnow run --config digits"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the stages of a run compute; handed to those that train."""
+
+    device: str = "cpu"
+    threads: int = 1
+    progress: bool = False
+
+    def arguments(self, stage: Stage) -> list[str]:
+        """Return what the stage's own command line is given beside its files."""
+        if stage.folder != "quant":
+            return []
+        progress = ["--progress"] if self.progress else []
+        return ["--device", self.device, "--threads", str(self.threads), *progress]
+
+
+def open_build(options: argparse.Namespace) -> Build:
+    """Return the build that a command line names; ConfigError for a path that tools cannot take."""
+    config = config_place(options.config)
+    out = options.out or default_out(config)
+    require_plain(out, "choose another folder with --out")
+    return Build(load_config(config), out, config_path=str(config))
+
+
+def run(build: Build, options: Options, stages: Sequence[Stage]) -> None:
+    """Run every one of `stages` that is not current, each in a process of its own."""
+    with folder_lock(build.out, "the build"):
+        kept = [stage.name for stage in stages if not _run_if_stale(stage, build, options)]
+        if kept:
+            print(f"up to date: {', '.join(kept)}", flush=True)
+
+
+def wanted_stages(last: str | None, *, vitis: bool) -> list[Stage]:
+    """Return the stages of a run in order: all, or `last` and what it needs."""
+    if last is None:
+        return [s for s in STAGES if not s.optional or (vitis and s.name == "vitis")]
+    needed, waiting = set[str](), [last]
+    while waiting:
+        name = waiting.pop()
+        needed.add(name)
+        waiting += BY_NAME[name].reads
+    return [stage for stage in STAGES if stage.name in needed]
+
+
+def _run_if_stale(stage: Stage, build: Build, options: Options) -> bool:
+    """Run a stage unless it is current; return whether it ran."""
+    reason = staleness(stage, build)
+    if reason is None:
+        return False
+    refuse_to_lose_import(stage, build, reason)
+    start(stage.folder, stage.name, build, options.arguments(stage))
+    left = staleness(stage, build)
+    if left is not None:
+        raise ArtefactError(f"'{build.out}': stage '{stage.name}' ended, but {left}; run it again")
+    return True
+
+
+def start(folder: str, verb: str, build: Build, arguments: Sequence[str] = ()) -> None:
+    """Run a verb of a folder's command line; raises SystemExit with its exit code if it fails."""
+    command = [sys.executable, "-m", folder, verb]
+    command += ["--config", build.config_path, "--out", str(build.out), *arguments]
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
+
+
+def status(build: Build) -> None:
+    """Print a line per stage; a stage after one that must run must run too, or be checked again."""
+    current: set[str] = set()
+    for stage in STAGES:
+        waits = [name for name in stage.reads if name not in current]
+        reason = f"after {', '.join(waits)}" if waits else staleness(stage, build)
+        if reason is None:
+            current.add(stage.name)
+        print(f"{stage.name:<10}{'current' if reason is None else f'must run: {reason}'}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    whole = argparse.ArgumentParser(
+        prog="python -m winnow",
+        description="From a network to verified RTL: run what has changed, say what holds.",
+        epilog=_EXAMPLE,
+    )
+    verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, summary in VERBS.items():
+        verb = verbs.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        _add_options(verb, name)
+    return whole
+
+
+def _add_options(verb: argparse.ArgumentParser, name: str) -> None:
+    verb.add_argument(
+        "--config", required=True, metavar="NAME", help="name in configs/, or path of a .toml file"
+    )
+    verb.add_argument("--out", type=Path, help="folder of the build's files (build/NAME)")
+    if name == "run":
+        names = [stage.name for stage in STAGES]
+        verb.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="for training")
+        verb.add_argument("--threads", type=int, default=1, metavar="N", help="for training (1)")
+        verb.add_argument("--progress", action="store_true", help="bars without a terminal too")
+        verb.add_argument("--hls", default=HLS_CHOICES[0], choices=HLS_CHOICES, help="Vitis too?")
+        verb.add_argument("--to", choices=names, metavar="STAGE", help="stop there, no report")
+    if name == "cocotb":
+        verb.add_argument("--rtl", help="folder of other RTL to run, e.g. of Vitis")
+        verb.add_argument("--waves", action="store_true", help="write waveforms beside the log")
+
+
+def main() -> None:
+    """Run one verb."""
+    options = parser().parse_args()
+    build = open_build(options)
+    if options.verb == "status":
+        status(build)
+    elif options.verb == "run":
+        if options.hls == "vitis":
+            find_vitis()
+        how = Options(options.device, options.threads, options.progress)
+        run(build, how, wanted_stages(options.to, vitis=options.hls == "vitis"))
+        if options.to is None:
+            start("sim", "report", build)
+    else:
+        start("sim", options.verb, build, _cocotb_arguments(options))
+
+
+def _cocotb_arguments(options: argparse.Namespace) -> list[str]:
+    if options.verb != "cocotb":
+        return []
+    return [*(["--rtl", options.rtl] if options.rtl else []), *(["--waves"] * options.waves)]
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main))

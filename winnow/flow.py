@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The list of stages, and the rule by which one runs: its inputs or its outputs have changed.
+
+A stage is a row of `STAGES` and a module that does its work. It reads the configuration keys and
+the stages it names, and ends by writing `OUT/NAME.json`: the hashes of what it read and of what it
+made, and the numbers it measured. A stage is *current* while all of these hold on disk. Contents
+decide, never times, so a file that is damaged, emptied, swapped or gone is made again.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from winnow.artefact import Record, listing_hash, sha256_file, sha256_value
+from winnow.code_hash import code_hash, files_hash, tool_versions
+from winnow.config import Config
+from winnow.errors import ArtefactError
+from winnow.lock import folder_lock
+
+Keys = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the flow.
+
+    Members:
+        name: its verb, and the name of its record.
+        summary: what it does, for the help of command lines.
+        module: where its work is done; the first part is the folder whose command line runs it.
+        keys: what it reads of the configuration, sections ("prune") or single keys ("engine.m"); a
+            function of the configuration where that depends on a method.
+        reads: stages whose results it reads.
+        sources: files and folders that decide its result beside Python code.
+        tools: packages whose versions decide its result.
+        outside: (key, name) pairs: it reads the file or folder `name` under the path that a key
+            holds, outside the build; an empty name is the path itself.
+        optional: whether it runs only when it is asked for.
+    """
+
+    name: str
+    summary: str
+    module: str
+    keys: Keys | Callable[[Config], Keys] = ()
+    reads: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    outside: tuple[tuple[str, str], ...] = ()
+    optional: bool = False
+
+    @property
+    def folder(self) -> str:
+        """The folder whose command line runs it."""
+        return self.module.partition(".")[0]
+
+    def keys_of(self, config: Config) -> Keys:
+        """Return the keys it reads under a configuration."""
+        return self.keys(config) if callable(self.keys) else self.keys
+
+
+def _shrink_keys(config: Config) -> Keys:
+    """Return what the shrunk network depends on: an engine only if its cycles are the budget."""
+    if config.shrink.method == "none":
+        return ("seed", "data", "model", "shrink.method")
+    engine = ("prune", "engine") if config.shrink.budget == "cycles" else ()
+    return ("seed", "data", "model", "train", "distill", "shrink", *engine)
+
+
+_TORCH = ("torch", "brevitas", "numpy", "scipy", "scikit-learn")
+_DATA = ("data.path", "")
+_TEACHER = ("distill.teacher", "train.npz")
+_COMPILER = ("ziglang", "xls-python")
+_ENGINE = ("engine", "target")
+_NETWORK = ("data", "model", "shrink.method")
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        "train",
+        "train the fp32 network with self-distillation",
+        "quant.stages",
+        ("seed", "data", "model", "train", "distill"),
+        tools=_TORCH,
+        outside=(_DATA, _TEACHER),
+    ),
+    Stage(
+        "shrink",
+        "remove channels until the network is within its budget",
+        "quant.stages",
+        _shrink_keys,
+        ("train",),
+        tools=_TORCH,
+        outside=(_DATA, _TEACHER),
+    ),
+    Stage(
+        "prune",
+        "prune by the configured method, fold BatchNorm",
+        "quant.stages",
+        ("seed", *_NETWORK, "train", "distill", "prune", "engine.m"),
+        ("train", "shrink"),
+        tools=_TORCH,
+        outside=(_DATA, _TEACHER),
+    ),
+    Stage(
+        "bits",
+        "choose the widths of every layer under the budget",
+        "quant.stages",
+        (*_NETWORK, "prune", "quantize", "engine"),
+        ("prune",),
+        tools=_TORCH,
+        outside=(_DATA,),
+    ),
+    Stage(
+        "qat",
+        "calibrate and fine-tune the Brevitas network",
+        "quant.stages",
+        (
+            *("seed", *_NETWORK, "train", "distill", "quantize", "engine.m"),
+            *("prune.method", "prune.pattern_keep", "prune.skip"),
+        ),
+        ("train", "prune", "bits"),
+        tools=_TORCH,
+        outside=(_DATA, _TEACHER),
+    ),
+    Stage(
+        "golden",
+        "write every layer's integers for the whole test set",
+        "quant.stages",
+        (*_NETWORK, "quantize", "engine.m"),
+        ("bits", "qat"),
+        tools=_TORCH,
+        outside=(_DATA,),
+    ),
+    Stage(
+        "lower",
+        "turn the quantized model into the integer graph, equal to the golden values",
+        "codegen.stages.lower",
+        (*_NETWORK, "quantize", "engine.m"),
+        ("bits", "qat", "golden"),
+        tools=_TORCH,
+    ),
+    Stage(
+        "schedule",
+        "fit the graph to the engine; write program, weights, memory map",
+        "codegen.stages.schedule",
+        ("engine",),
+        ("lower",),
+    ),
+    Stage(
+        "emit",
+        "write the HLS C++ project",
+        "codegen.stages.emit",
+        _ENGINE,
+        sources=("hls_templates",),
+        tools=("jinja2",),
+    ),
+    Stage(
+        "csim",
+        "run the test set on the compiled C++, equal to the golden values",
+        "sim.stages.csim",
+        ("engine",),
+        ("golden", "lower", "schedule", "emit"),
+    ),
+    Stage(
+        "rtl",
+        "compile the C++ to SystemVerilog and lint it",
+        "sim.stages.rtl",
+        _ENGINE,
+        ("emit",),
+        ("openhls/include", "openhls/rtl", "openhls/templates"),
+        (*_COMPILER, "verilator", "jinja2"),
+    ),
+    Stage(
+        "rtlsim",
+        "run test images on the RTL, equal to the golden values",
+        "sim.stages.rtlsim",
+        ("seed", "engine"),
+        ("golden", "lower", "schedule", "rtl"),
+        ("sim/harness",),
+        ("verilator",),
+    ),
+    Stage(
+        "synth",
+        "estimate resources and longest paths, compare with the part",
+        "sim.stages.synth",
+        ("target",),
+        ("rtl",),
+        tools=("pyosys",),
+    ),
+    Stage(
+        "vitis",
+        "synthesise the C++ with Vitis HLS",
+        "codegen.stages.vitis",
+        _ENGINE,
+        ("emit",),
+        optional=True,
+    ),
+)
+BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+@dataclass(frozen=True)
+class Build:
+    """One build: its configuration, the folder of its files, and where the configuration was."""
+
+    config: Config
+    out: Path
+    config_path: str = field(default="CONFIG", kw_only=True)
+
+    @property
+    def hls(self) -> Path:
+        """The C++ project."""
+        return self.out / "hls"
+
+    @property
+    def rtl(self) -> Path:
+        """The SystemVerilog."""
+        return self.out / "rtl"
+
+    @property
+    def cache(self) -> Path:
+        """Compiled things, shared by all builds beside this one."""
+        return self.out.parent / ".cache"
+
+    def command(self, verb: str) -> str:
+        """Return the command that runs a stage, or another verb of `winnow`, on this build."""
+        module = BY_NAME[verb].folder if verb in BY_NAME else "winnow"
+        config, out = shlex.quote(self.config_path), shlex.quote(str(self.out))
+        return f"python -m {module} {verb} --config {config} --out {out}"
+
+    def record_path(self, stage: Stage) -> Path:
+        """Return the place of a stage's record."""
+        return self.out / f"{stage.name}.json"
+
+    def record(self, name: str) -> Record:
+        """Read a stage's record; ArtefactError when it is missing or damaged."""
+        return Record.load(self.out / f"{name}.json", self.command(name))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage made: its files, one summary line, and the numbers to keep."""
+
+    outputs: Sequence[Path]
+    summary: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+def setting(config: Config, key: str) -> Any:
+    """Return the plain value of a section, or of one of its keys ("engine.m")."""
+    section, _, name = key.partition(".")
+    value = config.section(section)[section]
+    return value[name] if name else value
+
+
+def stage_inputs(stage: Stage, build: Build) -> dict[str, str]:
+    """Return the hashes of all that a stage reads; ArtefactError if a record is missing."""
+    config = build.config
+    values = {key: setting(config, key) for key in stage.keys_of(config)}
+    hashes = {"config": sha256_value(values), "code": code_hash([stage.module])}
+    if stage.sources:
+        hashes["sources"] = files_hash(stage.sources)
+    if stage.tools:
+        hashes["tools"] = tool_versions(stage.tools)
+    for key, name in stage.outside:
+        place = setting(config, key) if _reads(stage, config, key) else ""
+        if place:
+            hashes[key] = listing_hash(Path(place) / name)
+    return hashes | {name: build.record(name).result_hash() for name in stage.reads}
+
+
+def _reads(stage: Stage, config: Config, key: str) -> bool:
+    return bool({key, key.partition(".")[0]} & set(stage.keys_of(config)))
+
+
+def staleness(stage: Stage, build: Build) -> str | None:
+    """Return why a stage must run, or None if it is current. The stages it reads must be so."""
+    if not build.record_path(stage).is_file():
+        return "it has not run"
+    return difference(stage, build.out, stage_inputs(stage, build))
+
+
+def difference(stage: Stage, folder: Path, inputs: Mapping[str, str]) -> str | None:
+    """Return how the record and files of a stage in `folder` differ from those of `inputs`."""
+    path = folder / f"{stage.name}.json"
+    try:
+        record = Record.load(path, "")
+    except ArtefactError:
+        return f"{path.name} is {'damaged' if path.is_file() else 'missing'}"
+    if record.stage != stage.name:
+        return f"{path.name} is the record of '{record.stage}'"
+    for name in sorted(inputs.keys() | record.inputs.keys()):
+        if inputs.get(name) != record.inputs.get(name):
+            return f"its {name} changed" if name in inputs else f"it no longer reads {name}"
+    return next(_changed_files(record, folder), None)
+
+
+def _changed_files(record: Record, out: Path) -> Iterator[str]:
+    for name, digest in record.outputs.items():
+        if not (out / name).is_file():
+            yield f"{name} is missing"
+        elif sha256_file(out / name) != digest:
+            yield f"{name} is not the one it made"
+
+
+def require_current(names: Sequence[str], build: Build, seen: set[str] | None = None) -> None:
+    """Raise ArtefactError unless the stages `names`, and all that they read, are current."""
+    seen = set() if seen is None else seen
+    for name in names:
+        if name in seen:
+            continue
+        stage = BY_NAME[name]
+        require_current(stage.reads, build, seen)
+        reason = staleness(stage, build)
+        if reason is not None:
+            raise ArtefactError(
+                f"'{build.out}': stage '{name}' must run first: {reason}; run: "
+                f"{build.command(name)}"
+            )
+        seen.add(name)
+
+
+def refuse_to_lose_import(stage: Stage, build: Build, reason: str) -> None:
+    """Raise ArtefactError if running `stage` would train over weights that a user imported."""
+    path = build.record_path(stage)
+    try:
+        imported = path.is_file() and build.record(stage.name).numbers.get("imported")
+    except ArtefactError:
+        return
+    if imported:
+        raise ArtefactError(
+            f"'{build.out}' holds weights imported from '{imported}' and {reason}; import them "
+            f"again, or delete '{path}' to train: {build.command(stage.name)}"
+        )
+
+
+def run_stage(stage: Stage, build: Build, work: Callable[[Mapping[str, str]], Result]) -> bool:
+    """Run a stage unless it is current, and record it; return whether it ran.
+
+    `work` takes the hashes of what the stage reads. Raises ArtefactError when a stage before it is
+    not current. Only one process at a time works in a build's folder; the others wait.
+    """
+    with folder_lock(build.out, "the build"):
+        require_current(stage.reads, build)
+        reason = staleness(stage, build)
+        if reason is None:
+            print(f"{stage.name}: up to date", flush=True)
+            return False
+        refuse_to_lose_import(stage, build, reason)
+        record_run(stage, build, work)
+        return True
+
+
+def record_run(stage: Stage, build: Build, work: Callable[[Mapping[str, str]], Result]) -> None:
+    """Run a stage's work, record it, and print one line of what it measured."""
+    inputs = stage_inputs(stage, build)
+    build.out.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    result = work(inputs)
+    seconds = time.monotonic() - started
+    outputs = {path.relative_to(build.out).as_posix(): sha256_file(path) for path in result.outputs}
+    numbers = {**result.numbers, "seconds": round(seconds, 1)}
+    Record(stage.name, inputs, outputs, numbers).save(build.record_path(stage))
+    print(f"{stage.name}: {result.summary} in {seconds:.0f} s", flush=True)

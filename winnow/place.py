@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where configurations and builds are. Standard library only: it runs before anything is installed.
+
+digits -> configs/digits.toml, build/digits        ../my net.toml -> build/my_net
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from winnow.errors import ConfigError
+
+CONFIGS, BUILDS = Path("configs"), Path("build")
+
+
+def config_place(name: str) -> Path:
+    """Return the file that a name of configs/, or a path of a .toml file, stands for.
+
+    Raises ConfigError when there is no such file.
+    """
+    path = Path(name) if "/" in name or name.endswith(".toml") else CONFIGS / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml"))) or "none"
+        raise ConfigError(f"configuration '{path}' is missing; {CONFIGS}/ has: {known}")
+    return path
+
+
+def default_out(config: Path) -> Path:
+    """Return the folder of a configuration's build: build/NAME, with _ for odd characters."""
+    return BUILDS / re.sub(r"[^\w.-]", "_", config.stem, flags=re.ASCII)
+
+
+def require_plain(folder: Path, remedy: str) -> None:
+    """Raise ConfigError unless the whole path of `folder` can be written into a makefile."""
+    if re.search(r"[\s$#:;'\"`\\]", str(folder.resolve())):
+        raise ConfigError(
+            f"'{folder.resolve()}' must have no space, quote or any of $ # : ; ` \\ in its path, "
+            f"which Verilator's makefiles cannot take; {remedy}"
+        )
