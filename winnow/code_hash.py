@@ -11,7 +11,6 @@ files: what they hand on is hashed itself (`PASSIVE`).
 from __future__ import annotations
 
 import ast
-import copy
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -77,6 +76,7 @@ def _version(package: str) -> str:
         return "missing"
 
 
+@cache
 def _file(module: str, root: Path) -> Path | None:
     """Return the file of a module of the tree, None for a module of elsewhere."""
     path = root.joinpath(*module.split("."))
@@ -86,8 +86,7 @@ def _file(module: str, root: Path) -> Path | None:
     return None
 
 
-@cache
-def _tree(module: str, root: Path) -> ast.Module:
+def _parsed(module: str, root: Path) -> ast.Module:
     file = _file(module, root)
     assert file is not None, module
     return ast.parse(file.read_bytes(), str(file))
@@ -96,7 +95,7 @@ def _tree(module: str, root: Path) -> ast.Module:
 @cache
 def _behaviour(module: str, root: Path) -> str:
     """Return the hash of a module's syntax tree without docstrings."""
-    tree = copy.deepcopy(_tree(module, root))
+    tree = _parsed(module, root)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if ast.get_docstring(node, clean=False) is not None:
@@ -104,14 +103,18 @@ def _behaviour(module: str, root: Path) -> str:
     return sha256_bytes(ast.dump(tree).encode())
 
 
-def _reached(module: str, root: Path) -> Iterator[str]:
-    """Yield the modules that one module imports, and the packages it lies in."""
-    yield from _packages(module)
+@cache
+def _reached(module: str, root: Path) -> tuple[str, ...]:
+    """Return the modules that one module imports, and the packages it lies in."""
+    return tuple(dict.fromkeys((*_packages(module), *_imported(module, root))))
+
+
+def _imported(module: str, root: Path) -> Iterator[str]:
     file = _file(module, root)
     assert file is not None, module
     here = module.split(".")
     package = here if file.name == "__init__.py" else here[:-1]
-    for node in ast.walk(_tree(module, root)):
+    for node in ast.walk(_parsed(module, root)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name
