@@ -10,7 +10,7 @@
 
 namespace winnow {
 
-struct RowsConfig {  // plan_rows
+struct PlanRowsConfig {  // plan_rows
   Strips strips;
   Bound planes;
   ap_uint<1> dense;  // the last column's words are those of the last plane only
@@ -20,7 +20,7 @@ struct RowsConfig {  // plan_rows
   Places rows, words;
 };
 
-struct FeatureConfig {  // form_tiles
+struct FormTilesConfig {  // form_tiles
   Strips strips;
   ap_uint<1> linear;  // pointwise or dense: no tiles, a run of words
   ap_uint<1> dense;
@@ -30,7 +30,7 @@ struct FeatureConfig {  // form_tiles
   Places read_rows, read_words;  // what of it lies in the map
 };
 
-struct TransformConfig {
+struct TransformInputConfig {
   ap_uint<1> linear;
   ap_uint<1> in_signed;
   ap_uint<7> v_limit;
@@ -55,7 +55,7 @@ struct SequenceConfig {
   KeepBound keep;
 };
 
-struct OutputConfig {  // transform_output
+struct TransformOutputConfig {  // transform_output
   ap_uint<2> op;
   ap_uint<5> sum_shift[kLanes];
 };
@@ -68,7 +68,7 @@ struct FinishConfig {
   ap_int<16> low, high;
 };
 
-struct ResultConfig {  // write_features
+struct WriteFeaturesConfig {  // write_features
   ap_uint<1> linear;
   ap_uint<1> pool;
   TileAddress tiles_full, tiles_last;  // in a row of a strip
@@ -100,9 +100,9 @@ inline Places read_words_of(const Layer& layer) {
   return words;
 }
 
-inline RowsConfig reads_config(const Layer& layer) {
+inline PlanRowsConfig reads_config(const Layer& layer) {
 #pragma HLS inline
-  RowsConfig c;
+  PlanRowsConfig c;
   c.strips = strips_of(layer);
   c.planes = layer.sub_rows;
   c.dense = layer.op == kOpDense;
@@ -121,9 +121,9 @@ inline RowsConfig reads_config(const Layer& layer) {
 }
 
 // Strips of results have no border: those in the first row and column are like the others.
-inline RowsConfig writes_config(const Layer& layer) {
+inline PlanRowsConfig writes_config(const Layer& layer) {
 #pragma HLS inline
-  RowsConfig c;
+  PlanRowsConfig c;
   c.strips = strips_of(layer);
   c.planes = layer.channel_groups;
   c.dense = 0;
@@ -145,9 +145,9 @@ inline RowsConfig writes_config(const Layer& layer) {
   return c;
 }
 
-inline FeatureConfig feature_config(const Layer& layer) {
+inline FormTilesConfig feature_config(const Layer& layer) {
 #pragma HLS inline
-  FeatureConfig c;
+  FormTilesConfig c;
   c.strips = strips_of(layer);
   c.linear = layer.op != kOpWinograd;
   c.dense = layer.op == kOpDense;
@@ -161,9 +161,9 @@ inline FeatureConfig feature_config(const Layer& layer) {
   return c;
 }
 
-inline TransformConfig transform_config(const Layer& layer) {
+inline TransformInputConfig transform_config(const Layer& layer) {
 #pragma HLS inline
-  TransformConfig c;
+  TransformInputConfig c;
   c.linear = layer.op != kOpWinograd;
   c.in_signed = layer.in_signed;
   c.v_limit = layer.v_limit;
@@ -202,9 +202,9 @@ inline SequenceConfig sequence_config(const Layer& layer) {
   return c;
 }
 
-inline OutputConfig output_config(const Layer& layer) {
+inline TransformOutputConfig output_config(const Layer& layer) {
 #pragma HLS inline
-  OutputConfig c;
+  TransformOutputConfig c;
   c.op = layer.op;
 each_lane:
   for (int t = 0; t < kLanes; t++) {
@@ -226,9 +226,9 @@ inline FinishConfig finish_config(const Layer& layer) {
   return c;
 }
 
-inline ResultConfig result_config(const Layer& layer) {
+inline WriteFeaturesConfig result_config(const Layer& layer) {
 #pragma HLS inline
-  ResultConfig c;
+  WriteFeaturesConfig c;
   c.linear = layer.op != kOpWinograd;
   c.pool = layer.pool;
   c.tiles_full = TileAddress(layer.tiles_full);
@@ -237,11 +237,13 @@ inline ResultConfig result_config(const Layer& layer) {
 }
 
 inline void configure(Stream<Word>& descriptor, Stream<Verdict>& verdict,
-                      Stream<RowsConfig>& plan_reads, Stream<FeatureConfig>& form_tiles,
-                      Stream<TransformConfig>& transform_input, Stream<WeightConfig>& read_weights,
-                      Stream<WeightConfig>& unpack_weights, Stream<SequenceConfig>& sequence,
-                      Stream<OutputConfig>& transform_output, Stream<FinishConfig>& finish,
-                      Stream<RowsConfig>& plan_writes, Stream<ResultConfig>& write_features) {
+                      Stream<PlanRowsConfig>& plan_reads, Stream<FormTilesConfig>& form_tiles,
+                      Stream<TransformInputConfig>& transform_input,
+                      Stream<WeightConfig>& read_weights, Stream<WeightConfig>& unpack_weights,
+                      Stream<SequenceConfig>& sequence,
+                      Stream<TransformOutputConfig>& transform_output, Stream<FinishConfig>& finish,
+                      Stream<PlanRowsConfig>& plan_writes,
+                      Stream<WriteFeaturesConfig>& write_features) {
   Word words[kLayerWords];
 #pragma HLS array_partition variable = words type = complete
   Status status = read_checked<kLayerWords, check_descriptor>(descriptor, words);

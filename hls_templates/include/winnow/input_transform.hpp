@@ -12,7 +12,7 @@
 namespace winnow {
 
 // B^T d B of channel `channel` of a patch, or d itself.
-inline void raw_v(const Patch& patch, int channel, const TransformConfig& c,
+inline void raw_v(const Patch& patch, int channel, const TransformInputConfig& c,
                   ap_int<kVRawBits> (&v)[kLanes]) {
 #pragma HLS inline
   ap_int<9> d[kLanes];
@@ -34,9 +34,9 @@ bytes:
   }
 }
 
-inline void transform_input(Stream<TransformConfig>& config, Stream<Patch>& patches,
+inline void transform_input(Stream<TransformInputConfig>& config, Stream<Patch>& patches,
                             Stream<VSlice> (&slices)[kLanes]) {
-  const TransformConfig c = config.read();
+  const TransformInputConfig c = config.read();
   ap_int<9> high = ap_int<9>(c.v_limit);
   ap_int<9> low = ap_int<9>(0 - high);
   Patch patch;

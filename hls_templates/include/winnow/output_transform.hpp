@@ -16,9 +16,9 @@ constexpr int linear_lane(int i) {
   return (i % kAlpha) * kAlpha + i / kAlpha;
 }
 
-inline void transform_output(Stream<OutputConfig>& config, Stream<LaneSum> (&lane_sums)[kLanes],
-                             Stream<AccTile>& tiles) {
-  const OutputConfig c = config.read();
+inline void transform_output(Stream<TransformOutputConfig>& config,
+                             Stream<LaneSum> (&lane_sums)[kLanes], Stream<AccTile>& tiles) {
+  const TransformOutputConfig c = config.read();
   Accumulator m[kLanes];
 #pragma HLS array_partition variable = m type = complete
   LaneSum token;

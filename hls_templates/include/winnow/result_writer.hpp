@@ -18,36 +18,36 @@ struct TilePlace {
   ap_uint<5> row_pixel, pixel;
   ap_uint<5> row_phase, phase;
 
-  static ap_uint<5> across(const ResultConfig& c) {
+  static ap_uint<5> across(const WriteFeaturesConfig& c) {
 #pragma HLS inline
     ap_uint<5> edge = choose<ap_uint<5>>(c.pool != 0, kM / 2, kM);
     return choose<ap_uint<5>>(c.linear != 0, kTilePixels, edge);
   }
-  static ap_uint<5> down(const ResultConfig& c) {
+  static ap_uint<5> down(const WriteFeaturesConfig& c) {
 #pragma HLS inline
     return choose<ap_uint<5>>(c.linear != 0, 1, across(c));
   }
-  void start(const ResultConfig& c) {
+  void start(const WriteFeaturesConfig& c) {
 #pragma HLS inline
     row_tile = 0;
     row_pixel = 0;
     row_phase = ap_uint<5>(down(c) - 1);
     start_row(c);
   }
-  void start_row(const ResultConfig& c) {
+  void start_row(const WriteFeaturesConfig& c) {
 #pragma HLS inline
     tile = row_tile;
     pixel = row_pixel;
     phase = ap_uint<5>(across(c) - 1);
   }
-  void step(const ResultConfig& c) {
+  void step(const WriteFeaturesConfig& c) {
 #pragma HLS inline
     bool ends_tile = phase == 0;
     pixel = choose<ap_uint<5>>(ends_tile, row_pixel, ap_uint<5>(pixel + 1));
     phase = choose<ap_uint<5>>(ends_tile, ap_uint<5>(across(c) - 1), ap_uint<5>(phase - 1));
     if (ends_tile) tile++;
   }
-  void next_row(const ResultConfig& c, TileAddress tiles) {
+  void next_row(const WriteFeaturesConfig& c, TileAddress tiles) {
 #pragma HLS inline
     bool ends_tiles = row_phase == 0;
     row_pixel = choose<ap_uint<5>>(ends_tiles, 0, ap_uint<5>(row_pixel + across(c)));
@@ -96,10 +96,10 @@ struct BurstWriter {
   }
 };
 
-inline void write_features(Stream<ResultConfig>& config, Stream<Burst>& burst_plan,
+inline void write_features(Stream<WriteFeaturesConfig>& config, Stream<Burst>& burst_plan,
                            Stream<Row>& rows, Bank<TileBlock> (&banks)[kSubRow],
                            Port<Word> memory) {
-  const ResultConfig c = config.read();
+  const WriteFeaturesConfig c = config.read();
   BurstWriter bursts;
   bursts.start();
   bool ends_layer;

@@ -15,15 +15,15 @@
 namespace winnow {
 
 // From a strip's first word in plane 0 to that of the next strip.
-inline Address strip_distance(const RowsConfig& c, const StripWalk& strip) {
+inline Address strip_distance(const PlanRowsConfig& c, const StripWalk& strip) {
 #pragma HLS inline
   Address right = choose<Address>(strip.in_first_column, c.right_first, c.right);
   Address down = choose<Address>(strip.in_first_row, c.down_first, c.down);
   return choose<Address>(strip.in_last_column(), down, right);
 }
 
-inline void plan_rows(Stream<RowsConfig>& config, Stream<Burst>& bursts, Stream<Row>& rows) {
-  const RowsConfig c = config.read();
+inline void plan_rows(Stream<PlanRowsConfig>& config, Stream<Burst>& bursts, Stream<Row>& rows) {
+  const PlanRowsConfig c = config.read();
   StripWalk strip;
   strip.start(c.strips);
   Lookahead<Bound> planes;

@@ -77,7 +77,7 @@ struct PlaneWalk {
   Phase row_phase, column_phase;
   Count column;
 
-  void start(const FeatureConfig& c, const StripWalk& strip, bool last_sub_row) {
+  void start(const FormTilesConfig& c, const StripWalk& strip, bool last_sub_row) {
 #pragma HLS inline
     rows.start(choose<Bound>(strip.in_last_row(), c.rows_last, c.rows_full));
     y.start(c.read_rows.at(strip.in_first_row, strip.in_last_row()),
@@ -85,7 +85,7 @@ struct PlaneWalk {
     row_phase = Phase(c.linear != 0 ? 0 : kAlpha - 1);
     start_row(c, strip, last_sub_row);
   }
-  void start_row(const FeatureConfig& c, const StripWalk& strip, bool last_sub_row) {
+  void start_row(const FormTilesConfig& c, const StripWalk& strip, bool last_sub_row) {
 #pragma HLS inline
     bool tail = strip.in_last_column() && (c.dense == 0 || last_sub_row);
     columns.start(choose<WideBound>(strip.in_last_column(), c.columns_last, c.columns_full));
@@ -94,11 +94,11 @@ struct PlaneWalk {
     column = 0;
   }
   // Words of a pointwise patch that no pixel fills.
-  bool is_filler(const FeatureConfig& c) const {
+  bool is_filler(const FormTilesConfig& c) const {
 #pragma HLS inline
     return c.linear != 0 && c.dense == 0 && column_phase < kLanes - kLinearPixels;
   }
-  bool is_inside(const FeatureConfig& c) const {
+  bool is_inside(const FormTilesConfig& c) const {
 #pragma HLS inline
     return y.is_inside() && x.is_inside() && !is_filler(c);
   }
@@ -111,7 +111,7 @@ struct PlaneWalk {
     return rows.is_last() && columns.is_last();
   }
   // To the next pixel, but not out of the plane.
-  void advance(const FeatureConfig& c, const StripWalk& strip, bool last_sub_row) {
+  void advance(const FormTilesConfig& c, const StripWalk& strip, bool last_sub_row) {
 #pragma HLS inline
     if (columns.is_last()) {
       rows.step();
@@ -142,9 +142,9 @@ copy_window:
   return patch;
 }
 
-inline void form_tiles(Stream<FeatureConfig>& config, Stream<Word>& pixels,
+inline void form_tiles(Stream<FormTilesConfig>& config, Stream<Word>& pixels,
                        Stream<Patch>& patches) {
-  const FeatureConfig c = config.read();
+  const FormTilesConfig c = config.read();
   const bool linear = c.linear != 0;
   // A column is read and written again a padded row later, never sooner: see Ram.
   Ram<LineWord, kLinePixels> lines;
