@@ -4,7 +4,9 @@
 Schedule -> folder. Emission is deterministic: the same graph and engine give the same bytes. Jinja
 only substitutes; all numbers are computed here or upstream.
 
-    hls/include/config.hpp      all constants of the build
+    hls/include/abi.hpp         what host and engine agree on: program, registers, status, ports
+    hls/include/config.hpp      the engine's parameters
+    hls/include/program.hpp     header and descriptor, and what each process is sent of it
     hls/include/winnow/*.hpp    the engine, copied as it is
     hls/src/top.cpp             the dataflow region and the top function
     hls/host/                   stand-ins and test bench for host simulation
@@ -18,9 +20,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from codegen import abi
+from codegen import abi, ports
+from codegen.configs import config_structs, process_configs
+from codegen.descriptor import layer_fields
 from codegen.program import program_words
 from codegen.schedule import Region, Schedule
 from winnow.artefact import write_bytes, write_text
@@ -47,17 +51,33 @@ def _context(engine: EngineConfig, target: TargetConfig) -> dict[str, Any]:
     return {
         "engine": engine,
         "target": target,
-        "magic": abi.MAGIC,
-        "version": abi.VERSION,
+        "abi": abi,
         "signature": abi.engine_signature(engine),
-        "header_words": abi.HEADER_WORDS,
-        "layer_words": abi.LAYER_WORDS,
-        "max_layers": abi.MAX_LAYERS,
-        "opcodes": list(abi.OpCode),
-        "statuses": list(abi.Status),
-        "fields": abi.layer_fields(engine),
-        "arguments": abi.ARGUMENTS,
+        "header": abi.HEADER,
+        "fields": layer_fields(engine),
+        "structs": config_structs(engine),
+        "configs": process_configs(engine),
+        "ports": ports.PORTS,
+        "outputs": ports.OUTPUTS,
+        "registers": ports.ALL_REGISTERS,
+        "offsets": ports.OFFSETS,
+        "control_bits": list(ports.Control),
+        "control_bundle": ports.CONTROL_BUNDLE,
+        "top": ports.TOP,
     }
+
+
+def _render(template: Template, block: str, context: dict[str, Any]) -> str:
+    """Return a template's text, or that of one block of it."""
+    if not block:
+        return template.render(context)
+    return "".join(template.blocks[block](template.new_context(context)))
+
+
+def abi_header(engine: EngineConfig) -> str:
+    """Return abi.hpp, which a C++ host needs to run the engine."""
+    template = _environment().get_template("config.hpp.j2")
+    return _render(template, "abi", _context(engine, TargetConfig()))
 
 
 def emit_engine(folder: Path, engine: EngineConfig, target: TargetConfig) -> list[Path]:
@@ -67,13 +87,16 @@ def emit_engine(folder: Path, engine: EngineConfig, target: TargetConfig) -> lis
     """
     environment = _environment()
     context = _context(engine, target)
+    include = folder / "include"
     generated = {
-        folder / "include" / "config.hpp": "config.hpp.j2",
-        folder / "src" / "top.cpp": "top.cpp.j2",
-        folder / "csynth.tcl": "csynth.tcl.j2",
+        include / "abi.hpp": ("config.hpp.j2", "abi"),
+        include / "config.hpp": ("config.hpp.j2", "config"),
+        include / "program.hpp": ("config.hpp.j2", "program"),
+        folder / "src" / "top.cpp": ("top.cpp.j2", ""),
+        folder / "csynth.tcl": ("csynth.tcl.j2", ""),
     }
-    for path, template in generated.items():
-        write_text(path, environment.get_template(template).render(context))
+    for path, (name, block) in generated.items():
+        write_text(path, _render(environment.get_template(name), block, context))
     copied = {
         folder / path.relative_to(TEMPLATES): path
         for part in ("include", "host")
@@ -106,7 +129,7 @@ def memory_map(schedule: Schedule) -> dict[str, Any]:
         "feature_words": schedule.feature_words,
         "input": _region(schedule.input),
         "layers": {plan.name: _region(plan.result) for plan in schedule.layers},
-        "registers": {a.name: a.offset for a in (*abi.ARGUMENTS, abi.AXI_ERROR)},
+        "registers": {r.name: r.offset for r in (*ports.REGISTERS, ports.AXI_ERROR)},
         "status": {status.name.lower(): status.value for status in abi.Status},
     }
 

@@ -7,15 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codegen.abi import (
+    HEADER,
     HEADER_WORDS,
     LAYER_WORDS,
     MAGIC,
     VERSION,
-    Field,
     checksum,
     engine_signature,
-    layer_fields,
 )
+from codegen.descriptor import Field, layer_fields
 from codegen.schedule import Schedule, Values
 from winnow.engine import EngineConfig
 
@@ -23,17 +23,20 @@ Words = NDArray[np.uint64]
 
 
 def header_words(schedule: Schedule) -> list[int]:
-    """Return the header: identity, engine, size of the memories, checksum.
-
-    Words 2..5 are for the host, not the engine: input base and words, feature words, weight beats.
-    """
+    """Return the header: every field of `abi.HEADER`, and the checksum."""
+    values = {
+        "magic": MAGIC,
+        "version": VERSION,
+        "num_layers": len(schedule.layers),
+        "signature": engine_signature(schedule.engine),
+        "input_base": schedule.input.base,
+        "input_words": schedule.input.words,
+        "feature_words": schedule.feature_words,
+        "weight_beats": schedule.weight_beats,
+    }
     words = [0] * HEADER_WORDS
-    words[0] = MAGIC | VERSION << 32 | len(schedule.layers) << 48
-    words[1] = engine_signature(schedule.engine)
-    words[2] = schedule.input.base
-    words[3] = schedule.input.words
-    words[4] = schedule.feature_words
-    words[5] = schedule.weight_beats
+    for field in HEADER:
+        words[field.word] |= values[field.name] << field.low
     words[-1] = checksum(words[:-1])
     return words
 

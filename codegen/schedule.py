@@ -19,8 +19,8 @@ from codegen.abi import (
     MAX_V_SHIFT,
     MAX_Y_SHIFT,
     OpCode,
-    layer_fields,
 )
+from codegen.descriptor import layer_fields
 from codegen.ir import INPUT, Graph, Layer, Op, TensorType
 from codegen.layout import RAW_BYTES, num_words
 from codegen.pack import Bytes, lane_weights, layer_shape, pack_weights

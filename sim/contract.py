@@ -11,16 +11,17 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from codegen.ports import CONTROL_BUNDLE, PORTS, Direction
 from winnow.errors import ToolError
 
-SLAVE = "s_axi_control"
-READERS, WRITERS = ("gmem0", "gmem1", "gmem2"), ("gmem3",)
+SLAVE = f"s_axi_{CONTROL_BUNDLE}"
 LITE_PINS = (
     *("AWADDR", "AWVALID", "AWREADY", "WDATA", "WSTRB", "WVALID", "WREADY"),
     *("BVALID", "BREADY", "BRESP", "ARADDR", "ARVALID", "ARREADY"),
     *("RDATA", "RVALID", "RREADY", "RRESP"),
 )
 _ADDRESS = ("VALID", "READY", "ADDR", "LEN", "SIZE", "BURST")
+PORT_CHANNELS = {Direction.READ: ("AR", "R"), Direction.WRITE: ("AW", "W", "B")}
 CHANNELS = {
     "AR": _ADDRESS,
     "R": ("VALID", "READY", "DATA", "RESP", "LAST"),
@@ -34,10 +35,9 @@ def required_pins() -> Iterator[str]:
     """Yield the pins of the top module that the benches use."""
     yield from ("ap_clk", "ap_rst_n", "interrupt")
     yield from (f"{SLAVE}_{pin}" for pin in LITE_PINS)
-    for names, channels in ((READERS, ("AR", "R")), (WRITERS, ("AW", "W", "B"))):
-        for name in names:
-            for channel in channels:
-                yield from (f"m_axi_{name}_{channel}{pin}" for pin in CHANNELS[channel])
+    for port in PORTS:
+        for channel in PORT_CHANNELS[port.direction]:
+            yield from (f"m_axi_{port.bundle}_{channel}{pin}" for pin in CHANNELS[channel])
 
 
 def require_top(folder: Path, sources: Sequence[Path], top: str) -> None:
@@ -58,4 +58,4 @@ def require_top(folder: Path, sources: Sequence[Path], top: str) -> None:
 
 def axi_error_ports(bits: int) -> str:
     """Return the masters named by the bits of register axi_error."""
-    return ", ".join(f"m_axi_gmem{i}" for i in range(bits.bit_length()) if bits >> i & 1)
+    return ", ".join(f"m_axi_{port.bundle}" for i, port in enumerate(PORTS) if bits >> i & 1)

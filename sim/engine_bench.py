@@ -29,29 +29,32 @@ from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
 from codegen.abi import (
-    ARGUMENTS,
-    AXI_ERROR,
+    HEADER,
     HEADER_WORDS,
     LAYER_WORDS,
+    MAGIC,
+    VERSION,
     Status,
     checksum,
-    layer_fields,
+    decode_status,
 )
+from codegen.descriptor import layer_fields
 from codegen.ir import TensorType
 from codegen.layout import pack_features, unpack_features
+from codegen.ports import AXI_ERROR, OFFSETS, PORTS, Control, Direction, Port
 from sim.axi import OKAY, SLVERR, Memory, ReadSlave, Region, Registers, Stall, WriteSlave
-from sim.contract import READERS, WRITERS, axi_error_ports
+from sim.contract import axi_error_ports
 from sim.probe import explain_hang
 from winnow.compare import require_equal
 from winnow.engine import EngineConfig
 from winnow.errors import MismatchError
 from winnow.fixed_point import IntArray
 
-CONTROL, GLOBAL_INTERRUPT, INTERRUPT_ENABLE, INTERRUPT_STATUS = 0x00, 0x04, 0x08, 0x0C
-START, DONE, IDLE = 1, 2, 4
-PROGRAM, WEIGHTS, FEATURES = 0x1000_0000, 0x2000_0000, 0x4000_0000
-OFFSETS = {argument.name: argument.offset for argument in ARGUMENTS}
+# Where the bench puts each memory, and an address outside of all.
+BASES = {"program": 0x1000_0000, "weights": 0x2000_0000, "features": 0x4000_0000}
+NO_MEMORY = 0x7000_0000
 RESET_CYCLES = 8
+HEADER_FIELDS = {field.name: field for field in HEADER}
 FIELDS = {field.name: field for field in layer_fields(EngineConfig()) if not field.is_array}
 
 
@@ -97,19 +100,21 @@ class Bench:
 
     def __init__(self, dut: Any, setup: Setup, stall: int) -> None:
         self.dut, self.setup = dut, setup
-        self.features = Region(FEATURES, bytearray(setup.memory_map["feature_words"] * 8))
-        self.program = Region(PROGRAM, bytearray(setup.program))
-        self.weights = Region(WEIGHTS, bytearray(setup.weights))
-        self.memory = Memory([self.program, self.weights, self.features])
-        stalls = [Stall(stall, setup.seed + i) for i in range(4)]
-        self.slaves: list[ReadSlave | WriteSlave] = [
-            *(ReadSlave(dut, READERS[i], self.memory, stalls[i]) for i in range(3)),
-            WriteSlave(dut, WRITERS[0], self.memory, stalls[3]),
-        ]
+        empty = bytes(setup.memory_map["feature_words"] * 8)
+        content = {"program": setup.program, "weights": setup.weights, "features": empty}
+        self.regions = {name: Region(BASES[name], bytearray(content[name])) for name in BASES}
+        self.program, self.features = self.regions["program"], self.regions["features"]
+        self.memory = Memory(list(self.regions.values()))
+        stalls = (Stall(stall, setup.seed + i) for i in range(len(PORTS)))
+        self.slaves = list(map(self._slave, PORTS, stalls))
         self.registers = Registers(dut, dut.ap_clk)
         self.clock = Clock(dut.ap_clk, 2, "step")
         self.cycles = 0
         self.last_beat = 0
+
+    def _slave(self, port: Port, stall: Stall) -> ReadSlave | WriteSlave:
+        kind = ReadSlave if port.direction is Direction.READ else WriteSlave
+        return kind(self.dut, port.bundle, self.memory, stall)
 
     async def start(self) -> None:
         """Start the clock and the memory, reset, write the pointers."""
@@ -127,12 +132,12 @@ class Bench:
         self.dut.ap_rst_n.value = 1
         for _ in range(RESET_CYCLES):
             await RisingEdge(self.dut.ap_clk)
-        pointers = {"program": PROGRAM, "weights": WEIGHTS, "features": FEATURES}
-        for name, address in (pointers | {"results": FEATURES}).items():
-            await self.registers.write(OFFSETS[name], address & 0xFFFF_FFFF)
-            await self.registers.write(OFFSETS[name] + 4, address >> 32)
-        await self.registers.write(GLOBAL_INTERRUPT, 1)
-        await self.registers.write(INTERRUPT_ENABLE, 1)
+        for port in PORTS:
+            offset, address = OFFSETS[port.name], BASES[port.memory]
+            await self.registers.write(offset, address & 0xFFFF_FFFF)
+            await self.registers.write(offset + 4, address >> 32)
+        await self.registers.write(OFFSETS["global_interrupt"], 1)
+        await self.registers.write(OFFSETS["interrupt_enable"], 1)
 
     async def _serve(self) -> None:
         edge = RisingEdge(self.dut.ap_clk)
@@ -157,7 +162,7 @@ class Bench:
 
     async def run(self) -> int:
         """Start the engine and wait for its interrupt; return the cycles in between."""
-        await self.registers.write(CONTROL, START)
+        await self.registers.write(OFFSETS["control"], Control.START)
         return await self.wait()
 
     async def wait(self) -> int:
@@ -168,8 +173,10 @@ class Bench:
             if self.cycles - self.last_beat >= self.setup.watchdog:
                 raise AssertionError(await self.hang())
         cycles = self.cycles - started
-        assert await self.registers.read(CONTROL) & DONE, "interrupt without the done bit"
-        await self.registers.write(INTERRUPT_STATUS, 1)
+        assert await self.registers.read(OFFSETS["control"]) & Control.DONE, (
+            "interrupt without the done bit"
+        )
+        await self.registers.write(OFFSETS["interrupt_status"], 1)
         return cycles
 
     async def hang(self) -> str:
@@ -182,15 +189,16 @@ class Bench:
     async def until_idle(self) -> None:
         """Wait for the end of a run that may be going on; acknowledge its interrupt."""
         started = self.cycles
-        while not await self.registers.read(CONTROL) & IDLE:
+        while not await self.registers.read(OFFSETS["control"]) & Control.IDLE:
             assert self.cycles - started < self.setup.watchdog, "the engine does not become idle"
-        if await self.registers.read(INTERRUPT_STATUS):
-            await self.registers.write(INTERRUPT_STATUS, 1)
+        if await self.registers.read(OFFSETS["interrupt_status"]):
+            await self.registers.write(OFFSETS["interrupt_status"], 1)
 
     async def status(self) -> tuple[Status, int]:
         """Return (status code, layers that ran)."""
         word = await self.registers.read(OFFSETS["status"])
-        return Status(word & 0xFF), word >> 8 & 0xFFFF
+        code, layers = decode_status(word)
+        return Status(code), layers
 
     async def axi_error(self) -> int:
         """Return a bit per master that saw an error response; RTL of Vitis ignores them: 0."""
@@ -223,11 +231,17 @@ class Bench:
     def first_layer(self, name: str, value: int) -> tuple[int, int]:
         """Return (word, its value) of the program with another field in the first descriptor."""
         field = FIELDS[name]
-        word = HEADER_WORDS + field.word
+        return self._with(HEADER_WORDS + field.word, field.low, field.bits, value - field.bias)
+
+    def header(self, name: str, value: int) -> tuple[int, int]:
+        """Return (word, its value) of the program with another field in the header."""
+        field = HEADER_FIELDS[name]
+        return self._with(field.word, field.low, field.bits, value)
+
+    def _with(self, word: int, low: int, bits: int, value: int) -> tuple[int, int]:
         before = int.from_bytes(self.program.data[8 * word : 8 * word + 8], "little")
-        mask = (1 << field.bits) - 1
-        stored = value - field.bias & mask
-        return word, before & ~(mask << field.low) | stored << field.low
+        mask = (1 << bits) - 1
+        return word, before & ~(mask << low) | (value & mask) << low
 
     def edit_program(self, word: int, value: int) -> None:
         """Replace a 64-bit word of the program and repair the checksum of its record."""
@@ -269,11 +283,11 @@ async def reset_in_mid_run_recovers(dut: Any) -> None:
     bench = await make_bench(dut)
     for delay in (50, 400, 1500):
         bench.load_image(0)
-        await bench.registers.write(CONTROL, START)
+        await bench.registers.write(OFFSETS["control"], Control.START)
         for _ in range(delay):
             await RisingEdge(dut.ap_clk)
         await bench.reset()
-        assert await bench.registers.read(CONTROL) & IDLE
+        assert await bench.registers.read(OFFSETS["control"]) & Control.IDLE
     await bench.check_image(0)
 
 
@@ -282,11 +296,11 @@ async def start_while_busy_is_harmless(dut: Any) -> None:
     """A second start during a run causes at most one more run of the same program."""
     bench = await make_bench(dut)
     bench.load_image(0)
-    await bench.registers.write(CONTROL, START)
+    await bench.registers.write(OFFSETS["control"], Control.START)
     for _ in range(100):
         await RisingEdge(dut.ap_clk)
-    assert not await bench.registers.read(CONTROL) & IDLE
-    await bench.registers.write(CONTROL, START)
+    assert not await bench.registers.read(OFFSETS["control"]) & Control.IDLE
+    await bench.registers.write(OFFSETS["control"], Control.START)
     await bench.wait()
     bench.check_layers(0)
     await bench.until_idle()
@@ -303,9 +317,9 @@ async def registers_take_address_and_data_in_any_order(dut: Any) -> None:
         value, byte = 0x01020304 * (turn + 1), turn % 4
         await registers.write(offset, value, 1 << byte, lead=lead)
         mask = 0xFF << 8 * byte
-        want = (want if turn else WEIGHTS) & ~mask | value & mask
+        want = (want if turn else BASES["weights"]) & ~mask | value & mask
         assert await registers.read(offset) == want, f"address {lead} cycles before data"
-    await registers.write(offset, WEIGHTS, lead=-1)
+    await registers.write(offset, BASES["weights"], lead=-1)
     await bench.check_image(0)
 
 
@@ -314,12 +328,11 @@ async def corrupt_program_ends_with_its_status(dut: Any) -> None:
     """Every damage of the program has its code, and the next good program runs."""
     bench = await make_bench(dut)
     good = bytes(bench.program.data)
-    word0 = int.from_bytes(good[:8], "little")
     cases = (
-        (0, word0 ^ 1, Status.BAD_MAGIC),
-        (0, word0 ^ (1 << 32), Status.BAD_VERSION),
-        (1, 0, Status.WRONG_ENGINE),
-        (0, word0 & ~(0xFFFF << 48), Status.BAD_LAYER_COUNT),
+        (*bench.header("magic", MAGIC ^ 1), Status.BAD_MAGIC),
+        (*bench.header("version", VERSION ^ 1), Status.BAD_VERSION),
+        (*bench.header("signature", 0), Status.WRONG_ENGINE),
+        (*bench.header("num_layers", 0), Status.BAD_LAYER_COUNT),
         (*bench.first_layer("op", 0xFF), Status.BAD_OPCODE),
         (*bench.first_layer("keep", 0), Status.BAD_SIZE),
     )
@@ -348,12 +361,14 @@ async def memory_errors_are_reported(dut: Any) -> None:
         if bench.setup.waits is not None:
             assert await bench.axi_error() == masters
 
-    for region, masters in ((bench.weights, 0b0010), (bench.features, 0b1100)):
-        region.error = SLVERR
+    for name in ("weights", "features"):
+        masters = sum(1 << i for i, port in enumerate(PORTS) if port.memory == name)
+        bench.regions[name].error = SLVERR
         await run_with_error(masters)
-        region.error = OKAY
-    await bench.registers.write(OFFSETS["weights"], 0x7000_0000)  # answers DECERR
-    await run_with_error(0b0010)
-    await bench.registers.write(OFFSETS["weights"], WEIGHTS)
+        bench.regions[name].error = OKAY
+    weights = next(i for i, port in enumerate(PORTS) if port.name == "weights")
+    await bench.registers.write(OFFSETS["weights"], NO_MEMORY)  # answers DECERR
+    await run_with_error(1 << weights)
+    await bench.registers.write(OFFSETS["weights"], BASES["weights"])
     await run_with_error(0)
     bench.check_layers(0)

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from codegen.abi import AXI_ERROR, LAYER_WORDS, STATUS_TEXT, Status
-from codegen.emit import emit_data
+from codegen import ports
+from codegen.abi import STATUS_TEXT, Status
+from codegen.emit import abi_header, emit_data
 from codegen.ir import LayerMaps
 from codegen.layout import pack_features
 from codegen.schedule import Schedule
@@ -34,7 +35,7 @@ from winnow.engine import EngineConfig
 from winnow.errors import ArtefactError, MismatchError, ToolError
 from winnow.fixed_point import IntArray
 
-TOP = "winnow_engine"
+TOP = ports.TOP
 HERE = Path(__file__).resolve().parent
 HARNESS = tuple(
     HERE / "harness" / name
@@ -77,17 +78,15 @@ class Source:
 
 def build(rtl: Path, engine: EngineConfig, cache: Path, *, explains: bool = False) -> Harness:
     """Build the harness of an engine's RTL; one that `explains` a hang runs at 0.6 of the speed."""
-    defines = [
-        f"-DWINNOW_AXI_BYTES={engine.axi_bits // 8}",
-        f"-DWINNOW_LATENCY={LATENCY_CYCLES}",
-        f"-DWINNOW_LAYER_BYTES={LAYER_WORDS * 8}",
-        f"-DWINNOW_AXI_ERROR_OFFSET={AXI_ERROR.offset}",
-    ]
+    defines = [f"-DWINNOW_LATENCY={LATENCY_CYCLES}"]
     sources, options = rtl_sources(rtl), list[str]()
     if explains:
         defines.append("-DWINNOW_WAITS")
         sources, options = [WIRES, *sources], [WAITS_DEFINE]
-    binary = build_harness(sources, HARNESS, TOP, defines, cache, options=options)
+    with tempfile.TemporaryDirectory() as work:
+        header = Path(work) / "abi.hpp"
+        header.write_text(abi_header(engine), encoding="utf-8")
+        binary = build_harness(sources, (*HARNESS, header), TOP, defines, cache, options=options)
     return Harness(binary, Source(rtl, engine, cache))
 
 

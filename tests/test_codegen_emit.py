@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jinja2 import UndefinedError
 
-from codegen import abi, emit
+from codegen import abi, emit, ports
 from codegen.emit import TEMPLATES, emit_data, emit_engine, memory_map
 from codegen.program import program_words
 from codegen.schedule import schedule
@@ -46,9 +46,11 @@ def test_generated_texts_are_as_reviewed(
     tmp_path: Path, golden: Callable[[str, str], None]
 ) -> None:
     emit_engine(tmp_path, EngineConfig(), TargetConfig())
-    golden("config.hpp.txt", (tmp_path / "include" / "config.hpp").read_text(encoding="utf-8"))
-    golden("top.cpp.txt", (tmp_path / "src" / "top.cpp").read_text(encoding="utf-8"))
-    golden("csynth.tcl", (tmp_path / "csynth.tcl").read_text(encoding="utf-8"))
+    headers = ("include/abi.hpp", "include/config.hpp", "include/program.hpp")
+    for name in (*headers, "src/top.cpp", "csynth.tcl"):
+        path = tmp_path / name
+        suffix = "" if path.suffix == ".tcl" else ".txt"  # sources in tests/ are ours
+        golden(path.name + suffix, path.read_text(encoding="utf-8"))
 
 
 def test_all_files_are_returned_and_headers_are_copied(tmp_path: Path) -> None:
@@ -66,8 +68,9 @@ def test_all_files_are_returned_and_headers_are_copied(tmp_path: Path) -> None:
 def test_constants_are_those_of_the_engine(tmp_path: Path, name: str) -> None:
     engine = ENGINES[name]
     emit_engine(tmp_path, engine, TargetConfig())
-    text = (tmp_path / "include" / "config.hpp").read_text(encoding="utf-8")
-    found = dict(re.findall(r"^constexpr [a-z ]+ (k\w+) = (\w+);$", text, re.MULTILINE))
+    headers = [tmp_path / "include" / name for name in ("config.hpp", "abi.hpp")]
+    text = "".join(path.read_text(encoding="utf-8") for path in headers)
+    found = dict(re.findall(r"^constexpr [a-z ]+ (k\w+) = (\w+);", text, re.MULTILINE))
     values = {key: int(value.rstrip("ul"), 0) for key, value in found.items()}
     assert values == {
         "kM": engine.m,
@@ -86,8 +89,15 @@ def test_constants_are_those_of_the_engine(tmp_path: Path, name: str) -> None:
         "kHeaderWords": abi.HEADER_WORDS,
         "kLayerWords": abi.LAYER_WORDS,
         "kMaxLayers": abi.MAX_LAYERS,
+        "kBoundBits": abi.BOUND_BITS,
+        "kKeepBits": abi.KEEP_BITS,
+        "kMaxVLimit": abi.MAX_V_LIMIT,
+        "kStatusCodeBits": abi.STATUS_CODE_BITS,
+        "kStatusLayersBits": abi.STATUS_LAYERS_BITS,
         **{f"kOp{op.name.capitalize()}": op.value for op in abi.OpCode},
         **{f"kStatus{s.name.title().replace('_', '')}": s.value for s in abi.Status},
+        **{f"k{r.name.title().replace('_', '')}Offset": r.offset for r in ports.ALL_REGISTERS},
+        **{f"kControl{b.name.title().replace('_', '')}": int(b) for b in ports.Control if b.name},
     }
     top = (tmp_path / "src" / "top.cpp").read_text(encoding="utf-8")
     for process in ("load_v", "load_w", "multiply_lane", "drain_lane"):
@@ -97,7 +107,7 @@ def test_constants_are_those_of_the_engine(tmp_path: Path, name: str) -> None:
 def test_target_reaches_the_tool_script(tmp_path: Path) -> None:
     emit_engine(tmp_path, EngineConfig(), TargetConfig(part="xczu9eg-ffvb1156-2-e", clock_mhz=275))
     script = (tmp_path / "csynth.tcl").read_text(encoding="utf-8")
-    assert "set_part xczu9eg-ffvb1156-2-e\n" in script
+    assert "set_part {xczu9eg-ffvb1156-2-e}\n" in script
     assert "create_clock -period 275MHz " in script
 
 

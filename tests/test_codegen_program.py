@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codegen import abi
-from codegen.abi import checksum, engine_signature, layer_fields
+from codegen import abi, ports
+from codegen.abi import checksum, engine_signature
+from codegen.descriptor import layer_fields
 from codegen.program import header_words, layer_words, parse_layer, program_words
 from codegen.schedule import schedule
 from tests.engines import ENGINES, chain_case, layer_cases
@@ -173,14 +174,9 @@ def test_signature_differs_for_other_buffers(v: int, w: int, out: int, line: int
 
 def test_registers_do_not_overlap_and_are_aligned() -> None:
     ends = 0x10  # the control registers of AXI4-Lite come first
-    for argument in sorted(abi.ARGUMENTS, key=lambda a: a.offset):
-        assert argument.offset >= ends, argument.name
-        assert argument.offset % 4 == 0
-        ends = argument.offset + argument.bits // 8
-    assert [a.name for a in abi.ARGUMENTS] == [
-        "program",
-        "weights",
-        "features",
-        "results",
-        "status",
-    ]
+    for register in ports.REGISTERS:
+        assert register.offset >= ends, register.name
+        assert register.offset % 4 == 0
+        ends = register.offset + register.bits // 8
+    assert ports.AXI_ERROR.offset >= ends
+    assert [r.name for r in ports.REGISTERS] == [a.name for a in ports.ARGUMENTS]

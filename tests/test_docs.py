@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from codegen import abi
+from codegen.descriptor import layer_fields
 from tests.conftest import ROOT
 from winnow.config import Config, tomllib
 from winnow.engine import EngineConfig
@@ -68,7 +69,7 @@ def test_status_codes_are_those_of_the_code() -> None:
 
 def test_descriptor_fields_are_those_of_the_code() -> None:
     columns = ("field", "bits", "word", "low", "meaning")
-    small, large = (abi.layer_fields(EngineConfig(m=m)) for m in (2, 4))
+    small, large = (layer_fields(EngineConfig(m=m)) for m in (2, 4))
     expected = []
     for field, other in zip(small, large, strict=True):
         word = str(field.word) if field.word == other.word else f"{field.word} / {other.word}"

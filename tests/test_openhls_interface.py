@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from codegen.abi import ARGUMENTS, AXI_ERROR
 from codegen.emit import emit_engine
+from codegen.ports import AXI_ERROR, PORTS, REGISTERS
 from openhls.errors import HlsError
 from openhls.interface import FIRST_ARGUMENT, Interface, Register, parse_interface
 from openhls.top import axi_error_offset
@@ -94,6 +94,6 @@ def test_engine_has_the_registers_of_the_abi() -> None:
         emit_engine(Path(folder), EngineConfig(), TargetConfig())
         interface = parse_interface((Path(folder) / "src" / "top.cpp").read_text(encoding="utf-8"))
     found = [(register.name, register.offset) for register in interface.registers]
-    assert found == [(argument.name, argument.offset) for argument in ARGUMENTS]
+    assert found == [(register.name, register.offset) for register in REGISTERS]
     assert axi_error_offset(interface) == AXI_ERROR.offset
-    assert sorted(interface.masters.values()) == ["gmem0", "gmem1", "gmem2", "gmem3"]
+    assert interface.masters == {port.name: port.bundle for port in PORTS}

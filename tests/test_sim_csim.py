@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from codegen import abi
-from codegen.abi import OpCode, Status, layer_fields
+from codegen.abi import OpCode, Status
+from codegen.descriptor import layer_fields
 from codegen.emit import emit_data, emit_engine
 from codegen.interpret import interpret
 from codegen.ir import INPUT, Graph, Layer, LayerMaps, Op, TensorType

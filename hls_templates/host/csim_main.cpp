@@ -15,10 +15,14 @@
 
 #include "winnow/engine.hpp"
 
-extern "C" void winnow_engine(hls::burst_maxi<winnow::Word> program,
-                              hls::burst_maxi<winnow::Beat> weights,
-                              hls::burst_maxi<winnow::Word> features,
-                              hls::burst_maxi<winnow::Word> results, ap_uint<32>* status);
+// What is done with every port: see WINNOW_PORTS in abi.hpp.
+#define PARAMETER(index, name, master, bits, region, offset) hls::burst_maxi<ap_uint<bits>> name,
+#define OPEN(index, name, master, bits, region, offset) \
+  hls::burst_maxi<ap_uint<bits>> name##_port(#name, region.data(), region.size());
+#define PASS(index, name, ...) name##_port,
+#define AND_IDLE(index, name, ...) &&name##_port.idle()
+
+extern "C" void winnow_engine(WINNOW_PORTS(PARAMETER, PARAMETER) ap_uint<32>* status);
 
 namespace {
 
@@ -66,25 +70,22 @@ int main(int argc, char** argv) {
   int failures = 0;
   for (std::size_t image = 0; image < images.size() / input_words; image++) {
     // What no one wrote must not matter: memory starts with a pattern, not with zeros.
-    std::vector<Word> memory(feature_words, Word(0xA5C3965A3CF00F69ull));
+    std::vector<Word> features(feature_words, Word(0xA5C3965A3CF00F69ull));
     for (std::size_t i = 0; i < input_words; i++) {
-      memory[input_base + i] = images[image * input_words + i];
+      features[input_base + i] = images[image * input_words + i];
     }
     ap_uint<32> status = 0xFFFFFFFF;
-    hls::burst_maxi<Word> program_port("program", program.data(), program.size());
-    hls::burst_maxi<Beat> weight_port("weights", weights.data(), weights.size());
-    hls::burst_maxi<Word> feature_port("features", memory.data(), memory.size());
-    hls::burst_maxi<Word> result_port("results", memory.data(), memory.size());
-    winnow_engine(program_port, weight_port, feature_port, result_port, &status);
-    const unsigned word = status.to_uint();
-    std::printf("status %u %u\n", word & 0xFF, word >> 8);
-    if ((word & 0xFF) != 0) failures++;
-    if (!program_port.idle() || !weight_port.idle() || !feature_port.idle() ||
-        !result_port.idle()) {
+    WINNOW_PORTS(OPEN, OPEN)
+    ap_uint<32>* const result = &status;
+    winnow_engine(WINNOW_PORTS(PASS, PASS) result);
+    const unsigned code = winnow::status_code(status.to_uint());
+    std::printf("status %u %u\n", code, winnow::status_layers(status.to_uint()));
+    if (code != winnow::kStatusOk) failures++;
+    if (!(true WINNOW_PORTS(AND_IDLE, AND_IDLE))) {
       std::fprintf(stderr, "error: a port has an unfinished burst\n");
       return 3;
     }
-    for (const Word& w : memory) {
+    for (const Word& w : features) {
       const std::uint64_t value = w.to_uint64();
       output.write(reinterpret_cast<const char*>(&value), 8);
     }

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "Vwinnow_engine.h"
+#include "abi.hpp"
 #include "axi_lite.hpp"
 #include "axi_memory.hpp"
 #ifdef WINNOW_WAITS
@@ -32,12 +33,11 @@ namespace {
 
 using Bytes = std::vector<std::uint8_t>;
 
-constexpr std::uint64_t kProgram = 0x10000000, kWeights = 0x20000000, kFeatures = 0x40000000;
+// Where the memories lie, by the names of WINNOW_PORTS.
+namespace base {
+constexpr std::uint64_t program = 0x10000000, weights = 0x20000000, features = 0x40000000;
+}
 constexpr unsigned kLatency = WINNOW_LATENCY;
-constexpr unsigned kControl = 0x00, kStart = 1, kDone = 2;
-constexpr unsigned kStatusOffset = 0x40, kAxiErrorOffset = WINNOW_AXI_ERROR_OFFSET;
-constexpr unsigned kPointerOffsets[] = {0x10, 0x1c, 0x28, 0x34};
-constexpr unsigned kHeaderBytes = 64;
 
 Bytes read_file(const char* path) {
   std::ifstream file(path, std::ios::binary);
@@ -48,18 +48,26 @@ Bytes read_file(const char* path) {
   return Bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
 }
 
-using WordPins = sim::ReadPins<QData, 8>;
-using BeatData = std::remove_reference_t<decltype(Vwinnow_engine::m_axi_gmem1_RDATA)>;
-using BeatPins = sim::ReadPins<BeatData, WINNOW_AXI_BYTES>;
+template <class Data, unsigned BITS>
+using Reader = sim::ReadSlave<sim::ReadPins<std::remove_reference_t<Data>, BITS / 8>>;
+using Writer = sim::WriteSlave<sim::WritePins>;
+
+// What the bench does with every port: see WINNOW_PORTS in abi.hpp.
+#define READER(index, name, master, bits, region, offset)              \
+  Reader<decltype(Vwinnow_engine::m_axi_##master##_RDATA), bits> name{ \
+      #master, READ_PINS(top, master), memory, stall, seed + index, kLatency};
+#define WRITER(index, name, master, bits, region, offset)           \
+  static_assert(bits == 64, "the harness writes words of 8 bytes"); \
+  Writer name{#master, WRITE_PINS(top, master), memory, stall, seed + index, kLatency};
+#define DRIVE(index, name, ...) name.drive(cycle);
+#define SAMPLE(index, name, ...) name.sample(cycle);
+#define COUNT_BEATS(index, name, ...) +name.beats()
+#define POINT(index, name, master, bits, region, offset) write_address(offset, base::region);
 
 class Bench {
  public:
   Bench(sim::Memory& memory, int stall, unsigned seed, unsigned long long watchdog)
-      : watchdog(watchdog),
-        program("gmem0", READ_PINS(top, gmem0), memory, stall, seed, kLatency),
-        weights("gmem1", READ_PINS(top, gmem1), memory, stall, seed + 1, kLatency),
-        features("gmem2", READ_PINS(top, gmem2), memory, stall, seed + 2, kLatency),
-        results("gmem3", WRITE_PINS(top, gmem3), memory, stall, seed + 3, kLatency) {}
+      : memory(memory), stall(stall), seed(seed), watchdog(watchdog) {}
 
   void reset() {
     top.ap_rst_n = 0;
@@ -70,15 +78,9 @@ class Bench {
 
   void tick() {
     top.ap_clk = 0;
-    program.drive(cycle);
-    weights.drive(cycle);
-    features.drive(cycle);
-    results.drive(cycle);
+    WINNOW_PORTS(DRIVE, DRIVE)
     top.eval();
-    program.sample(cycle);
-    weights.sample(cycle);
-    features.sample(cycle);
-    results.sample(cycle);
+    WINNOW_PORTS(SAMPLE, SAMPLE)
     top.ap_clk = 1;
     top.eval();
     cycle++;
@@ -86,14 +88,20 @@ class Bench {
 
   void write(unsigned offset, std::uint32_t value) { sim::write_register(*this, offset, value); }
   std::uint32_t read(unsigned offset) { return sim::read_register(*this, offset); }
+  void write_address(unsigned offset, std::uint64_t address) {
+    write(offset, std::uint32_t(address));
+    write(offset + 4, std::uint32_t(address >> 32));
+  }
+  void write_addresses(){// of all ports
+                         WINNOW_PORTS(POINT, POINT)}
 
   std::uint64_t beats() const {
-    return program.beats() + weights.beats() + features.beats() + results.beats();
+    return WINNOW_PORTS(COUNT_BEATS, COUNT_BEATS);
   }
 
   // Run once; returns the cycles from the start to the done bit.
   unsigned long long run() {
-    write(kControl, kStart);
+    write(winnow::kControlOffset, winnow::kControlStart);
     const unsigned long long started = cycle;
     std::uint64_t beats_before = 0;
     unsigned long long last_beat = cycle;
@@ -119,21 +127,22 @@ class Bench {
   }
 
   Vwinnow_engine top;
+  sim::Memory& memory;
+  const int stall;
+  const unsigned seed;
   const unsigned long long watchdog;
-  sim::ReadSlave<WordPins> program;
-  sim::ReadSlave<BeatPins> weights;
-  sim::ReadSlave<WordPins> features;
-  sim::WriteSlave<sim::WritePins> results;
+  WINNOW_PORTS(READER, WRITER)
   unsigned long long cycle = 0;
 };
 
 // Cycles between the fetches of consecutive descriptors, the last until the end.
-void print_layers(const std::vector<sim::ReadSlave<WordPins>::Request>& requests,
-                  unsigned long long end, unsigned layer_bytes) {
+template <class Request>
+void print_layers(const std::vector<Request>& requests, unsigned long long end) {
+  constexpr unsigned kHeaderBytes = 8 * winnow::kHeaderWords, kLayerBytes = 8 * winnow::kLayerWords;
   std::vector<unsigned long long> starts;
   for (const auto& request : requests) {
-    std::uint64_t offset = request.address - kProgram;
-    if (offset >= kHeaderBytes && (offset - kHeaderBytes) % layer_bytes == 0) {
+    std::uint64_t offset = request.address - base::program;
+    if (offset >= kHeaderBytes && (offset - kHeaderBytes) % kLayerBytes == 0) {
       starts.push_back(request.cycle);
     }
   }
@@ -158,19 +167,15 @@ int main(int argc, char** argv) {
   const std::size_t feature_bytes = std::stoull(argv[5]) * 8;
   const std::size_t input_base = std::stoull(argv[6]) * 8, input_bytes = std::stoull(argv[7]) * 8;
   sim::Memory memory;
-  memory.add(kProgram, read_file(argv[1]));
-  memory.add(kWeights, read_file(argv[2]));
-  memory.add(kFeatures, Bytes(feature_bytes));
+  memory.add(base::program, read_file(argv[1]));
+  memory.add(base::weights, read_file(argv[2]));
+  memory.add(base::features, Bytes(feature_bytes));
   auto bench = std::make_unique<Bench>(memory, std::stoi(argv[8]), unsigned(std::stoul(argv[9])),
                                        std::stoull(argv[10]));
   bench->reset();
-  const std::uint64_t pointers[] = {kProgram, kWeights, kFeatures, kFeatures};
-  for (int i = 0; i < 4; i++) {
-    bench->write(kPointerOffsets[i], std::uint32_t(pointers[i]));
-    bench->write(kPointerOffsets[i] + 4, std::uint32_t(pointers[i] >> 32));
-  }
-  bench->write(0x04, 1);  // global interrupt enable
-  bench->write(0x08, 1);  // on done
+  bench->write_addresses();
+  bench->write(winnow::kGlobalInterruptOffset, 1);
+  bench->write(winnow::kInterruptEnableOffset, 1);
   int failures = 0;
   for (std::size_t image = 0; image < images.size() / input_bytes; image++) {
     Bytes& bytes = memory.region(2).bytes;
@@ -179,14 +184,17 @@ int main(int argc, char** argv) {
     bench->program.take_requests();
     const unsigned long long cycles = bench->run();
     const unsigned long long end = bench->cycle;
-    if ((bench->read(kControl) & kDone) == 0) sim::violation("s_axi_control", "done bit not set");
-    bench->write(0x0C, 1);  // acknowledge the interrupt
-    const std::uint32_t status = bench->read(kStatusOffset);
-    const std::uint32_t axi_error = bench->read(kAxiErrorOffset);
-    std::printf("status %u %u\naxi_error %u\ncycles %llu\n", status & 0xFF, (status >> 8) & 0xFFFF,
+    if ((bench->read(winnow::kControlOffset) & winnow::kControlDone) == 0) {
+      sim::violation("s_axi_control", "done bit not set");
+    }
+    bench->write(winnow::kInterruptStatusOffset, 1);  // acknowledge the interrupt
+    const std::uint32_t status = bench->read(winnow::kStatusOffset);
+    const std::uint32_t axi_error = bench->read(winnow::kAxiErrorOffset);
+    const unsigned code = winnow::status_code(status);
+    std::printf("status %u %u\naxi_error %u\ncycles %llu\n", code, winnow::status_layers(status),
                 axi_error, cycles);
-    print_layers(bench->program.take_requests(), end, WINNOW_LAYER_BYTES);
-    if ((status & 0xFF) != 0 || axi_error != 0) failures++;
+    print_layers(bench->program.take_requests(), end);
+    if (code != winnow::kStatusOk || axi_error != 0) failures++;
     output.write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
   }
   output.flush();

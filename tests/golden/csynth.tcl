@@ -9,7 +9,7 @@ set_top winnow_engine
 add_files $here/src/top.cpp -cflags $cflags
 add_files -tb $here/host/csim_main.cpp -cflags $cflags
 open_solution -reset solution -flow_target vivado
-set_part xc7z020clg400-1
+set_part {xc7z020clg400-1}
 create_clock -period 150MHz -name default
 config_compile -pragma_strict_mode
 config_dataflow -strict_mode warning

@@ -8,10 +8,9 @@
 
 namespace winnow {
 
-constexpr int kBoundBits = 17;
 using Bound = ap_int<kBoundBits>;  // n - 2
 using WideBound = ap_int<kBoundBits + 1>;
-using KeepBound = ap_int<5>;
+using KeepBound = ap_int<kKeepBits>;
 
 template <class T>
 struct Countdown {

@@ -4,9 +4,10 @@
 // them over together when all channels of a strip are there.
 #pragma once
 
-#include "winnow/configure.hpp"
+#include "program.hpp"
 #include "winnow/countdown.hpp"
 #include "winnow/requantize.hpp"
+#include "winnow/stream.hpp"
 #include "winnow/tokens.hpp"
 
 namespace winnow {

@@ -4,8 +4,9 @@
 // load_v: gathers 8 channels x kPt tiles of one tap into a V word and fills the lane's V bank.
 #pragma once
 
-#include "winnow/configure.hpp"
+#include "program.hpp"
 #include "winnow/requantize.hpp"
+#include "winnow/stream.hpp"
 #include "winnow/tokens.hpp"
 #include "winnow/transform.hpp"
 

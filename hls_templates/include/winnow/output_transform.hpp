@@ -5,7 +5,8 @@
 // grid; arithmetic is modulo 2^kYBits, which is exact because the scheduler has bounded the result.
 #pragma once
 
-#include "winnow/configure.hpp"
+#include "program.hpp"
+#include "winnow/stream.hpp"
 #include "winnow/tokens.hpp"
 #include "winnow/transform.hpp"
 

@@ -4,12 +4,13 @@
 // valid checksum and sizes that contradict each other is not detected.
 #pragma once
 
+#include "program.hpp"
 #include "winnow/countdown.hpp"
 #include "winnow/stream.hpp"
 
 namespace winnow {
 
-using Status = ap_uint<8>;
+using Status = ap_uint<kStatusCodeBits>;
 using WordBound = ap_int<7>;  // of a descriptor
 
 inline ap_uint<64> update_checksum(ap_uint<64> checksum, ap_uint<64> word) {
@@ -20,13 +21,11 @@ inline ap_uint<64> update_checksum(ap_uint<64> checksum, ap_uint<64> word) {
 // What is wrong with a header or a descriptor whose checksum is right.
 inline Status check_header(const Word (&words)[kHeaderWords]) {
 #pragma HLS inline
-  ap_uint<32> magic = ap_uint<32>(words[0]);
-  ap_uint<16> version = ap_uint<16>(words[0] >> 32);
-  ap_uint<16> num_layers = ap_uint<16>(words[0] >> 48);
-  if (magic != kMagic) return kStatusBadMagic;
-  if (version != kVersion) return kStatusBadVersion;
-  if (words[1] != Word(kSignature)) return kStatusWrongEngine;
-  if (num_layers == 0 || num_layers > kMaxLayers) return kStatusBadLayerCount;
+  const Header header = unpack_header(words);
+  if (header.magic != kMagic) return kStatusBadMagic;
+  if (header.version != kVersion) return kStatusBadVersion;
+  if (header.signature != Word(kSignature)) return kStatusWrongEngine;
+  if (header.num_layers == 0 || header.num_layers > kMaxLayers) return kStatusBadLayerCount;
   return kStatusOk;
 }
 
@@ -38,7 +37,8 @@ inline Status check_layer(const Layer& layer) {
                   is_zero(layer.strips_across) || is_zero(layer.num_strips) ||
                   is_zero(layer.groups_full) || layer.strip_beats == 0;
   bool is_large = layer.keep > kSubRow - 2 || layer.steps > kWWords - 2 ||
-                  layer.v_words > kVWords || layer.out_tiles > kOutTiles || layer.v_limit > 127;
+                  layer.v_words > kVWords || layer.out_tiles > kOutTiles ||
+                  layer.v_limit > kMaxVLimit;
   bool is_wide = layer.op == kOpWinograd && layer.columns_full > kLinePixels - 2;
   return is_empty || is_large || is_wide ? kStatusBadSize : kStatusOk;
 }
@@ -129,7 +129,7 @@ inline void check_program(Stream<Word>& header, Stream<Verdict>& verdict) {
   Word words[kHeaderWords];
 #pragma HLS array_partition variable = words type = complete
   Status status = read_checked<kHeaderWords, check_header>(header, words);
-  verdict.write(verdict_of(status, ap_uint<16>(words[0] >> 48)));
+  verdict.write(verdict_of(status, unpack_header(words).num_layers));
 }
 
 // Pass N words on as they arrive.

@@ -4,7 +4,8 @@
 // not planned. Returns when memory has acknowledged every write.
 #pragma once
 
-#include "winnow/configure.hpp"
+#include "program.hpp"
+#include "winnow/stream.hpp"
 #include "winnow/tokens.hpp"
 
 namespace winnow {

@@ -9,7 +9,8 @@
 // strip and plane, a run of words.
 #pragma once
 
-#include "winnow/configure.hpp"
+#include "program.hpp"
+#include "winnow/stream.hpp"
 #include "winnow/tokens.hpp"
 
 namespace winnow {

@@ -5,7 +5,8 @@
 // the order of their use. Both addresses are running sums.
 #pragma once
 
-#include "winnow/configure.hpp"
+#include "program.hpp"
+#include "winnow/stream.hpp"
 #include "winnow/tokens.hpp"
 
 namespace winnow {

@@ -11,7 +11,8 @@
 // strip of a single row, in which the window moves once in alpha words.
 #pragma once
 
-#include "winnow/configure.hpp"
+#include "program.hpp"
+#include "winnow/stream.hpp"
 #include "winnow/tokens.hpp"
 
 namespace winnow {

@@ -8,7 +8,8 @@
 // one word that all lanes share, and a low beat holds kLanesPerBeat steps.
 #pragma once
 
-#include "winnow/configure.hpp"
+#include "program.hpp"
+#include "winnow/stream.hpp"
 #include "winnow/tokens.hpp"
 
 namespace winnow {
@@ -16,8 +17,9 @@ namespace winnow {
 using BeatBound = ap_int<33>;  // of a burst of weights
 
 // One burst per strip; the next strip's is requested when this one's data begins.
-inline void read_weights(Stream<WeightConfig>& config, Port<Beat> memory, Stream<Beat>& beats) {
-  const WeightConfig c = config.read();
+inline void read_weights(Stream<ReadWeightsConfig>& config, Port<Beat> memory,
+                         Stream<Beat>& beats) {
+  const ReadWeightsConfig c = config.read();
   const BeatBound bound = BeatBound(c.strip_beats) - 2;
   Countdown<Bound> strips;
   strips.start(c.num_strips);
@@ -95,10 +97,10 @@ struct BeatKind {
 };
 
 // One loop for all blocks and strips, so that no iteration is lost between them.
-inline void unpack_weights(Stream<WeightConfig>& config, Stream<Beat>& beats,
+inline void unpack_weights(Stream<UnpackWeightsConfig>& config, Stream<Beat>& beats,
                            Stream<Biases>& biases, Stream<WToken> (&words)[kLanes]) {
   constexpr int kBeatsPerStep = kLanes / kLanesPerBeat;
-  const WeightConfig c = config.read();
+  const UnpackWeightsConfig c = config.read();
   const bool wide = c.wide != 0, broadcast = c.broadcast != 0;
   Countdown<Bound> strips, blocks, steps;
   strips.start(c.num_strips);
