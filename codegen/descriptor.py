@@ -165,7 +165,7 @@ FLAGS = (
         "pointwise",
         OpCode.POINTWISE,
         True,
-        _reads("read_weights.broadcast unpack_weights.broadcast finish", "pointwise"),
+        _reads("unpack_weights.broadcast finish", "pointwise"),
         "a pass of the lanes yields several tiles, and all lanes share a weight word",
     ),
 )
@@ -179,7 +179,7 @@ _SCALARS = (
         held=_unsigned(max(OpCode)),
     ),
     _number("in_signed", 1, "features are signed bytes", "transform_input"),
-    _number("wide_weights", 1, "weights have two nibbles", "read_weights.wide unpack_weights.wide"),
+    _number("wide_weights", 1, "weights have two nibbles", "unpack_weights.wide"),
     _number("pool", 1, "2x2 max pool", "finish write_features"),
     _number("raw", 1, "write 32-bit accumulators instead of bytes", "finish"),
     _number("skip_last_row", 1, "strips in the last row have no output (pool)", "plan_writes"),
@@ -190,10 +190,8 @@ _SCALARS = (
     _bound(
         "sub_rows", "sub-rows a lane sums over", "configure plan_reads.planes form_tiles sequence"
     ),
-    _bound("steps", "sub_rows * keep: W words of a block", "configure read_weights unpack_weights"),
-    _bound(
-        "blocks", "blocks of po output channels", "configure read_weights unpack_weights sequence"
-    ),
+    _bound("steps", "sub_rows * keep: W words of a block", "configure unpack_weights"),
+    _bound("blocks", "blocks of po output channels", "configure unpack_weights sequence"),
     _bound("channel_groups", "groups of 8 output channels", "plan_writes.planes"),
     _bound("strips_down", "strips in a column of strips", f"configure {_walkers('strips.down')}"),
     _bound("strips_across", "strips in a row of strips", f"configure {_walkers('strips.across')}"),
@@ -274,11 +272,9 @@ _SCALARS = (
         "weight_base",
         32,
         "first weight beat, in beats of the weight port",
-        "read_weights.base unpack_weights.base",
+        "read_weights.base",
     ),
-    _number(
-        "strip_beats", 32, "weight beats of the layer", "configure read_weights unpack_weights"
-    ),
+    _number("strip_beats", 32, "weight beats of the layer", "configure read_weights"),
     _number(
         "v_limit",
         8,

@@ -21,7 +21,6 @@ import pytest
 
 from codegen import abi
 from codegen.abi import OpCode, Status
-from codegen.descriptor import layer_fields
 from codegen.emit import emit_data, emit_engine
 from codegen.interpret import interpret
 from codegen.ir import INPUT, Graph, Layer, LayerMaps, Op, TensorType
@@ -566,11 +565,3 @@ def test_generated_code_compiles_without_warnings(name: str) -> None:
     assert command.startswith(f"g++ {' '.join(csim.FLAGS)}")
     assert {"-Wall", "-Wextra"} <= set(csim.FLAGS)
     assert rest == []
-
-
-def test_descriptor_fields_are_all_read_by_the_engine() -> None:
-    """A field that no header mentions would be dead weight in every program."""
-    headers = Path(__file__).parent.parent / "hls_templates" / "include" / "winnow"
-    text = "\n".join(path.read_text(encoding="utf-8") for path in headers.glob("*.hpp"))
-    unread = [f.name for f in layer_fields(ENGINE) if not re.search(rf"\blayer\.{f.name}\b", text)]
-    assert unread == []
