@@ -88,9 +88,9 @@ class HeaderField:
 
 
 HEADER = (
-    HeaderField("magic", 0, 0, 32, True, f"magic {MAGIC:#x}"),
+    HeaderField("magic", 0, 0, 32, True, f'magic {MAGIC:#x} ("WINO")'),
     HeaderField("version", 0, 32, 16, True, f"version {VERSION}"),
-    HeaderField("num_layers", 0, 48, 16, True, "number of layers"),
+    HeaderField("num_layers", 0, 48, 16, True, f"number of layers, 1..{MAX_LAYERS}"),
     HeaderField("signature", 1, 0, 64, True, "signature of the engine"),
     HeaderField("input_base", 2, 0, 64, False, "first word of the input"),
     HeaderField("input_words", 3, 0, 64, False, "words of the input"),

@@ -171,7 +171,7 @@ AXI_ERROR = Register(
     "axi_error",
     _next_offset(REGISTERS[-1]),
     32,
-    "bit i: master `gmem<i>` saw an error response, read only",
+    "bit i: master gmem<i> saw an error response, read only",
 )
 ALL_REGISTERS = (*CONTROL_REGISTERS, *REGISTERS, AXI_ERROR)
 OFFSETS = {register.name: register.offset for register in ALL_REGISTERS}

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from codegen import abi
-from codegen.descriptor import layer_fields
+from codegen import abi, ports
+from codegen.descriptor import layer_fields, readers
 from tests.conftest import ROOT
 from winnow.config import Config, tomllib
 from winnow.engine import EngineConfig
@@ -58,8 +58,27 @@ def table(text: str, *columns: str) -> list[list[str]]:
 
 def test_registers_are_those_of_the_code() -> None:
     documented = table(read("docs/program.md"), "offset", "name", "bits", "meaning")
-    registers = (*abi.ARGUMENTS, abi.AXI_ERROR)
-    assert documented == [[f"0x{r.offset:02x}", r.name, str(r.bits), r.doc] for r in registers]
+    assert documented == [
+        [f"0x{r.offset:02x}", r.name, str(r.bits), r.doc] for r in ports.ALL_REGISTERS
+    ]
+    names = {"start": "START", "done": "DONE", "idle": "IDLE", "ready": "READY"}
+    names["auto-restart"] = "AUTO_RESTART"
+    (bits,) = re.findall(r"Bits of `control`: ([^.]*)\.", read("docs/program.md"))
+    found = {names[name]: 1 << int(bit) for bit, name in re.findall(r"(\d+) ([a-z-]+)", bits)}
+    assert found == {bit.name: bit.value for bit in ports.Control}
+
+
+def test_ports_are_those_of_the_code() -> None:
+    columns = ("argument", "master", "direction", "bits", "bursts", "longest burst", "used by")
+    expected = []
+    for p in ports.PORTS:
+        widths = {p.bits(EngineConfig(po=2, axi_bits=bits)) for bits in (64, 128)}
+        width = "axi_bits" if len(widths) > 1 else str(widths.pop())
+        names = [p.name, p.bundle, p.direction.value, width]
+        expected.append(
+            [*names, str(p.outstanding), str(p.burst), p.process or "the top", p.memory]
+        )
+    assert table(read("docs/program.md"), *columns, "memory") == expected
 
 
 def test_status_codes_are_those_of_the_code() -> None:
@@ -68,23 +87,29 @@ def test_status_codes_are_those_of_the_code() -> None:
 
 
 def test_descriptor_fields_are_those_of_the_code() -> None:
-    columns = ("field", "bits", "word", "low", "meaning")
+    columns = ("field", "bits", "word", "low", "meaning", "read by")
     small, large = (layer_fields(EngineConfig(m=m)) for m in (2, 4))
     expected = []
     for field, other in zip(small, large, strict=True):
         word = str(field.word) if field.word == other.word else f"{field.word} / {other.word}"
         kind = " bound" if field.bias else " signed" * field.signed
         bits = f"{field.bits}{kind}{' x lanes' * field.is_array}"
-        expected.append([field.name, bits, word, str(field.low), field.doc])
+        who = ", ".join(readers(field)) or "host"
+        expected.append([field.name, bits, word, str(field.low), field.doc, who])
     assert table(read("docs/program.md"), *columns) == expected
 
 
 def test_header_and_opcodes_are_those_of_the_code() -> None:
     text = read("docs/program.md")
-    rows = table(text, "header word", "content")
-    assert [int(row[0]) for row in rows] == list(range(abi.HEADER_WORDS))
-    assert f"magic {abi.MAGIC:#x} " in rows[0][1]
-    assert f"version {abi.VERSION}," in rows[0][1]
+    rows = table(text, "word", "low", "bits", "field", "content")
+    assert rows == [
+        [
+            *map(str, (field.word, field.low, field.bits)),
+            *(field.name, field.doc + (", for the host" if not field.for_engine else "")),
+        ]
+        for field in abi.HEADER
+    ]
+    assert f"Word {abi.HEADER_WORDS - 1} is the checksum" in text
     assert f"header of {abi.HEADER_WORDS} words" in text
     assert f"descriptor of {abi.LAYER_WORDS} words" in text
     ops = table(text, "op", "what a lane is", "order of the words")
