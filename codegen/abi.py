@@ -30,14 +30,6 @@ MAX_SUM_SHIFT = 31
 MAX_Y_SHIFT = 63
 
 
-class OpCode(IntEnum):
-    """Value of the descriptor field `op`; the engine takes 0 to the greatest."""
-
-    WINOGRAD = 0
-    POINTWISE = 1
-    DENSE = 2
-
-
 class Status(IntEnum):
     """How a run ended: the low bits of the status register."""
 

@@ -1,25 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """The checker of integer graphs: every rule of `docs/ir.md`, one line per broken rule.
 
-Enters a graph from lowering or from a file; leaves nothing, or raises GraphError naming the layer,
-what must be and what was. Stages after it trust the graph.
+Enters a graph from lowering or from a file; leaves nothing, or raises GraphError naming the node,
+what must be and what was. Stages after it trust the graph. What an engine can do is not its
+business but that of `codegen/fuse.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from codegen.ir import INPUT, Graph, Layer, Op, TensorType
+from codegen.bounds import worst_case_sums
+from codegen.ir import (
+    INPUT,
+    RAW_BITS,
+    Dense,
+    Graph,
+    MaxPool,
+    Multiply,
+    Node,
+    Pointwise,
+    TensorType,
+    Winograd,
+)
 from winnow.errors import GraphError
 from winnow.fixed_point import int_range, signed_bits
 from winnow.srbs import SUB_ROW, max_keep
-from winnow.winograd import KERNEL, TILE_SIZES, winograd
+from winnow.winograd import KERNEL, TILE_SIZES
 
 FEATURE_BITS = (2, 8)
-RAW_BITS = 32
 Y_BITS = 63
 MAX_SHIFT = 62  # the widest shift for which int64 can round a Y_BITS number half to even
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -27,71 +41,38 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 def check_graph(graph: Graph) -> None:
     """Raise GraphError unless `graph` keeps every rule of `docs/ir.md`."""
-    _check_feature_type("input", graph.input)
-    if not graph.layers:
-        raise GraphError("graph: it must have at least one layer, got none")
+    _check_type("input", graph.input)
+    if not graph.nodes:
+        raise GraphError("graph: it must have at least one node, got none")
     known = {INPUT: graph.input}
-    for layer in graph.layers:
-        source = _check_names(layer, known)
-        _check_fields(layer)
-        _check_arrays(layer, source)
-        _check_weights(layer, source)
-        _check_output(layer, source)
-        _check_exponents(layer, source)
-        _check_accumulator(layer)
-        known[layer.name] = layer.output
+    for node in graph.nodes:
+        sources = _check_names(node, known)
+        CHECKS[type(node)](node, sources)
+        known[node.name] = node.output
 
 
-def worst_case_sums(layer: Layer) -> tuple[int, int]:
-    """Return the largest |M| and |Y| any input can cause, from sum |U| and vmax.
-
-    The bound of Y also holds for every value inside the output transform: each shifted sum enters
-    some output with a factor of at least one.
-    """
-    _, vmax = int_range(layer.v_bits, signed=True, narrow=True)
-    weight = np.abs(layer.weight.reshape(*layer.weight.shape[:2], -1))
-    # Python integers from here on, so that a wide shift cannot wrap while it is being judged.
-    sums = weight.sum(axis=1).astype(object) * vmax  # [oc, taps]
-    shifted = sums * 2 ** _tap_shifts(layer)
-    if layer.op is Op.WINOGRAD:
-        shifted = shifted @ np.abs(winograd(layer.m).output_kron).T.astype(object)
-    totals = shifted.max(axis=1) + np.abs(layer.bias.astype(object))
-    return int(sums.max()), int(totals.max())
-
-
-def _tap_shifts(layer: Layer) -> np.ndarray[tuple[int, ...], np.dtype[np.object_]]:
-    exponents = layer.v_exponent.astype(object) + layer.weight_exponent.astype(object)
-    shifts: np.ndarray[tuple[int, ...], np.dtype[np.object_]] = exponents - layer.acc_exponent
-    return shifts
-
-
-def _require(holds: bool, layer: Layer, rule: str, got: object) -> None:
+def _require(holds: bool, node: Node, rule: str, got: object) -> None:
     if not holds:
-        raise GraphError(f"layer '{layer.name}': {rule}, got {got}")
+        raise GraphError(f"node '{node.name}': {rule}, got {got}")
 
 
-def _check_names(layer: Layer, known: Mapping[str, TensorType]) -> TensorType:
-    """Check the layer's name and source; return the type it reads."""
-    if not _NAME.fullmatch(layer.name) or layer.name == INPUT:
+def _check_names(node: Node, known: Mapping[str, TensorType]) -> tuple[TensorType, ...]:
+    """Check the node's name and inputs; return the types it reads."""
+    if not _NAME.fullmatch(node.name) or node.name == INPUT:
         raise GraphError(
-            f"layer '{layer.name}': its name must match [a-z][a-z0-9_]* and not be '{INPUT}'"
+            f"node '{node.name}': its name must match [a-z][a-z0-9_]* and not be '{INPUT}'"
         )
-    if layer.name in known:
-        raise GraphError(f"layer '{layer.name}': its name must be unique, got it twice")
-    names = ", ".join(known)
-    _require(
-        layer.source in known,
-        layer,
-        f"source must be the input or an earlier layer ({names})",
-        f"'{layer.source}'",
-    )
-    source = known[layer.source]
-    rule = f"source must be a feature map of {FEATURE_BITS[0]}..{FEATURE_BITS[1]} bits"
-    _require(source.bits <= FEATURE_BITS[1], layer, rule, f"the raw output of '{layer.source}'")
-    return source
+    if node.name in known:
+        raise GraphError(f"node '{node.name}': its name must be unique, got it twice")
+    for source in node.inputs:
+        rule = f"it must read the input or an earlier node ({', '.join(known)})"
+        _require(source in known, node, rule, f"'{source}'")
+        rule = f"it must read feature maps of {FEATURE_BITS[0]}..{FEATURE_BITS[1]} bits"
+        _require(not known[source].is_raw, node, rule, f"the raw output of '{source}'")
+    return tuple(known[source] for source in node.inputs)
 
 
-def _check_feature_type(where: str, kind: TensorType) -> None:
+def _check_type(where: str, kind: TensorType, *, may_be_raw: bool = False) -> None:
     for key in ("channels", "height", "width", "bits", "exponent"):
         value = getattr(kind, key)
         if type(value) is not int:
@@ -100,116 +81,156 @@ def _check_feature_type(where: str, kind: TensorType) -> None:
         if value < 1:
             raise GraphError(f"{where}: {key} must be at least 1, got {value}")
     low, high = FEATURE_BITS
-    if not low <= kind.bits <= high:
-        raise GraphError(f"{where}: bits must be {low}..{high}, got {kind.bits}")
+    if not (low <= kind.bits <= high or (may_be_raw and kind.is_raw)):
+        choices = f"{low}..{high}" + (f" or {RAW_BITS}" if may_be_raw else "")
+        raise GraphError(f"{where}: bits must be {choices}, got {kind.bits}")
 
 
-def _check_fields(layer: Layer) -> None:
-    for key in ("m", "v_bits", "weight_bits", "keep", "acc_exponent"):
-        value = getattr(layer, key)
-        _require(type(value) is int, layer, f"{key} must be a Python int", repr(value))
-    tiles = TILE_SIZES if layer.op is Op.WINOGRAD else (1,)
-    choices = " or ".join(str(m) for m in tiles)
-    _require(layer.m in tiles, layer, f"m must be {choices} for {layer.op.value}", layer.m)
-    low, high = FEATURE_BITS
-    for key in ("v_bits", "weight_bits"):
-        bits = getattr(layer, key)
-        _require(low <= bits <= high, layer, f"{key} must be {low}..{high}", bits)
-    _require(1 <= layer.keep <= SUB_ROW, layer, f"keep must be 1..{SUB_ROW}", layer.keep)
-    _require(
-        not layer.pool or layer.op is Op.WINOGRAD,
-        layer,
-        "pool must only be set for winograd",
-        layer.op.value,
-    )
-    _require(
-        not layer.raw or layer.op is Op.DENSE,
-        layer,
-        "raw must only be set for dense",
-        layer.op.value,
-    )
+def _one_source(node: Node, sources: tuple[TensorType, ...]) -> TensorType:
+    _require(len(sources) == 1, node, "it must read one map", len(sources))
+    return sources[0]
 
 
 def _text(shape: tuple[int, ...]) -> str:
     return "x".join(str(length) for length in shape) or "a scalar"
 
 
-def _check_arrays(layer: Layer, source: TensorType) -> None:
-    """Check dtypes and shapes; `weight` decides the number of output channels."""
-    taps = (layer.m + KERNEL - 1) ** 2 if layer.op is Op.WINOGRAD else 1
-    out_channels = layer.output.channels
-    weight_shape: tuple[int, ...] = {
-        Op.WINOGRAD: (out_channels, source.channels, taps),
-        Op.POINTWISE: (out_channels, source.channels),
-        Op.DENSE: (out_channels, source.channels * source.height * source.width),
-    }[layer.op]
+# --- max pool -----------------------------------------------------------------------------------
+
+
+def _check_max_pool(node: MaxPool, sources: tuple[TensorType, ...]) -> None:
+    source = _one_source(node, sources)
+    rule = "the map it pools must be at least 2x2"
+    _require(min(source.shape[1:]) >= 2, node, rule, _text(source.shape[1:]))
+    _check_type(f"node '{node.name}': output", node.output)
+    pooled = replace(source, height=source.height // 2, width=source.width // 2)
+    _require(node.output == pooled, node, f"the output must be {pooled}", node.output)
+
+
+# --- multiplications ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What a multiplication's weights and output map must be like."""
+
+    weight: tuple[int, ...]
+    taps: int
+    size: tuple[int, int]
+
+
+def _check_winograd(node: Winograd, sources: tuple[TensorType, ...]) -> None:
+    source = _one_source(node, sources)
+    _check_ints(node, "m")
+    choices = " or ".join(str(m) for m in TILE_SIZES)
+    _require(node.m in TILE_SIZES, node, f"m must be {choices}", node.m)
+    taps = (node.m + KERNEL - 1) ** 2
+    weight = (node.output.channels, source.channels, taps)
+    _check_multiply(node, source, _Shape(weight, taps, source.shape[1:]))
+
+
+def _check_pointwise(node: Pointwise, sources: tuple[TensorType, ...]) -> None:
+    source = _one_source(node, sources)
+    weight = (node.output.channels, source.channels)
+    _check_multiply(node, source, _Shape(weight, 1, source.shape[1:]))
+
+
+def _check_dense(node: Dense, sources: tuple[TensorType, ...]) -> None:
+    source = _one_source(node, sources)
+    weight = (node.output.channels, source.channels * source.height * source.width)
+    _check_multiply(node, source, _Shape(weight, 1, (1, 1)))
+
+
+def _check_multiply(node: Multiply, source: TensorType, shape: _Shape) -> None:
+    _check_fields(node)
+    _check_arrays(node, shape)
+    _check_weights(node, source)
+    _check_output(node, shape)
+    _check_exponents(node, source)
+    _check_accumulator(node)
+
+
+def _check_ints(node: Node, *keys: str) -> None:
+    for key in keys:
+        value = getattr(node, key)
+        _require(type(value) is int, node, f"{key} must be a Python int", repr(value))
+
+
+def _check_fields(node: Multiply) -> None:
+    _check_ints(node, "v_bits", "weight_bits", "keep", "acc_exponent")
+    low, high = FEATURE_BITS
+    for key in ("v_bits", "weight_bits"):
+        value = getattr(node, key)
+        _require(low <= value <= high, node, f"{key} must be {low}..{high}", value)
+    _require(1 <= node.keep <= SUB_ROW, node, f"keep must be 1..{SUB_ROW}", node.keep)
+
+
+def _check_arrays(node: Multiply, expected: _Shape) -> None:
+    """Check dtypes and shapes; the output's type decides the number of output channels."""
     shapes = {
-        "weight": weight_shape,
-        "bias": (out_channels,),
-        "v_exponent": (taps,),
-        "weight_exponent": (taps,),
+        "weight": expected.weight,
+        "bias": expected.weight[:1],
+        "v_exponent": (expected.taps,),
+        "weight_exponent": (expected.taps,),
     }
     for key, shape in shapes.items():
-        array = getattr(layer, key)
-        _require(array.dtype == np.int64, layer, f"{key} must be int64", array.dtype)
+        array = getattr(node, key)
+        _require(array.dtype == np.int64, node, f"{key} must be int64", array.dtype)
         rule = f"{key} must have shape {_text(shape)}"
-        _require(array.shape == shape, layer, rule, _text(array.shape))
+        _require(array.shape == shape, node, rule, _text(array.shape))
 
 
-def _check_weights(layer: Layer, source: TensorType) -> None:
-    if layer.weight.size == 0:
-        raise GraphError(f"layer '{layer.name}': weight must not be empty, got no values")
-    low, high = int_range(layer.weight_bits, signed=True, narrow=True)
-    for value in (int(layer.weight.min()), int(layer.weight.max())):
-        rule = f"weight must be in {low}..{high} for {layer.weight_bits} bits"
-        _require(low <= value <= high, layer, rule, value)
+def _check_weights(node: Multiply, source: TensorType) -> None:
+    if node.weight.size == 0:
+        raise GraphError(f"node '{node.name}': weight must not be empty, got no values")
+    low, high = int_range(node.weight_bits, signed=True, narrow=True)
+    for value in (int(node.weight.min()), int(node.weight.max())):
+        rule = f"weight must be in {low}..{high} for {node.weight_bits} bits"
+        _require(low <= value <= high, node, rule, value)
     low, high = int_range(RAW_BITS, signed=True)
-    for value in (int(layer.bias.min()), int(layer.bias.max())):
-        _require(low <= value <= high, layer, f"bias must be in {low}..{high}", value)
-    rows = layer.weight.reshape(layer.weight.shape[0], source.channels, -1)
+    for value in (int(node.bias.min()), int(node.bias.max())):
+        _require(low <= value <= high, node, f"bias must be in {low}..{high}", value)
+    rows = node.weight.reshape(node.weight.shape[0], source.channels, -1)
     most = max_keep(rows)
-    rule = f"a sub-row of {SUB_ROW} channels must hold at most keep = {layer.keep} non-zeros"
-    _require(most <= layer.keep, layer, rule, most)
+    rule = f"a sub-row of {SUB_ROW} channels must hold at most keep = {node.keep} non-zeros"
+    _require(most <= node.keep, node, rule, most)
 
 
-def _check_output(layer: Layer, source: TensorType) -> None:
-    height, width = source.height, source.width
-    if layer.op is Op.DENSE:
-        height, width = 1, 1
-    if layer.pool:
-        rule = "pool must only be set when the map is at least 2x2"
-        _require(min(height, width) >= 2, layer, rule, f"{height}x{width}")
-        height, width = height // 2, width // 2
-    got = (layer.output.height, layer.output.width)
-    rule = f"the output map must be {height}x{width}"
-    _require(got == (height, width), layer, rule, _text(got))
-    if not layer.raw:
-        _check_feature_type(f"layer '{layer.name}': output", layer.output)
-        return
-    is_accumulator = (layer.output.bits, layer.output.signed) == (RAW_BITS, True)
-    rule = f"a raw output must be s{RAW_BITS}"
-    sign = "s" if layer.output.signed else "u"
-    _require(is_accumulator, layer, rule, f"{sign}{layer.output.bits}")
-    rule = f"a raw output's exponent must be acc_exponent {layer.acc_exponent}"
-    _require(layer.output.exponent == layer.acc_exponent, layer, rule, layer.output.exponent)
+def _check_output(node: Multiply, shape: _Shape) -> None:
+    got = node.output.shape[1:]
+    _require(got == shape.size, node, f"the output map must be {_text(shape.size)}", _text(got))
+    _check_type(f"node '{node.name}': output", node.output, may_be_raw=True)
+    if node.output.is_raw:
+        _require(node.output.signed, node, f"a raw output must be s{RAW_BITS}", f"u{RAW_BITS}")
+        rule = f"a raw output's exponent must be acc_exponent {node.acc_exponent}"
+        _require(node.output.exponent == node.acc_exponent, node, rule, node.output.exponent)
 
 
-def _check_exponents(layer: Layer, source: TensorType) -> None:
-    ev = [int(value) for value in layer.v_exponent]
-    product = [v + int(u) for v, u in zip(ev, layer.weight_exponent, strict=True)]
-    ex, e, ey = source.exponent, layer.acc_exponent, layer.output.exponent
+def _check_exponents(node: Multiply, source: TensorType) -> None:
+    ev = [int(value) for value in node.v_exponent]
+    product = [v + int(u) for v, u in zip(ev, node.weight_exponent, strict=True)]
+    ex, e, ey = source.exponent, node.acc_exponent, node.output.exponent
     rule = f"v_exponent must be {ex}..{ex + MAX_SHIFT}, the input's exponent and above"
     for value in (min(ev), max(ev)):
-        _require(0 <= value - ex <= MAX_SHIFT, layer, rule, value)
+        _require(0 <= value - ex <= MAX_SHIFT, node, rule, value)
     rule = f"v_exponent + weight_exponent must be {e}..{e + MAX_SHIFT}, acc_exponent and above"
     for value in (min(product), max(product)):
-        _require(0 <= value - e <= MAX_SHIFT, layer, rule, value)
+        _require(0 <= value - e <= MAX_SHIFT, node, rule, value)
     rule = f"the output's exponent must be {e}..{e + MAX_SHIFT}, acc_exponent and above"
-    _require(0 <= ey - e <= MAX_SHIFT, layer, rule, ey)
+    _require(0 <= ey - e <= MAX_SHIFT, node, rule, ey)
 
 
-def _check_accumulator(layer: Layer) -> None:
-    bits = RAW_BITS if layer.raw else Y_BITS
-    needed = signed_bits(worst_case_sums(layer)[1])
+def _check_accumulator(node: Multiply) -> None:
+    bits = RAW_BITS if node.output.is_raw else Y_BITS
+    needed = signed_bits(worst_case_sums(node)[1])
     rule = f"the worst case of the accumulator must fit {bits} bits"
-    _require(needed <= bits, layer, rule, f"{needed} bits")
+    _require(needed <= bits, node, rule, f"{needed} bits")
+
+
+Check: TypeAlias = Callable[[Any, tuple[TensorType, ...]], None]
+CHECKS: Mapping[type[Node], Check] = {
+    Winograd: _check_winograd,
+    Pointwise: _check_pointwise,
+    Dense: _check_dense,
+    MaxPool: _check_max_pool,
+}

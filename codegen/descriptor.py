@@ -20,8 +20,8 @@ from codegen.abi import (
     MAX_V_SHIFT,
     MAX_Y_SHIFT,
     WORD_BITS,
-    OpCode,
 )
+from winnow.blocking import Op
 from winnow.engine import EngineConfig
 
 CHECKER = "configure"  # reads a descriptor before the others are sent their part of it
@@ -106,7 +106,7 @@ class Flag:
     """A bit that follows from the opcode: whether `op` is, or is not, one certain opcode."""
 
     name: str
-    op: OpCode
+    op: Op
     equal: bool
     reads: tuple[Read, ...]
     doc: str
@@ -149,21 +149,21 @@ _BOUND_TYPES = {BOUND_BITS: "Bound", WIDE_BITS: "WideBound", KEEP_BITS: "KeepBou
 FLAGS = (
     Flag(
         "linear",
-        OpCode.WINOGRAD,
+        Op.WINOGRAD,
         False,
         _reads("form_tiles transform_input write_features", "linear"),
         "pointwise or dense: no tiles, a run of words",
     ),
     Flag(
         "dense",
-        OpCode.DENSE,
+        Op.DENSE,
         True,
         _reads("plan_reads form_tiles", "dense"),
         "the last column's words are those of the last plane only",
     ),
     Flag(
         "pointwise",
-        OpCode.POINTWISE,
+        Op.POINTWISE,
         True,
         _reads("unpack_weights.broadcast finish", "pointwise"),
         "a pass of the lanes yields several tiles, and all lanes share a weight word",
@@ -176,7 +176,7 @@ _SCALARS = (
         8,
         "0 winograd, 1 pointwise, 2 dense",
         "configure transform_output",
-        held=_unsigned(max(OpCode)),
+        held=_unsigned(max(Op)),
     ),
     _number("in_signed", 1, "features are signed bytes", "transform_input"),
     _number("wide_weights", 1, "weights have two nibbles", "unpack_weights.wide"),

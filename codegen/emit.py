@@ -28,6 +28,7 @@ from codegen.descriptor import layer_fields
 from codegen.program import program_words
 from codegen.schedule import Region, Schedule
 from winnow.artefact import write_bytes, write_text
+from winnow.blocking import Op
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 
@@ -52,6 +53,7 @@ def _context(engine: EngineConfig, target: TargetConfig) -> dict[str, Any]:
         "engine": engine,
         "target": target,
         "abi": abi,
+        "ops": list(Op),
         "signature": abi.engine_signature(engine),
         "header": abi.HEADER,
         "fields": layer_fields(engine),

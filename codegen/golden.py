@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codegen.ir import LayerMaps
+from codegen.fuse import LayerMaps
 from winnow.artefact import load_arrays
 from winnow.compare import require_equal
 from winnow.errors import ArtefactError

@@ -1,66 +1,80 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text form of integer graphs, and the two files that hold one.
 
-`graph.txt` has one line per record, with a checksum in place of every array; `graph.npz` has the
-arrays and the hash of the text, so that two files of different builds are never taken for one
-graph. The same graph gives the same bytes. Form: `docs/ir.md`.
+`graph.txt` has one line per node, made from the fields of its record, with a checksum in place of
+every array; `graph.npz` has the arrays and the hash of the text, so that two files of different
+builds are never taken for one graph. The same graph gives the same bytes. Form: `docs/ir.md`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codegen.check import check_graph
-from codegen.ir import Graph, Layer, Op, TensorType
+from codegen.ir import NODES, Graph, Node, TensorType
 from winnow.artefact import load_arrays, save_arrays, write_text
 from winnow.errors import ArtefactError
 from winnow.fixed_point import IntArray
 
 TEXT_FILE, ARRAY_FILE = "graph.txt", "graph.npz"
+FORMAT = 2  # of the text; format 1 had no line that names it
 MADE_BY = "python -m codegen lower --config ... --out ..."
-ARRAYS = ("weight", "bias", "v_exponent", "weight_exponent")
-_TEXT_HASH = "text_sha256"  # no array of a layer has this name: those contain a dot
+_TEXT_HASH = "text_sha256"  # no array of a node has this name: those contain a dot
 
-_INTEGER = r"-?\d+"
-_TYPE = re.compile(rf"([su])(\d+)\[(\d+)x(\d+)x(\d+)\]\*2\^({_INTEGER})")
-_LAYER = re.compile(
-    rf"(?P<name>\S+) = (?P<op>[a-z]+)\((?P<source>\S+)\) m=(?P<m>{_INTEGER})"
-    rf" w_bits=(?P<weight_bits>{_INTEGER}) v_bits=(?P<v_bits>{_INTEGER})"
-    rf" keep=(?P<keep>{_INTEGER}) e=(?P<acc_exponent>{_INTEGER}) pool=(?P<pool>[01])"
-    r" raw=(?P<raw>[01])"
-    + "".join(rf" {array}=(?P<{array}>[0-9x]+#[0-9a-f]{{8}})" for array in ARRAYS)
-    + r" -> (?P<output>\S+)"
-)
+_TYPE = re.compile(r"([su])(\d+)\[(\d+)x(\d+)x(\d+)\]\*2\^(-?\d+)", re.ASCII)
+_INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
+_NODE = re.compile(r"(\S+) = ([a-z_]+)\(([^\s()]*)\)((?: \S+=\S+)*) -> (\S+)")
+
+
+def kind_of(record: type[Node]) -> str:
+    """Return what the text calls a record: its class's name as a_name_like_this."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", record.__name__).lower()
+
+
+KINDS = {kind_of(record): record for record in NODES}
+
+
+def _value_fields(record: type[Node]) -> dict[str, bool]:
+    """Return the fields between a line's inputs and its output, and whether each is an array.
+
+    Numbers come before arrays, either in the order of the record.
+    """
+    common = {field.name for field in fields(Node)}
+    hints = get_type_hints(record)
+    own = {f.name: hints[f.name] is not int for f in fields(record) if f.name not in common}
+    return dict(sorted(own.items(), key=lambda item: item[1]))
 
 
 def format_graph(graph: Graph) -> str:
-    """Return the graph's text: the input's line, then one line per layer."""
-    lines = [f"input: {graph.input}", *(format_layer(layer) for layer in graph.layers)]
+    """Return the graph's text: the format's and the input's line, then one line per node."""
+    lines = [f"format: {FORMAT}", f"input: {graph.input}", *map(format_node, graph.nodes)]
     return "\n".join(lines) + "\n"
 
 
-def format_layer(layer: Layer) -> str:
-    """Return a layer's line."""
-    arrays = " ".join(f"{name}={_checksum(getattr(layer, name))}" for name in ARRAYS)
-    return (
-        f"{layer.name} = {layer.op.value}({layer.source}) m={layer.m}"
-        f" w_bits={layer.weight_bits} v_bits={layer.v_bits} keep={layer.keep}"
-        f" e={layer.acc_exponent} pool={int(layer.pool)} raw={int(layer.raw)} {arrays}"
-        f" -> {layer.output}"
+def format_node(node: Node) -> str:
+    """Return a node's line."""
+    values = "".join(
+        f" {name}={_checksum(getattr(node, name)) if is_array else getattr(node, name)}"
+        for name, is_array in _value_fields(type(node)).items()
     )
+    return f"{node.name} = {kind_of(type(node))}({','.join(node.inputs)}){values} -> {node.output}"
 
 
 def graph_arrays(graph: Graph) -> dict[str, IntArray]:
-    """Return every array of the graph, named `layer.array`."""
+    """Return every array of the graph, named `node.array`."""
     return {
-        f"{layer.name}.{name}": getattr(layer, name) for layer in graph.layers for name in ARRAYS
+        f"{node.name}.{name}": getattr(node, name)
+        for node in graph.nodes
+        for name, is_array in _value_fields(type(node)).items()
+        if is_array
     }
 
 
@@ -70,11 +84,14 @@ def parse_graph(text: str, arrays: Mapping[str, NDArray[Any]]) -> Graph:
     Raises ArtefactError naming the line, or the array that is missing or has another checksum.
     """
     lines = text.splitlines()
-    if not lines or not lines[0].startswith("input: "):
-        raise ArtefactError(f"line 1: must be 'input: TYPE', got '{lines[0] if lines else ''}'")
-    kind = _parse_type(lines[0].removeprefix("input: "), 1)
-    layers = [_parse_layer(line, number, arrays) for number, line in enumerate(lines[1:], 2)]
-    return Graph(kind, tuple(layers))
+    first, second = (*lines, "", "")[:2]
+    if first != f"format: {FORMAT}":
+        raise ArtefactError(f"line 1: must be 'format: {FORMAT}', got '{first}'")
+    if not second.startswith("input: "):
+        raise ArtefactError(f"line 2: must be 'input: TYPE', got '{second}'")
+    kind = _parse_type(second.removeprefix("input: "), 2)
+    nodes = [_parse_node(line, number, arrays) for number, line in enumerate(lines[2:], 3)]
+    return Graph(kind, tuple(nodes))
 
 
 def save_graph(folder: Path, graph: Graph) -> None:
@@ -99,6 +116,7 @@ def load_graph(folder: Path) -> Graph:
         text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ArtefactError(f"'{path}' is damaged; delete it and run: {MADE_BY}") from error
+    _require_format(path, text)
     if not np.array_equal(arrays.pop(_TEXT_HASH, np.empty(0)), _text_hash(text)):
         raise ArtefactError(
             f"'{path}' is damaged or belongs to another build than {ARRAY_FILE}; "
@@ -110,6 +128,17 @@ def load_graph(folder: Path) -> Graph:
         raise ArtefactError(f"'{path}': {error}; make it with: {MADE_BY}") from error
     check_graph(graph)
     return graph
+
+
+def _require_format(path: Path, text: str) -> None:
+    """Raise ArtefactError for a graph of an older or newer version of this program."""
+    match = re.match(r"format: (\d{1,9})\n", text, re.ASCII)
+    found = match[1] if match else "1" if text.startswith("input: ") else str(FORMAT)
+    if found != str(FORMAT):
+        raise ArtefactError(
+            f"'{path}' is a graph of format {found}, this version reads format {FORMAT}; "
+            f"make it again with: {MADE_BY}"
+        )
 
 
 def _text_hash(text: str) -> NDArray[np.uint8]:
@@ -131,31 +160,36 @@ def _parse_type(text: str, number: int) -> TensorType:
     return TensorType(channels, height, width, bits, match[1] == "s", exponent)
 
 
-def _parse_layer(line: str, number: int, arrays: Mapping[str, NDArray[Any]]) -> Layer:
-    match = _LAYER.fullmatch(line)
-    ops = [op.value for op in Op]
-    if not match or match["op"] not in ops:
+def _parse_node(line: str, number: int, arrays: Mapping[str, NDArray[Any]]) -> Node:
+    match = _NODE.fullmatch(line)
+    if not match or match[2] not in KINDS:
         raise ArtefactError(
-            f"line {number}: must be 'NAME = {'|'.join(ops)}(SOURCE) m=... -> TYPE', got '{line}'"
+            f"line {number}: must be 'NAME = {'|'.join(KINDS)}(INPUTS) KEY=VALUE... -> TYPE', "
+            f"got '{line}'"
         )
-    taken = {name: _take(arrays, f"{match['name']}.{name}", match[name]) for name in ARRAYS}
-    return Layer(
-        name=match["name"],
-        op=Op(match["op"]),
-        source=match["source"],
-        m=int(match["m"]),
-        weight=taken["weight"],
-        bias=taken["bias"],
-        v_exponent=taken["v_exponent"],
-        weight_exponent=taken["weight_exponent"],
-        v_bits=int(match["v_bits"]),
-        weight_bits=int(match["weight_bits"]),
-        keep=int(match["keep"]),
-        acc_exponent=int(match["acc_exponent"]),
-        pool=match["pool"] == "1",
-        raw=match["raw"] == "1",
-        output=_parse_type(match["output"], number),
-    )
+    name, kind, inputs, values, output = match.groups()
+    texts = dict(item.split("=", 1) for item in values.split())
+    wanted = _value_fields(KINDS[kind])
+    if tuple(texts) != tuple(wanted) or len(texts) != len(values.split()):
+        raise ArtefactError(
+            f"line {number}: {kind} must have {', '.join(wanted) or 'no values'} in this order, "
+            f"got '{values.strip()}'"
+        )
+    taken = {
+        key: _take(arrays, f"{name}.{key}", texts[key])
+        if is_array
+        else _parse_integer(texts[key], key, number)
+        for key, is_array in wanted.items()
+    }
+    sources = tuple(inputs.split(",")) if inputs else ()
+    record: Callable[..., Node] = KINDS[kind]
+    return record(name=name, inputs=sources, output=_parse_type(output, number), **taken)
+
+
+def _parse_integer(text: str, key: str, number: int) -> int:
+    if not _INTEGER.fullmatch(text):
+        raise ArtefactError(f"line {number}: {key} must be an integer, got '{text}'")
+    return int(text)
 
 
 def _take(arrays: Mapping[str, NDArray[Any]], name: str, checksum: str) -> IntArray:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reference semantics of integer graphs: `docs/ir.md` in numpy, tile by tile.
 
-Enter a graph and a batch of integer images; leave every layer's output. It is the judge of the
+Enter a graph and a batch of integer images; leave every node's map. It is the judge of the
 generated code, so it shares no code and no tuning knobs with the engine: no strips, no packing, no
 sparsity, no word lengths.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,18 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from codegen.check import check_graph
-from codegen.ir import INPUT, Graph, Layer, LayerMaps, Op, TensorType
+from codegen.ir import (
+    INPUT,
+    Dense,
+    Graph,
+    MaxPool,
+    Multiply,
+    Node,
+    NodeMaps,
+    Pointwise,
+    TensorType,
+    Winograd,
+)
 from winnow.errors import GraphError
 from winnow.fixed_point import IntArray, int_range, requantize
 from winnow.winograd import winograd
@@ -23,8 +36,8 @@ from winnow.winograd import winograd
 _CHUNK_IMAGES = 32  # bounds the memory of the tile arrays; every image is independent
 
 
-def interpret(graph: Graph, images: ArrayLike) -> LayerMaps:
-    """Return the output of every layer, [n, c, h, w] int64, for `images` [n, c, h, w].
+def interpret(graph: Graph, images: ArrayLike) -> NodeMaps:
+    """Return the map of every node, [n, c, h, w] int64, for `images` [n, c, h, w].
 
     A dense output is [n, oc, 1, 1]. Raises GraphError when the graph breaks a rule or the images
     have another shape, are not integers or leave the range of the graph's input.
@@ -35,9 +48,7 @@ def interpret(graph: Graph, images: ArrayLike) -> LayerMaps:
         _interpret_chunk(graph, checked[start : start + _CHUNK_IMAGES])
         for start in range(0, max(1, len(checked)), _CHUNK_IMAGES)
     ]
-    return {
-        layer.name: np.concatenate([part[layer.name] for part in parts]) for layer in graph.layers
-    }
+    return {node.name: np.concatenate([part[node.name] for part in parts]) for node in graph.nodes}
 
 
 def _check_images(kind: TensorType, images: NDArray[Any]) -> IntArray:
@@ -58,53 +69,85 @@ def _check_images(kind: TensorType, images: NDArray[Any]) -> IntArray:
     return images.astype(np.int64)
 
 
-def _interpret_chunk(graph: Graph, images: IntArray) -> LayerMaps:
-    maps: LayerMaps = {INPUT: images}
-    for layer in graph.layers:
-        ex = graph.type_of(layer.source).exponent
-        maps[layer.name] = _run_layer(layer, maps[layer.source], ex)
-    return maps
+@dataclass(frozen=True, eq=False)
+class _Map:
+    """What a node reads: integers [n, c, h, w] and their exponent."""
+
+    values: IntArray
+    exponent: int
 
 
-def _run_layer(layer: Layer, d: IntArray, ex: int) -> IntArray:
-    if layer.op is Op.WINOGRAD:
-        y = _winograd(layer, d, ex)
-    elif layer.op is Op.POINTWISE:
-        y = _linear(layer, d, ex)
-    else:
-        y = _linear(layer, d.reshape(len(d), layer.weight.shape[1], 1, 1), ex)
-    if layer.raw:
+def _interpret_chunk(graph: Graph, images: IntArray) -> NodeMaps:
+    maps = {INPUT: _Map(images, graph.input.exponent)}
+    for node in graph.nodes:
+        values = RUNS[type(node)](node, *(maps[name] for name in node.inputs))
+        maps[node.name] = _Map(values, node.output.exponent)
+    return {name: found.values for name, found in maps.items()}
+
+
+def _winograd(node: Winograd, d: _Map) -> IntArray:
+    return _output(node, _winograd_sums(node, d))
+
+
+def _pointwise(node: Pointwise, d: _Map) -> IntArray:
+    return _output(node, _linear_sums(node, d))
+
+
+def _dense(node: Dense, d: _Map) -> IntArray:
+    flat = d.values.reshape(len(d.values), node.weight.shape[1], 1, 1)
+    return _output(node, _linear_sums(node, _Map(flat, d.exponent)))
+
+
+def _max_pool(node: MaxPool, d: _Map) -> IntArray:
+    n, c, _, _ = d.values.shape
+    height, width = node.output.shape[1:]
+    even = d.values[:, :, : height * 2, : width * 2]
+    windows = even.reshape(n, c, height, 2, width, 2)
+    largest: IntArray = windows.max(axis=(3, 5))
+    return largest
+
+
+RUNS: Mapping[type[Node], Callable[..., IntArray]] = {
+    Winograd: _winograd,
+    Pointwise: _pointwise,
+    Dense: _dense,
+    MaxPool: _max_pool,
+}
+
+
+def _output(node: Multiply, y: IntArray) -> IntArray:
+    """Return what a node makes of its accumulators Y [n, oc, h, w]."""
+    if node.output.is_raw:
         return y
-    low, high = layer.output.bounds
-    out = requantize(y, layer.output.exponent - layer.acc_exponent, low, high)
-    return _pool(out) if layer.pool else out
+    low, high = node.output.bounds
+    return requantize(y, node.output.exponent - node.acc_exponent, low, high)
 
 
-def _linear(layer: Layer, d: IntArray, ex: int) -> IntArray:
-    """Return Y [n, oc, h, w] of a 1x1 layer over `d` [n, c, h, w]."""
-    n, c, height, width = d.shape
-    v = _operand(layer, d, ex).reshape(n, c, height * width)
-    sums = _exact_matmul(layer.weight, v).reshape(n, len(layer.weight), height, width)
-    return (sums << _shift(layer)) + layer.bias[:, None, None]
+def _linear_sums(node: Multiply, d: _Map) -> IntArray:
+    """Return Y [n, oc, h, w] of a 1x1 convolution over `d` [n, c, h, w]."""
+    n, c, height, width = d.values.shape
+    v = _operand(node, d.values, d.exponent).reshape(n, c, height * width)
+    sums = _exact_matmul(node.weight, v).reshape(n, len(node.weight), height, width)
+    return (sums << _shift(node)) + node.bias[:, None, None]
 
 
-def _winograd(layer: Layer, d: IntArray, ex: int) -> IntArray:
-    """Return Y [n, oc, h, w] of a 3x3 layer, stride 1, zero padding 1, over `d` [n, c, h, w]."""
-    m, matrices = layer.m, winograd(layer.m)
+def _winograd_sums(node: Winograd, d: _Map) -> IntArray:
+    """Return Y [n, oc, h, w] of a 3x3 convolution, stride 1, zero padding 1, over `d`."""
+    m, matrices = node.m, winograd(node.m)
     alpha = matrices.alpha
-    n, c, height, width = d.shape
+    n, c, height, width = d.values.shape
     rows, columns = -(-height // m), -(-width // m)
     below, right = rows * m + 1 - height, columns * m + 1 - width
-    padded = np.pad(d, ((0, 0), (0, 0), (1, below), (1, right)))
+    padded = np.pad(d.values, ((0, 0), (0, 0), (1, below), (1, right)))
     tiles = sliding_window_view(padded, (alpha, alpha), axis=(2, 3))[:, :, ::m, ::m]
     transformed = _sandwich(matrices.b_t, tiles)  # [n, c, rows, columns, alpha, alpha]
-    v = _operand(layer, transformed.reshape(n, c, rows * columns, alpha**2), ex)
+    v = _operand(node, transformed.reshape(n, c, rows * columns, alpha**2), d.exponent)
     # One matrix product per tap: [taps, oc, ic] @ [n, taps, ic, tiles] -> [n, taps, oc, tiles].
-    sums = _exact_matmul(layer.weight.transpose(2, 0, 1), v.transpose(0, 3, 1, 2))
-    shifted = sums.transpose(0, 2, 3, 1) << _shift(layer)
-    y = _sandwich(matrices.a_t, shifted.reshape(n, len(layer.weight), rows, columns, alpha, alpha))
-    joined = y.transpose(0, 1, 2, 4, 3, 5).reshape(n, len(layer.weight), rows * m, columns * m)
-    return joined[:, :, :height, :width] + layer.bias[:, None, None]
+    sums = _exact_matmul(node.weight.transpose(2, 0, 1), v.transpose(0, 3, 1, 2))
+    shifted = sums.transpose(0, 2, 3, 1) << _shift(node)
+    y = _sandwich(matrices.a_t, shifted.reshape(n, len(node.weight), rows, columns, alpha, alpha))
+    joined = y.transpose(0, 1, 2, 4, 3, 5).reshape(n, len(node.weight), rows * m, columns * m)
+    return joined[:, :, :height, :width] + node.bias[:, None, None]
 
 
 def _sandwich(t: IntArray, tiles: IntArray) -> IntArray:
@@ -114,14 +157,14 @@ def _sandwich(t: IntArray, tiles: IntArray) -> IntArray:
     return result
 
 
-def _operand(layer: Layer, x: IntArray, ex: int) -> IntArray:
+def _operand(node: Multiply, x: IntArray, ex: int) -> IntArray:
     """Return V: `x` on the grid of v_exponent, which runs along the last axis or is a scalar."""
-    low, high = int_range(layer.v_bits, signed=True, narrow=True)
-    return requantize(x, layer.v_exponent - ex, low, high)
+    low, high = int_range(node.v_bits, signed=True, narrow=True)
+    return requantize(x, node.v_exponent - ex, low, high)
 
 
-def _shift(layer: Layer) -> IntArray:
-    return layer.v_exponent + layer.weight_exponent - layer.acc_exponent
+def _shift(node: Multiply) -> IntArray:
+    return node.v_exponent + node.weight_exponent - node.acc_exponent
 
 
 def _exact_matmul(weight: IntArray, v: IntArray) -> IntArray:
@@ -135,12 +178,3 @@ def _exact_matmul(weight: IntArray, v: IntArray) -> IntArray:
     product = np.matmul(weight.astype(np.float64), v.astype(np.float64))
     exact: IntArray = product.astype(np.int64)
     return exact
-
-
-def _pool(x: IntArray) -> IntArray:
-    """Return the maximum of 2x2 windows, stride 2; an odd last row or column is dropped."""
-    n, c, height, width = x.shape
-    even = x[:, :, : height // 2 * 2, : width // 2 * 2]
-    windows = even.reshape(n, c, height // 2, 2, width // 2, 2)
-    largest: IntArray = windows.max(axis=(3, 5))
-    return largest

@@ -1,32 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The integer graph: plain records, all integers. `docs/ir.md` is its specification.
 
-Everything left of the graph may be float; everything right of it is exact. Records hold no
-behaviour from either neighbour; arrays are int64 and read-only.
+Everything left of the graph may be float; everything right of it is exact. There is one record per
+operation. Records say what is computed, never how an engine does it (`codegen/fuse.py`); arrays are
+int64 and read-only.
+
+A new operation is a record here, listed in NODES, and one function in each of the tables of
+`codegen/check.py`, `codegen/interpret.py` and `codegen/fuse.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import TypeAlias
 
 from winnow.fixed_point import IntArray, int_range
 
-
-class Op(str, Enum):
-    """What a node computes."""
-
-    WINOGRAD = "winograd"
-    POINTWISE = "pointwise"
-    DENSE = "dense"
+INPUT = "input"
+RAW_BITS = 32
+NodeMaps: TypeAlias = dict[str, IntArray]  # maps [n, c, h, w] by the name of their node
 
 
 @dataclass(frozen=True)
 class TensorType:
     """An integer feature map [channels, height, width]; value = integer * 2^exponent.
 
-    `bits` is 2..8 for features and 32 for raw accumulators.
+    `bits` is 2..8 for features and RAW_BITS for raw accumulators.
     """
 
     channels: int
@@ -41,6 +40,11 @@ class TensorType:
         return self.channels, self.height, self.width
 
     @property
+    def is_raw(self) -> bool:
+        """Whether the map holds accumulators as they are, not requantized."""
+        return self.bits == RAW_BITS
+
+    @property
     def bounds(self) -> tuple[int, int]:
         """Lowest and highest integer of the tensor, both reachable (the range is not narrow)."""
         return int_range(self.bits, signed=self.signed)
@@ -50,59 +54,89 @@ class TensorType:
         return f"{sign}{self.bits}[{self.channels}x{self.height}x{self.width}]*2^{self.exponent}"
 
 
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """One multiply-accumulate layer with its requantization.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Node:
+    """One operation.
 
     Members:
         name: unique identifier, [a-z][a-z0-9_]*.
-        op: which transform surrounds the sums.
-        source: name of the node whose output is read; "input" is the graph's input.
-        m: Winograd output tile (2 or 4); 1 for pointwise and dense.
-        weight: Winograd [oc, ic, alpha^2]; pointwise [oc, ic]; dense [oc, c * h * w] in
-            (c, h, w) order. Signed narrow range of `weight_bits`.
-        bias: [oc], int32 range, on the grid 2^acc_exponent.
-        v_exponent, weight_exponent: [alpha^2] for Winograd, [1] otherwise.
+        inputs: names of the nodes whose maps it reads, in order; "input" is the graph's input.
+        output: type of its map.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    output: TensorType
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Multiply(Node):
+    """Weighted sums of one map, with bias and requantization; what all such operations share.
+
+    An output of RAW_BITS is the accumulator itself, any other is requantized.
+
+    Members:
         v_bits: width of the lane operand V, signed narrow range, 2..8.
         weight_bits: 2..8.
         keep: declared upper bound of non-zeros in a sub-row of 8 input channels, 1..8.
         acc_exponent: grid of the accumulator Y; at most min(v_exponent + weight_exponent) and at
             most the output's exponent.
-        pool: 2x2 max pool, stride 2, after requantization (Winograd only).
-        raw: the output is the accumulator itself, 32 bits (dense only).
-        output: type after pooling.
+        weight: [oc, ...], see the records below. Signed narrow range of `weight_bits`.
+        bias: [oc], int32 range, on the grid 2^acc_exponent.
+        v_exponent, weight_exponent: [alpha^2] for Winograd, [1] otherwise.
     """
 
-    name: str
-    op: Op
-    source: str
-    m: int
-    weight: IntArray
-    bias: IntArray
-    v_exponent: IntArray
-    weight_exponent: IntArray
     v_bits: int
     weight_bits: int
     keep: int
     acc_exponent: int
-    pool: bool
-    raw: bool
-    output: TensorType
+    weight: IntArray
+    bias: IntArray
+    v_exponent: IntArray
+    weight_exponent: IntArray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Winograd(Multiply):
+    """A 3x3 convolution, stride 1, zero padding 1, by F(m, 3); weight [oc, ic, alpha^2].
+
+    Members:
+        m: edge of the output tile, 2 or 4.
+    """
+
+    m: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pointwise(Multiply):
+    """A 1x1 convolution; weight [oc, ic]."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dense(Multiply):
+    """A fully connected layer over the flattened map; weight [oc, c * h * w] in (c, h, w) order."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaxPool(Node):
+    """The maximum of 2x2 windows, stride 2; an odd last row or column is dropped."""
+
+
+NODES: tuple[type[Node], ...] = (Winograd, Pointwise, Dense, MaxPool)
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A chain of layers: every source is "input" or the name of an earlier layer."""
+    """Nodes in the order they run: every one reads "input" or earlier nodes, any number of times.
+
+    The last node's map is the graph's result.
+    """
 
     input: TensorType
-    layers: tuple[Layer, ...]
+    nodes: tuple[Node, ...]
 
     def type_of(self, name: str) -> TensorType:
-        """Return the type of the input or of a layer's output; KeyError when unknown."""
+        """Return the type of the input or of a node's map; KeyError when unknown."""
         if name == INPUT:
             return self.input
-        return {layer.name: layer.output for layer in self.layers}[name]
-
-
-INPUT = "input"
-LayerMaps: TypeAlias = dict[str, IntArray]
+        return {node.name: node.output for node in self.nodes}[name]

@@ -12,19 +12,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from codegen.ir import TensorType
+from codegen.ir import RAW_BITS, TensorType
 from winnow.blocking import num_channel_groups
 from winnow.errors import GraphError
 from winnow.fixed_point import IntArray
 from winnow.srbs import SUB_ROW
 
-RAW_BITS = 32
 RAW_BYTES = RAW_BITS // 8
 
 
 def num_words(tensor: TensorType) -> int:
     """Return the 64-bit words of a feature map."""
-    planes = RAW_BYTES if tensor.bits == RAW_BITS else tensor.height * tensor.width
+    planes = RAW_BYTES if tensor.is_raw else tensor.height * tensor.width
     return num_channel_groups(tensor.channels) * planes
 
 
@@ -52,7 +51,7 @@ def pack_features(tensor: TensorType, maps: IntArray) -> NDArray[np.uint8]:
 def unpack_features(tensor: TensorType, memory: NDArray[np.uint8]) -> IntArray:
     """Read bytes [n, words * 8] back as integers [n, c, h, w]."""
     groups = num_channel_groups(tensor.channels)
-    if tensor.bits == RAW_BITS:
+    if tensor.is_raw:
         planes = memory.reshape(len(memory), groups, RAW_BYTES, SUB_ROW).transpose(0, 1, 3, 2)
         values = np.ascontiguousarray(planes).view("<i4").reshape(len(memory), -1)
         return values[:, : tensor.channels, None, None].astype(np.int64)

@@ -4,21 +4,21 @@
 This is the one place where floats become integers. Every number is checked, not rounded: a scale
 that is no power of two, or a weight that is no multiple of its scale, is a LoweringError.
 
-    QuantWinogradConv2d(16, 32, m=2) -> conv2 = winograd(conv1) m=2 ... -> u8[32x8x8]*2^-5
+    QuantWinogradConv2d(16, 32, m=2) -> conv2 = winograd(conv1) ... m=2 ... -> u8[32x8x8]*2^-5
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codegen.check import RAW_BITS
-from codegen.ir import INPUT, Graph, Layer, Op, TensorType
+from codegen.ir import INPUT, RAW_BITS, Dense, Graph, MaxPool, Node, TensorType, Winograd
 from quant.build import Build, load_quantized
 from quant.data import INPUT_BITS, INPUT_EXPONENT, input_shape
 from quant.golden import layer_name
@@ -33,39 +33,48 @@ from winnow.srbs import max_keep
 
 @dataclass(frozen=True)
 class Place:
-    """Where a layer sits in the graph: its name, what it reads, and whether a pool follows."""
+    """Where a layer sits in the graph: its name, the node it reads, and the type of that map."""
 
     name: str
     source: str
     input: TensorType
-    pool: bool = False
 
 
-def lower_winograd(layer: QuantWinogradConv2d, place: Place) -> Layer:
-    """Return the integer layer of a calibrated Winograd convolution."""
+def lower_winograd(layer: QuantWinogradConv2d, place: Place) -> Winograd:
+    """Return the node of a calibrated Winograd convolution."""
     channels, height, width = place.input.shape
     if layer.weight.shape[1] != channels:
         raise LoweringError(
             f"layer '{place.name}': it takes {layer.weight.shape[1]} channels, "
             f"'{place.source}' has {channels}"
         )
-    if place.pool:
-        height, width = height // 2, width // 2
-    return _lower(layer, place, Op.WINOGRAD, (height, width))
+    weight, fields = _lower(layer, place, (height, width))
+    return Winograd(m=layer.m, weight=_frozen(weight), keep=max_keep(weight), **fields)
 
 
-def lower_dense(layer: QuantDense, place: Place) -> Layer:
-    """Return the integer layer of a calibrated fully connected layer."""
+def lower_dense(layer: QuantDense, place: Place) -> Dense:
+    """Return the node of a calibrated fully connected layer."""
     operands = int(np.prod(place.input.shape))
     if layer.weight.shape[1] != operands:
         raise LoweringError(
             f"layer '{place.name}': it takes {layer.weight.shape[1]} values, "
             f"'{place.source}' has {operands}"
         )
-    return _lower(layer, place, Op.DENSE, (1, 1))
+    weight, fields = _lower(layer, place, (1, 1))
+    by_pixel = weight.reshape(len(weight), place.input.channels, -1)
+    return Dense(weight=_frozen(weight[..., 0]), keep=max_keep(by_pixel), **fields)
 
 
-def _lower(layer: QuantTapLayer, place: Place, op: Op, size: tuple[int, int]) -> Layer:
+def max_pool(name: str, source: str, kind: TensorType) -> MaxPool:
+    """Return the 2x2 max pool of the map `source` of type `kind`."""
+    output = replace(kind, height=kind.height // 2, width=kind.width // 2)
+    return MaxPool(name=name, inputs=(source,), output=output)
+
+
+def _lower(
+    layer: QuantTapLayer, place: Place, size: tuple[int, int]
+) -> tuple[IntArray, dict[str, Any]]:
+    """Return the weights [oc, k, taps], and the fields that all multiplications have alike."""
     name = place.name
     weight_exponent = _exponents(layer.weight_quant, name, "weights")
     v_exponent = _exponents(layer.input_quant, name, "lane operands")
@@ -75,52 +84,48 @@ def _lower(layer: QuantTapLayer, place: Place, op: Op, size: tuple[int, int]) ->
         exponent = int(_exponents(layer.output_quant, name, "output")[0])
         bits, signed = bits_of(layer.output_quant), not layer.widths.relu
         acc = min(acc, exponent)
-    weight = _weight(layer, weight_exponent, name)
-    is_dense = op is Op.DENSE
-    by_pixel = weight.reshape(len(weight), place.input.channels, -1) if is_dense else weight
-    return Layer(
-        name=name,
-        op=op,
-        source=place.source,
-        m=1 if is_dense else layer.m,
-        weight=_frozen(weight[..., 0] if is_dense else weight),
-        bias=_frozen(_bias(layer, acc, name)),
-        v_exponent=_frozen(v_exponent),
-        weight_exponent=_frozen(weight_exponent),
-        v_bits=bits_of(layer.input_quant),
-        weight_bits=bits_of(layer.weight_quant),
-        keep=max_keep(by_pixel),
-        acc_exponent=acc,
-        pool=place.pool,
-        raw=layer.is_raw,
-        output=TensorType(layer.out_channels, *size, bits, signed, exponent),
-    )
+    fields = {
+        "name": name,
+        "inputs": (place.source,),
+        "output": TensorType(layer.out_channels, *size, bits, signed, exponent),
+        "v_bits": bits_of(layer.input_quant),
+        "weight_bits": bits_of(layer.weight_quant),
+        "acc_exponent": acc,
+        "bias": _frozen(_bias(layer, acc, name)),
+        "v_exponent": _frozen(v_exponent),
+        "weight_exponent": _frozen(weight_exponent),
+    }
+    return _weight(layer, weight_exponent, name), fields
 
 
 def lower_network(net: nn.Module, sites: Mapping[str, Site], entry: TensorType) -> Graph:
     """Return the graph of a network whose layers, at `sites`, form a chain.
 
-    Raises LoweringError that names the layer for what the engine does not run.
+    A layer becomes the node of its name; a pool that follows becomes a node `<name>_pool`. Raises
+    LoweringError that names the layer for what cannot be expressed.
     """
-    lowered: dict[str, Layer] = {}
-    kinds = {INPUT: entry}
+    nodes: list[Node] = []
+    results = {INPUT: (INPUT, entry)}  # by layer: the node that holds its result, and its type
     for path, site in sites.items():
-        name, layer = layer_name(path), net.get_submodule(path)
-        source = layer_name(site.source or "")
-        if source not in kinds:
+        name, source = layer_name(path), layer_name(site.source or "")
+        if source not in results:
             raise LoweringError(f"layer '{name}': it reads a sum; the engine runs chains of layers")
-        place = Place(name, source, kinds[source], site.pool)
-        if isinstance(layer, QuantWinogradConv2d):
-            lowered[name] = lower_winograd(layer, place)
-        elif isinstance(layer, QuantDense):
-            lowered[name] = lower_dense(layer, place)
-        else:
-            raise LoweringError(
-                f"layer '{name}': cannot lower {type(layer).__name__}; the engine runs "
-                "QuantWinogradConv2d and QuantDense"
-            )
-        kinds[name] = lowered[name].output
-    return Graph(entry, tuple(lowered.values()))
+        nodes.append(_lower_module(net.get_submodule(path), Place(name, *results[source])))
+        if site.pool:
+            nodes.append(max_pool(f"{name}_pool", name, nodes[-1].output))
+        results[name] = (nodes[-1].name, nodes[-1].output)
+    return Graph(entry, tuple(nodes))
+
+
+def _lower_module(layer: nn.Module, place: Place) -> Node:
+    if isinstance(layer, QuantWinogradConv2d):
+        return lower_winograd(layer, place)
+    if isinstance(layer, QuantDense):
+        return lower_dense(layer, place)
+    raise LoweringError(
+        f"layer '{place.name}': cannot lower {type(layer).__name__}; the engine runs "
+        "QuantWinogradConv2d and QuantDense"
+    )
 
 
 def lower_checkpoint(config: Config, out: Path) -> Graph:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from codegen.ir import Layer, Op, TensorType
-from winnow.blocking import LayerShape, bias_beats, num_channel_groups, weight_beats
+from codegen.fuse import EngineLayer
+from winnow.blocking import LayerShape, Op, bias_beats, num_channel_groups, weight_beats
 from winnow.engine import EngineConfig
 from winnow.fixed_point import IntArray
 from winnow.srbs import SUB_ROW, max_keep, to_sub_rows
@@ -33,15 +33,16 @@ def linear_lanes(engine: EngineConfig) -> IntArray:
     return (word % engine.alpha) * engine.alpha + word // engine.alpha
 
 
-def lane_weights(engine: EngineConfig, layer: Layer, source: TensorType) -> IntArray:
+def lane_weights(engine: EngineConfig, layer: EngineLayer) -> IntArray:
     """Arrange a layer's weights as [oc padded to 8, lane channels, lanes].
 
     Winograd: lanes are taps. Pointwise: one lane, shared. Dense: the input's 8-channel words in
     memory order are dealt to the lanes, `num_lanes` words per sub-row.
     """
-    out_channels = layer.weight.shape[0]
+    source, weight = layer.input, layer.multiply.weight
+    out_channels = weight.shape[0]
     padding = num_channel_groups(out_channels) * SUB_ROW - out_channels
-    weight = np.pad(layer.weight, [(0, padding)] + [(0, 0)] * (layer.weight.ndim - 1))
+    weight = np.pad(weight, [(0, padding)] + [(0, 0)] * (weight.ndim - 1))
     if layer.op is Op.WINOGRAD:
         return weight
     if layer.op is Op.POINTWISE:
@@ -61,17 +62,17 @@ def lane_weights(engine: EngineConfig, layer: Layer, source: TensorType) -> IntA
     return lanes.transpose(0, 1, 3, 2).reshape(len(weight), sub_rows * SUB_ROW, engine.num_lanes)
 
 
-def layer_shape(engine: EngineConfig, layer: Layer, source: TensorType) -> LayerShape:
+def layer_shape(engine: EngineConfig, layer: EngineLayer) -> LayerShape:
     """Return the size of a layer; `keep` is what its weights need, at most what it declares."""
     return LayerShape(
-        op=layer.op.value,
-        in_channels=source.channels,
+        op=layer.op,
+        in_channels=layer.input.channels,
         out_channels=layer.output.channels,
-        height=source.height,
-        width=source.width,
-        keep=max_keep(lane_weights(engine, layer, source)),
-        weight_bits=layer.weight_bits,
-        pool=layer.pool,
+        height=layer.input.height,
+        width=layer.input.width,
+        keep=max_keep(lane_weights(engine, layer)),
+        weight_bits=layer.multiply.weight_bits,
+        pool=layer.pool is not None,
     )
 
 
@@ -126,10 +127,10 @@ def _interleave(low: Bytes, nibbles: Bytes) -> Bytes:
     return np.stack(beats, axis=1)
 
 
-def pack_weights(engine: EngineConfig, layer: Layer, source: TensorType) -> Bytes:
+def pack_weights(engine: EngineConfig, layer: EngineLayer) -> Bytes:
     """Pack a layer for one strip: bytes [blocks, beats, bytes of a beat]."""
-    shape = layer_shape(engine, layer, source)
-    entries = to_entries(lane_weights(engine, layer, source), shape.keep)
+    shape = layer_shape(engine, layer)
+    entries = to_entries(lane_weights(engine, layer), shape.keep)
     oc, sub_rows, keep, lanes = entries.value.shape
     blocks, steps = oc // engine.po, sub_rows * keep
     width = engine.axi_bits // 8
@@ -149,9 +150,10 @@ def pack_weights(engine: EngineConfig, layer: Layer, source: TensorType) -> Byte
     return np.concatenate([_pack_biases(engine, layer, blocks), beats], axis=1)
 
 
-def _pack_biases(engine: EngineConfig, layer: Layer, blocks: int) -> Bytes:
+def _pack_biases(engine: EngineConfig, layer: EngineLayer, blocks: int) -> Bytes:
     biases = np.zeros(blocks * engine.po, dtype="<i4")
-    biases[: len(layer.bias)] = layer.bias
+    bias = layer.multiply.bias
+    biases[: len(bias)] = bias
     per_block = np.zeros((blocks, bias_beats(engine) * engine.axi_bits // 32), dtype="<i4")
     per_block[:, : engine.po] = biases.reshape(blocks, engine.po)
     return per_block.view(np.uint8).reshape(blocks, bias_beats(engine), -1)

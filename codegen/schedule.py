@@ -8,7 +8,6 @@ all layers can be read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,15 +17,17 @@ from codegen.abi import (
     MAX_SUM_SHIFT,
     MAX_V_SHIFT,
     MAX_Y_SHIFT,
-    OpCode,
 )
+from codegen.bounds import worst_case_sums
 from codegen.descriptor import layer_fields
-from codegen.ir import INPUT, Graph, Layer, Op, TensorType
+from codegen.fuse import EngineLayer, fuse
+from codegen.ir import INPUT, Graph, TensorType
 from codegen.layout import RAW_BYTES, num_words
 from codegen.pack import Bytes, lane_weights, layer_shape, pack_weights
 from winnow.blocking import (
     Blocking,
     LayerShape,
+    Op,
     num_channel_groups,
     tiles_per_group,
 )
@@ -34,7 +35,6 @@ from winnow.cycles import LayerCycles, best_blocking, blocking_cycles
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
 from winnow.fixed_point import int_range, signed_bits
-from winnow.winograd import winograd
 
 Values = dict[str, int | tuple[int, ...]]
 
@@ -95,18 +95,28 @@ class Schedule:
 
 
 def schedule(graph: Graph, engine: EngineConfig) -> Schedule:
-    """Schedule a checked graph; raises ScheduleError naming the layer that does not fit."""
-    if len(graph.layers) > MAX_LAYERS:
+    """Fuse and schedule a checked graph.
+
+    Raises ScheduleError naming the node or layer that the engine cannot do or does not hold.
+    """
+    return schedule_layers(graph.input, fuse(graph), engine)
+
+
+def schedule_layers(
+    entry: TensorType, layers: tuple[EngineLayer, ...], engine: EngineConfig
+) -> Schedule:
+    """Schedule layers that read a map of type `entry` or each other's."""
+    if len(layers) > MAX_LAYERS:
         raise ScheduleError(
-            f"graph: a program holds at most {MAX_LAYERS} layers, got {len(graph.layers)}"
+            f"graph: a program holds at most {MAX_LAYERS} layers, got {len(layers)}"
         )
-    regions = {INPUT: Region(0, graph.input)}
-    feature_words, weight_base = num_words(graph.input), 0
+    regions = {INPUT: Region(0, entry)}  # by the name of the node whose map it is
+    feature_words, weight_base = num_words(entry), 0
     plans = []
-    for layer in graph.layers:
+    for layer in layers:
         result = Region(feature_words, layer.output)
         plan = _plan_layer(engine, layer, regions[layer.source], result, weight_base)
-        regions[layer.name] = result
+        regions[layer.last.name] = result
         feature_words += result.words
         weight_base += plan.packed.shape[0] * plan.packed.shape[1]
         plans.append(plan)
@@ -114,22 +124,22 @@ def schedule(graph: Graph, engine: EngineConfig) -> Schedule:
 
 
 def _plan_layer(
-    engine: EngineConfig, layer: Layer, source: Region, result: Region, weight_base: int
+    engine: EngineConfig, layer: EngineLayer, source: Region, result: Region, weight_base: int
 ) -> LayerPlan:
-    if layer.op is Op.WINOGRAD and layer.m != engine.m:
+    if layer.m not in (None, engine.m):
         raise ScheduleError(
             f"layer '{layer.name}' uses F({layer.m},3), the engine is F({engine.m},3); set "
             f"engine.m = {layer.m} or quantize again"
         )
-    shape = layer_shape(engine, layer, source.tensor)
+    shape = layer_shape(engine, layer)
     blocking = best_blocking(engine, shape, layer.name)
-    _check_word_lengths(engine, layer, source.tensor)
-    packed = pack_weights(engine, layer, source.tensor)
+    _check_word_lengths(engine, layer)
+    packed = pack_weights(engine, layer)
     values = {
-        **_loop_values(engine, layer, shape, blocking),
+        **_loop_values(engine, shape, blocking),
         **_feature_values(engine, shape, blocking, source),
-        **_result_values(engine, layer, shape, blocking, result),
-        **_number_values(engine, layer, source.tensor),
+        **_result_values(engine, shape, blocking, result),
+        **_number_values(engine, layer),
         "weight_base": weight_base,
         "strip_beats": packed.shape[0] * packed.shape[1],
     }
@@ -151,14 +161,12 @@ def _check_fields(engine: EngineConfig, name: str, values: Values) -> None:
             )
 
 
-def _loop_values(
-    engine: EngineConfig, layer: Layer, shape: LayerShape, blocking: Blocking
-) -> Values:
+def _loop_values(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> Values:
     strips = list(blocking.strips())
     columns = -(-blocking.groups // blocking.strip_groups)
     full = strips[0].num_groups
     return {
-        "op": OpCode[layer.op.name].value,
+        "op": shape.op.value,
         "wide_weights": int(shape.wide_weights),
         "keep": blocking.keep,
         "sub_rows": blocking.sub_rows,
@@ -223,7 +231,7 @@ def _feature_values(
         "row_words": shape.width,
         "plane_words": shape.height * shape.width,
     }
-    if shape.op != Op.WINOGRAD.value:
+    if shape.op is not Op.WINOGRAD:
         return values | _linear_feature_values(engine, shape, blocking, source)
     tile = (engine.m, engine.pt * engine.m)
     down, across = _axes(blocking, tile, (shape.height, shape.width))
@@ -254,7 +262,7 @@ def _linear_feature_values(
 ) -> Values:
     """One row of words per strip and sub-row; a dense layer is a single strip."""
     lanes, last = engine.num_lanes, list(blocking.strips())[-1]
-    if shape.op == Op.DENSE.value:
+    if shape.op is Op.DENSE:
         full, tail = lanes, source.words - (blocking.sub_rows - 1) * lanes
     else:
         full, tail = _linear_strips(engine, blocking, shape.height * shape.width)
@@ -269,7 +277,7 @@ def _linear_feature_values(
     values |= dict.fromkeys(("read_words_first", "read_words_middle"), full)
     values |= dict.fromkeys(("read_right_first", "read_right"), full)
     values |= dict.fromkeys(("read_down_first", "read_down"), 0)
-    return values | ({"plane_words": lanes} if shape.op == Op.DENSE.value else {})
+    return values | ({"plane_words": lanes} if shape.op is Op.DENSE else {})
 
 
 def _linear_strips(engine: EngineConfig, blocking: Blocking, pixels: int) -> tuple[int, int]:
@@ -279,23 +287,23 @@ def _linear_strips(engine: EngineConfig, blocking: Blocking, pixels: int) -> tup
 
 
 def _result_values(
-    engine: EngineConfig, layer: Layer, shape: LayerShape, blocking: Blocking, result: Region
+    engine: EngineConfig, shape: LayerShape, blocking: Blocking, result: Region
 ) -> Values:
     tensor = result.tensor
-    edge = engine.m // 2 if layer.pool else engine.m
+    edge = engine.m // 2 if shape.pool else engine.m
     size = (tensor.height, tensor.width)
-    if shape.op == Op.POINTWISE.value:
+    if shape.op is Op.POINTWISE:
         tile, size = (1, engine.pt * engine.linear_pixels), (1, shape.height * shape.width)
-    elif shape.op == Op.DENSE.value:
-        words = RAW_BYTES if layer.raw else 1
+    elif shape.op is Op.DENSE:
+        words = RAW_BYTES if tensor.is_raw else 1
         tile, size = (1, words), (1, words)
     else:
         tile = (edge, engine.pt * edge)
     down, across = _axes(blocking, tile, size)
     plane = size[0] * size[1]
     return {
-        "pool": int(layer.pool),
-        "raw": int(layer.raw),
+        "pool": int(shape.pool),
+        "raw": int(tensor.is_raw),
         "skip_last_row": int(down.last == 0),
         "skip_last_column": int(across.last == 0),
         "result_base": result.base,
@@ -312,12 +320,13 @@ def _result_values(
     }
 
 
-def _number_values(engine: EngineConfig, layer: Layer, source: TensorType) -> Values:
+def _number_values(engine: EngineConfig, layer: EngineLayer) -> Values:
     """Shifts and bounds; raises ScheduleError when a shift is beyond the engine's range."""
-    v_shift = np.broadcast_to(layer.v_exponent - source.exponent, engine.num_lanes)
-    sums = layer.v_exponent + layer.weight_exponent - layer.acc_exponent
+    node, output = layer.multiply, layer.output
+    v_shift = np.broadcast_to(node.v_exponent - layer.input.exponent, engine.num_lanes)
+    sums = node.v_exponent + node.weight_exponent - node.acc_exponent
     sum_shift = np.broadcast_to(sums, engine.num_lanes)
-    y_shift = 0 if layer.raw else layer.output.exponent - layer.acc_exponent
+    y_shift = 0 if output.is_raw else output.exponent - node.acc_exponent
     limits = (
         ("V shift", int(v_shift.max()), MAX_V_SHIFT),
         ("sum shift", int(sum_shift.max()), MAX_SUM_SHIFT),
@@ -329,9 +338,9 @@ def _number_values(engine: EngineConfig, layer: Layer, source: TensorType) -> Va
                 f"layer '{layer.name}': {what} must be at most {limit}, got {value}; its exponents "
                 f"are too far apart, calibrate the layer again"
             )
-    low, high = (0, 0) if layer.raw else layer.output.bounds
+    low, high = (0, 0) if output.is_raw else output.bounds
     return {
-        "v_limit": int_range(layer.v_bits, signed=True, narrow=True)[1],
+        "v_limit": int_range(node.v_bits, signed=True, narrow=True)[1],
         "y_shift": y_shift,
         "low": low,
         "high": high,
@@ -340,24 +349,13 @@ def _number_values(engine: EngineConfig, layer: Layer, source: TensorType) -> Va
     }
 
 
-def _check_word_lengths(engine: EngineConfig, layer: Layer, source: TensorType) -> None:
+def _check_word_lengths(engine: EngineConfig, layer: EngineLayer) -> None:
     """Prove that no sum can leave `acc_bits` and no accumulator `y_bits`."""
-    v_limit = int_range(layer.v_bits, signed=True, narrow=True)[1]
-    weights = np.abs(lane_weights(engine, layer, source)[: len(layer.bias)])
-    sums = weights.sum(axis=1) * v_limit  # [oc, lanes]
-    shift = layer.v_exponent + layer.weight_exponent - layer.acc_exponent
-    aligned = sums << shift
-    if layer.op is Op.WINOGRAD:
-        worst = aligned @ np.abs(winograd(layer.m).output_kron).T
-    else:
-        worst = aligned.sum(axis=1, keepdims=True)
-    results = worst + np.abs(layer.bias)[:, None]
-    checks: Mapping[str, tuple[int, int]] = {
-        "acc_bits": (int(sums.max()), engine.acc_bits),
-        "y_bits": (int(results.max()), engine.y_bits),
-    }
-    for key, (bound, bits) in checks.items():
-        needed = signed_bits(bound)
+    node = layer.multiply
+    weights = lane_weights(engine, layer)[: len(node.bias)]
+    bounds = zip(("acc_bits", "y_bits"), worst_case_sums(node, weights), strict=True)
+    for key, bound in bounds:
+        needed, bits = signed_bits(bound), int(getattr(engine, key))
         if needed > bits:
             raise ScheduleError(
                 f"layer '{layer.name}': its largest sum needs {needed} bits, engine.{key} is "

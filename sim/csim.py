@@ -20,7 +20,7 @@ import numpy as np
 
 from codegen.abi import STATUS_TEXT, Status
 from codegen.emit import emit_data
-from codegen.ir import LayerMaps
+from codegen.fuse import LayerMaps
 from codegen.layout import pack_features, unpack_features
 from codegen.pack import Bytes
 from codegen.schedule import Schedule

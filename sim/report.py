@@ -13,7 +13,7 @@ from codegen.schedule import LayerPlan, Schedule
 from codegen.stages.schedule import read_schedule
 from sim.resources import crossing_line, format_table, share_line, timing_line
 from winnow.artefact import Record
-from winnow.blocking import WINOGRAD
+from winnow.blocking import Op
 from winnow.flow import STAGES, Build, require_current
 from winnow.winograd import KERNEL
 
@@ -44,7 +44,7 @@ def direct_macs(layer: LayerPlan) -> int:
     """Return the multiply-accumulates of direct convolution: what a dense engine would do."""
     shape = layer.shape
     pixels = shape.height * shape.width
-    if shape.op == WINOGRAD:
+    if shape.op is Op.WINOGRAD:
         return shape.in_channels * shape.out_channels * pixels * KERNEL**2
     return shape.in_channels * shape.out_channels * pixels
 

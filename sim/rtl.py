@@ -23,7 +23,7 @@ import numpy as np
 from codegen import ports
 from codegen.abi import STATUS_TEXT, Status
 from codegen.emit import abi_header, emit_data
-from codegen.ir import LayerMaps
+from codegen.fuse import LayerMaps
 from codegen.layout import pack_features
 from codegen.schedule import Schedule
 from openhls import waits

@@ -13,13 +13,16 @@ from functools import cache
 from pathlib import Path
 
 from codegen.emit import emit_engine
+from codegen.fuse import LayerMaps, fuse, written_maps
+from codegen.interpret import interpret
 from codegen.ir import Graph
 from codegen.schedule import Schedule, schedule
 from sim import csim
-from tests.ladder import random_chain_graph, random_layer_graph, random_map_graph
+from tests.ladder import multiplies, random_chain_graph, random_layer_graph, random_map_graph
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
+from winnow.fixed_point import IntArray
 
 ENGINES = {
     "default": EngineConfig(),
@@ -45,6 +48,11 @@ def compiled(name: str) -> csim.Engine:
     with tempfile.TemporaryDirectory() as folder:
         emit_engine(Path(folder), ENGINES[name], TargetConfig())
         return csim.build(Path(folder), CACHE)
+
+
+def expected_maps(graph: Graph, images: IntArray) -> LayerMaps:
+    """Return the interpreter's maps that an engine writes, by layer."""
+    return written_maps(fuse(graph), interpret(graph, images))
 
 
 def fitting(graph: Graph, engine: EngineConfig) -> Schedule | None:
@@ -83,7 +91,7 @@ def strip_cases(engine: EngineConfig) -> list[tuple[Graph, Schedule]]:
 def chain_case(seed: int, num_layers: int) -> Graph:
     """Return the first random chain for F(2,3) from `seed` on that has `num_layers` layers."""
     graph = random_chain_graph(seed, 2)
-    while len(graph.layers) != num_layers:
+    while len(multiplies(graph)) != num_layers:
         seed += 1
         graph = random_chain_graph(seed, 2)
     return graph

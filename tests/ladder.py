@@ -9,11 +9,22 @@ ranges, saturate now and then, and meet rounding ties.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codegen.ir import INPUT, Graph, Layer, Op, TensorType
+from codegen.ir import (
+    INPUT,
+    Dense,
+    Graph,
+    MaxPool,
+    Multiply,
+    Node,
+    Pointwise,
+    TensorType,
+    Winograd,
+)
 from winnow.fixed_point import IntArray, int_range
 from winnow.srbs import SUB_ROW, num_sub_rows, srbs_mask
 from winnow.winograd import winograd
@@ -21,6 +32,7 @@ from winnow.winograd import winograd
 SUM_LIMIT, ACCUMULATOR_LIMIT = 2**23, 2**39  # acc_bits 24 and y_bits 40, the engine's defaults
 _FULL_SUM = SUM_LIMIT // 127**2  # the most products of 8-bit operands a sum may hold
 _MAX_SPREAD = 5
+_OPS: dict[str, type[Multiply]] = {"winograd": Winograd, "pointwise": Pointwise, "dense": Dense}
 _MAX_CHANNELS = 40
 _MAX_TAP_SHIFT = {1: 5, 2: 14, 4: 10}  # per m: keeps a full F(m, 3) accumulator below its limit
 
@@ -37,19 +49,17 @@ class _Place:
 def random_layer_graph(seed: int, engine_m: int) -> Graph:
     """Return a graph of one random layer for an engine of F(engine_m, 3)."""
     rng = np.random.default_rng([seed, engine_m, 1])
-    op = Op(rng.choice([Op.WINOGRAD.value] * 14 + [Op.POINTWISE.value, Op.DENSE.value] * 3))
-    raw = op is Op.DENSE and bool(rng.integers(2))
+    op = _OPS[str(rng.choice(["winograd"] * 14 + ["pointwise", "dense"] * 3))]
+    raw = op is Dense and bool(rng.integers(2))
     place = _Place("layer", INPUT, _random_input(rng, op))
-    return Graph(place.input, (_random_layer(rng, place, op, engine_m, raw=raw),))
+    return Graph(place.input, _random_layer(rng, place, op, engine_m, raw=raw))
 
 
 def random_map_graph(seed: int, engine_m: int, size: tuple[int, int], *, pool: bool) -> Graph:
-    """Return a graph of one random winograd layer on a map of (height, width) pixels."""
+    """Return a graph of one random Winograd layer on a map of (height, width) pixels."""
     rng = np.random.default_rng([seed, engine_m, 4])
     place = _Place("layer", INPUT, _random_feature(rng, _MAX_CHANNELS, *size))
-    return Graph(
-        place.input, (_random_layer(rng, place, Op.WINOGRAD, engine_m, raw=False, pool=pool),)
-    )
+    return Graph(place.input, _random_layer(rng, place, Winograd, engine_m, raw=False, pool=pool))
 
 
 def random_chain_graph(seed: int, engine_m: int) -> Graph:
@@ -57,16 +67,17 @@ def random_chain_graph(seed: int, engine_m: int) -> Graph:
     rng = np.random.default_rng([seed, engine_m, 2])
     height, width = rng.integers(4, 13, size=2).tolist()
     kind = _random_feature(rng, int(rng.integers(1, 17)), height, width)
-    middle = [Op.POINTWISE, Op.WINOGRAD][: int(rng.integers(3))]
+    middle: list[type[Multiply]] = [Pointwise, Winograd]
+    middle = middle[: int(rng.integers(3))]
     if rng.integers(2):
         middle.reverse()
-    ops = [Op.WINOGRAD, *middle, Op.DENSE]
+    ops = [Winograd, *middle, Dense]
     graph = Graph(kind, ())
     for number, op in enumerate(ops):
         source = _random_source(rng, graph, is_last=number == len(ops) - 1)
-        place = _Place(f"{op.value}_{number}", source, graph.type_of(source))
-        layer = _random_layer(rng, place, op, engine_m, raw=op is Op.DENSE, pool=number == 0)
-        graph = Graph(kind, (*graph.layers, layer))
+        place = _Place(f"{op.__name__.lower()}_{number}", source, graph.type_of(source))
+        nodes = _random_layer(rng, place, op, engine_m, raw=op is Dense, pool=number == 0)
+        graph = Graph(kind, (*graph.nodes, *nodes))
     return graph
 
 
@@ -87,8 +98,9 @@ def random_images(graph: Graph, seed: int, count: int) -> IntArray:
 
 
 def _random_source(rng: np.random.Generator, graph: Graph, *, is_last: bool) -> str:
-    """Return the newest node; half the time, within the chain, any node."""
-    names = [INPUT, *(layer.name for layer in graph.layers)]
+    """Return the newest node; half the time, within the chain, any node that is not pooled."""
+    pooled = {node.inputs[0] for node in graph.nodes if isinstance(node, MaxPool)}
+    names = [INPUT, *(node.name for node in graph.nodes if node.name not in pooled)]
     return names[-1] if is_last or rng.random() < 0.5 else str(rng.choice(names))
 
 
@@ -99,8 +111,8 @@ def _random_feature(rng: np.random.Generator, channels: int, height: int, width:
     return TensorType(channels, height, width, bits, signed, int(rng.integers(-9, 3)))
 
 
-def _random_input(rng: np.random.Generator, op: Op) -> TensorType:
-    if op is Op.DENSE:
+def _random_input(rng: np.random.Generator, op: type[Multiply]) -> TensorType:
+    if op is Dense:
         height, width = rng.integers(1, 7, size=2).tolist()
     elif rng.random() < 0.15:
         height, width = rng.integers(13, 35, size=2).tolist()
@@ -108,7 +120,7 @@ def _random_input(rng: np.random.Generator, op: Op) -> TensorType:
     else:
         height, width = rng.integers(1, 13, size=2).tolist()
     channels = int(rng.integers(1, _MAX_CHANNELS + 1))
-    while num_sub_rows(channels) * height * width > _FULL_SUM and op is Op.DENSE:
+    while num_sub_rows(channels) * height * width > _FULL_SUM and op is Dense:
         channels -= 1
     return _random_feature(rng, channels, height, width)
 
@@ -135,20 +147,20 @@ def _fitting_shift(
 def _random_layer(
     rng: np.random.Generator,
     place: _Place,
-    op: Op,
+    op: type[Multiply],
     engine_m: int,
     *,
     raw: bool,
     pool: bool | None = None,
-) -> Layer:
-    """Return a random layer; `pool` None leaves pooling to chance."""
-    kind, m = place.input, engine_m if op is Op.WINOGRAD else 1
-    pixels = kind.height * kind.width if op is Op.DENSE else 1
+) -> tuple[Node, ...]:
+    """Return a random layer, one node or two; `pool` None leaves pooling to chance."""
+    kind, m = place.input, engine_m if op is Winograd else 1
+    pixels = kind.height * kind.width if op is Dense else 1
     v_bits, weight_bits = (int(bits) for bits in rng.choice([8, 8, 8, *range(2, 8)], size=2))
     most = min(SUB_ROW, _FULL_SUM // (num_sub_rows(kind.channels) * pixels))
     keep = int(rng.integers(1, most + 1))
     out_channels = int(rng.integers(1, (16 if kind.height * kind.width > 64 else 40) + 1))
-    taps = (m + 2) ** 2 if op is Op.WINOGRAD else 1
+    taps = (m + 2) ** 2 if op is Winograd else 1
     weight = _random_weight(rng, (out_channels, kind.channels, taps * pixels), weight_bits, keep)
 
     v_shift, v_rms = _random_operand(rng, kind, m, v_bits)
@@ -157,15 +169,12 @@ def _random_layer(
     eu, e = _random_grid(rng, ev, m)
     y_rms = _accumulator_rms(sum_rms * 2.0 ** (ev + eu - e), m)
     bias_top = int(2 * y_rms) + 1
-    output = _random_output(rng, kind, op, out_channels, pool=pool)
+    output, has_pool = _random_output(rng, kind, op, out_channels, pool=pool)
     ey = e + max(0, int(_fitting_shift(rng, np.array(2.5 * y_rms), output.bounds[1])))
-    has_pool = op is Op.WINOGRAD and output.shape[1:] != kind.shape[1:]
-    return Layer(
+    layer = op(
         name=place.name,
-        op=op,
-        source=place.source,
-        m=m,
-        weight=weight if op is Op.WINOGRAD else weight.reshape(out_channels, -1),
+        inputs=(place.source,),
+        weight=weight if op is Winograd else weight.reshape(out_channels, -1),
         bias=rng.integers(-bias_top, bias_top + 1, size=out_channels),
         v_exponent=ev,
         weight_exponent=eu,
@@ -173,12 +182,33 @@ def _random_layer(
         weight_bits=weight_bits,
         keep=keep,
         acc_exponent=e,
-        pool=has_pool,
-        raw=raw,
         output=replace(output, bits=32, signed=True, exponent=e)
         if raw
         else replace(output, exponent=ey),
+        **({"m": m} if op is Winograd else {}),
     )
+    return (layer, pool_of(layer)) if has_pool else (layer,)
+
+
+def pool_of(node: Node, name: str = "") -> MaxPool:
+    """Return a max pool of a node's map."""
+    kind = replace(node.output, height=node.output.height // 2, width=node.output.width // 2)
+    return MaxPool(name=name or f"{node.name}_pool", inputs=(node.name,), output=kind)
+
+
+def multiplies(graph: Graph) -> list[Multiply]:
+    """Return the nodes of a graph that have weights."""
+    return [node for node in graph.nodes if isinstance(node, Multiply)]
+
+
+def change_node(graph: Graph, number: int, **fields: Any) -> Graph:
+    """Return the graph with other fields in a node; a pool of it follows a changed output."""
+    nodes = list(graph.nodes)
+    nodes[number] = changed = replace(nodes[number], **fields)
+    for place, node in enumerate(nodes):
+        if isinstance(node, MaxPool) and node.inputs == (changed.name,):
+            nodes[place] = pool_of(changed, node.name)
+    return replace(graph, nodes=tuple(nodes))
 
 
 def _random_operand(
@@ -212,11 +242,15 @@ def _accumulator_rms(sum_rms: NDArray[np.float64], m: int) -> float:
 
 
 def _random_output(
-    rng: np.random.Generator, kind: TensorType, op: Op, channels: int, *, pool: bool | None
-) -> TensorType:
-    """Return the output's type; its exponent is still to be chosen."""
-    height, width = (1, 1) if op is Op.DENSE else (kind.height, kind.width)
+    rng: np.random.Generator,
+    kind: TensorType,
+    op: type[Multiply],
+    channels: int,
+    *,
+    pool: bool | None,
+) -> tuple[TensorType, bool]:
+    """Return the type before a pool, its exponent still to be chosen, and whether there is one."""
+    height, width = (1, 1) if op is Dense else (kind.height, kind.width)
     wanted = rng.random() < 0.4 if pool is None else pool
-    if op is Op.WINOGRAD and wanted and min(height, width) >= 2:
-        height, width = height // 2, width // 2
-    return _random_feature(rng, channels, height, width)
+    has_pool = op is Winograd and wanted and min(height, width) >= 2
+    return _random_feature(rng, channels, height, width), has_pool

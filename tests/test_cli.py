@@ -14,14 +14,14 @@ import pytest
 
 import codegen.__main__
 import sim.__main__
+from codegen.fuse import fuse
 from codegen.golden import load_golden
 from codegen.graph_text import save_graph
-from codegen.interpret import interpret
 from codegen.stages.schedule import read_schedule
 from sim import csim
 from sim.stages.csim import compare
 from tests.builds import TRAINING, play, play_all
-from tests.engines import CACHE, chain_case
+from tests.engines import CACHE, chain_case, expected_maps
 from tests.ladder import random_images
 from tests.test_sim_report import NUMBERS
 from winnow.artefact import load_arrays, save_arrays
@@ -43,7 +43,7 @@ RTL_NUMBERS = {
         "build_seconds": 2.5,
         "stall_0": {
             "cycles": [70000, 70001],
-            "layer_cycles": {layer.name: 60000 + i for i, layer in enumerate(GRAPH.layers)},
+            "layer_cycles": {layer.name: 60000 + i for i, layer in enumerate(fuse(GRAPH))},
             "cycles_per_second": 1000,
         },
     },
@@ -80,7 +80,7 @@ def out(tmp_path: Path) -> Path:
     play_all(tiny(folder), TRAINING, NUMBERS)
     save_graph(folder, GRAPH)
     images = random_images(GRAPH, 0, 3)
-    maps = {f"layer.{name}": values for name, values in interpret(GRAPH, images).items()}
+    maps = {f"layer.{name}": values for name, values in expected_maps(GRAPH, images).items()}
     make_golden(folder, {"images": images, "labels": np.arange(3), **maps})
     CACHE.mkdir(parents=True, exist_ok=True)
     (folder.parent / ".cache").mkdir()
@@ -144,7 +144,7 @@ def test_graph_becomes_checked_hardware_and_a_report(out: Path, run: Run) -> Non
     assert (code, error) == (0, "")
     assert f"  Brevitas (float64) = HLS C++       {count} integers, 3 images" in text
     assert "  Brevitas (float64) = RTL           321 integers, 3 images" in text
-    for i, layer in enumerate(GRAPH.layers):
+    for i, layer in enumerate(fuse(GRAPH)):
         (line,) = [x for x in text.splitlines() if x.split()[:1] == [layer.name]]
         assert str(60000 + i) in line.split()
 
@@ -159,7 +159,7 @@ def test_second_run_is_up_to_date_and_writes_nothing(out: Path, run: Run) -> Non
 
 def test_accuracy_is_that_of_the_labels(out: Path, run: Run) -> None:
     arrays = load_arrays(out / "golden.npz", "")
-    guess = arrays[f"layer.{GRAPH.layers[-1].name}"].reshape(3, -1).argmax(1)
+    guess = arrays[f"layer.{fuse(GRAPH)[-1].name}"].reshape(3, -1).argmax(1)
     arrays["labels"] = guess + np.array([0, 0, 1])
     make_golden(out, arrays)
     run_all(run)
@@ -170,7 +170,7 @@ def test_accuracy_is_that_of_the_labels(out: Path, run: Run) -> None:
 def test_changed_golden_value_names_layer_place_and_both_values(out: Path, run: Run) -> None:
     run_all(run)
     arrays = load_arrays(out / "golden.npz", "")
-    name = GRAPH.layers[1].name
+    name = fuse(GRAPH)[1].name
     golden = arrays[f"layer.{name}"]
     place = tuple(length - 1 for length in golden.shape)
     golden[place] += 1
@@ -187,7 +187,7 @@ def test_changed_golden_value_names_layer_place_and_both_values(out: Path, run: 
 
 def test_layer_without_golden_values_is_named(out: Path, run: Run) -> None:
     arrays = load_arrays(out / "golden.npz", "")
-    name = GRAPH.layers[2].name
+    name = fuse(GRAPH)[2].name
     del arrays[f"layer.{name}"]
     make_golden(out, arrays)
     run("codegen", "schedule")

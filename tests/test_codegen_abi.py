@@ -17,6 +17,7 @@ from codegen.abi import decode_status
 from codegen.descriptor import layer_fields
 from codegen.emit import abi_header, emit_engine
 from codegen.ports import Control, Direction
+from winnow.blocking import Op
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 
@@ -144,7 +145,7 @@ def test_header_has_the_reference_layout() -> None:
 
 
 def test_opcodes_and_status_codes_are_the_reference_ones() -> None:
-    assert {op.name: op.value for op in abi.OpCode} == OPCODES
+    assert {op.name: op.value for op in Op} == OPCODES
     assert {status.name: status.value for status in abi.Status} == STATUS
 
 

@@ -17,6 +17,7 @@ from codegen.emit import TEMPLATES, emit_data, emit_engine, memory_map
 from codegen.program import program_words
 from codegen.schedule import schedule
 from tests.engines import ENGINES, chain_case
+from winnow.blocking import Op
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 
@@ -94,7 +95,7 @@ def test_constants_are_those_of_the_engine(tmp_path: Path, name: str) -> None:
         "kMaxVLimit": abi.MAX_V_LIMIT,
         "kStatusCodeBits": abi.STATUS_CODE_BITS,
         "kStatusLayersBits": abi.STATUS_LAYERS_BITS,
-        **{f"kOp{op.name.capitalize()}": op.value for op in abi.OpCode},
+        **{f"kOp{op.name.capitalize()}": op.value for op in Op},
         **{f"kStatus{s.name.title().replace('_', '')}": s.value for s in abi.Status},
         **{f"k{r.name.title().replace('_', '')}Offset": r.offset for r in ports.ALL_REGISTERS},
         **{f"kControl{b.name.title().replace('_', '')}": int(b) for b in ports.Control if b.name},

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 
 from codegen.graph_text import (
     ARRAY_FILE,
+    KINDS,
     TEXT_FILE,
     format_graph,
-    format_layer,
+    format_node,
     graph_arrays,
     load_graph,
     parse_graph,
     save_graph,
 )
-from codegen.ir import Graph, Op
+from codegen.ir import NODES, Graph, Winograd
 from tests.ladder import random_chain_graph, random_layer_graph
 from winnow.artefact import save_arrays, write_text
 from winnow.errors import ArtefactError, GraphError, WinnowError
@@ -33,8 +34,9 @@ MADE_BY = "python -m codegen lower --config ... --out ..."
 
 def assert_same(left: Graph, right: Graph) -> None:
     assert left.input == right.input
-    assert len(left.layers) == len(right.layers)
-    for a, b in zip(left.layers, right.layers, strict=True):
+    assert len(left.nodes) == len(right.nodes)
+    for a, b in zip(left.nodes, right.nodes, strict=True):
+        assert type(a) is type(b)
         for field in fields(a):
             x, y = getattr(a, field.name), getattr(b, field.name)
             assert type(x) is type(y)
@@ -52,10 +54,38 @@ def test_parse_undoes_format(seed: int, m: int) -> None:
         assert_same(parse_graph(format_graph(graph), graph_arrays(graph)), graph)
 
 
-def test_layer_line_is_a_line_of_the_text() -> None:
+def test_node_line_is_a_line_of_the_text() -> None:
     graph = random_chain_graph(0, 2)
     lines = format_graph(graph).splitlines()
-    assert lines == [f"input: {graph.input}", *map(format_layer, graph.layers)]
+    assert lines == ["format: 2", f"input: {graph.input}", *map(format_node, graph.nodes)]
+
+
+def test_every_field_of_a_record_is_in_its_line() -> None:
+    graphs = [random_chain_graph(seed, 2) for seed in range(20)]
+    seen = {type(node): node for graph in graphs for node in graph.nodes}
+    assert set(seen) == set(NODES)
+    for record, node in seen.items():
+        line = format_node(node)
+        for name in {f.name for f in fields(record)} - {"name", "inputs", "output"}:
+            assert f" {name}=" in line
+        assert line.startswith(f"{node.name} = ")
+        assert f"({','.join(node.inputs)})" in line
+        assert line.endswith(f" -> {node.output}")
+
+
+def test_names_of_records_are_those_of_the_document() -> None:
+    assert list(KINDS) == ["winograd", "pointwise", "dense", "max_pool"]
+    assert list(KINDS.values()) == list(NODES)
+
+
+def test_nodes_of_any_number_of_inputs_have_a_line() -> None:
+    """A record with two inputs, or none, needs no parser of its own."""
+    graph = random_chain_graph(0, 2)
+    (name, *_), pool = graph.nodes[0].inputs, graph.nodes[1]
+    for inputs in ((), (name, pool.name), (name, name, name)):
+        node = replace(pool, name="other", inputs=inputs)
+        wide = replace(graph, nodes=(*graph.nodes, node))
+        assert_same(parse_graph(format_graph(wide), graph_arrays(wide)), wide)
 
 
 def test_checksum_sees_every_array_and_its_shape() -> None:
@@ -75,7 +105,7 @@ def test_checksum_sees_every_array_and_its_shape() -> None:
 def test_parsed_arrays_are_read_only_copies() -> None:
     graph = random_layer_graph(0, 2)
     arrays = graph_arrays(graph)
-    weight = parse_graph(format_graph(graph), arrays).layers[0].weight
+    weight = parse_graph(format_graph(graph), arrays).nodes[0].weight
     assert not np.shares_memory(weight, arrays["layer.weight"])
     with pytest.raises(ValueError, match="read-only"):
         weight[0] = 0
@@ -97,7 +127,7 @@ def test_same_graph_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def winograd_graph() -> Graph:
     graphs = (random_layer_graph(seed, 2) for seed in range(100))
-    return next(graph for graph in graphs if graph.layers[0].op is Op.WINOGRAD)
+    return next(graph for graph in graphs if isinstance(graph.nodes[0], Winograd))
 
 
 def rejected(folder: Path) -> str:
@@ -124,7 +154,7 @@ def test_missing_files_are_named(saved: Path) -> None:
 
 def test_changed_text_is_noticed(saved: Path) -> None:
     path = saved / TEXT_FILE
-    write_text(path, path.read_text().replace("pool=", "pool= "))
+    write_text(path, path.read_text().replace("keep=", "keep= "))
     message = "'graph.txt' is damaged or belongs to another build than graph.npz; make both with: "
     assert rejected(saved) == message
     path.write_bytes(b"\xff\xfe")
@@ -176,28 +206,73 @@ def test_pickled_arrays_are_refused(saved: Path) -> None:
     assert "'graph.npz' is damaged" in rejected(saved)
 
 
+MUST_BE = "must be 'NAME = winograd|pointwise|dense|max_pool(INPUTS) KEY=VALUE... -> TYPE'"
+VALUES = "v_bits, weight_bits, keep, acc_exponent, m, weight, bias, v_exponent, weight_exponent"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("input: ", "", "line 1: must be 'input: TYPE', got '"),
-        ("input: ", "input: f", "line 1: a type must look like u8[1x2x3]*2^-4, got 'f"),
-        ("-> ", "-> x", "line 2: a type must look like u8[1x2x3]*2^-4, got 'x"),
-        ("winograd(", "conv(", "line 2: must be 'NAME = winograd|pointwise|dense(SOURCE) m=... "),
-        ("pool=", "pool=2", "line 2: must be 'NAME = winograd|pointwise|dense(SOURCE) m=... "),
+        ("format: 2", "format: 3", "line 1: must be 'format: 2', got 'format: 3'"),
+        ("format: 2\n", "", "line 1: must be 'format: 2', got 'input: "),
+        ("input: ", "", "line 2: must be 'input: TYPE', got '"),
+        ("input: ", "input: f", "line 2: a type must look like u8[1x2x3]*2^-4, got 'f"),
+        ("-> ", "-> x", "line 3: a type must look like u8[1x2x3]*2^-4, got 'x"),
+        ("-> u", "-> ", "line 3: a type must look like u8[1x2x3]*2^-4, got '"),
+        ("winograd(", "conv(", f"line 3: {MUST_BE}, got 'layer = conv("),
+        ("winograd(", "winograd (", f"line 3: {MUST_BE}, got 'layer = winograd ("),
+        (" m=", " m =", f"line 3: {MUST_BE}, got 'layer = winograd("),
+        ("m=", "n=", f"line 3: winograd must have {VALUES} in this order, got 'v_bits="),
+        (" m=2", "", f"line 3: winograd must have {VALUES} in this order, got 'v_bits="),
+        (" m=2", " m=2 m=2", f"line 3: winograd must have {VALUES} in this order, got 'v_bits="),
+        (" m=2", " m=2 pool=1", f"line 3: winograd must have {VALUES} in this order, got 'v_bits="),
+        ("m=2", "m=2.0", "line 3: m must be an integer, got '2.0'"),
+        ("m=2", "m=+2", "line 3: m must be an integer, got '+2'"),
+        ("m=2", "m=\u0662", "line 3: m must be an integer, got '\u0662'"),
+        ("m=2", f"m={'9' * 5000}", "line 3: m must be an integer, got '999"),
+        (" weight=", " weight=x", "array 'layer.weight' must be x"),
         ("layer = ", "other = ", "array 'other.weight' is missing"),
     ],
 )
 def test_bad_text_is_explained(old: str, new: str, message: str) -> None:
     graph = winograd_graph()
-    text = format_graph(graph).replace(old, new, 1)
+    text = format_graph(graph)
+    assert old in text
+    text = text.replace(old, new, 1)
     with pytest.raises(ArtefactError) as caught:
         parse_graph(text, graph_arrays(graph))
     assert str(caught.value).startswith(message)
 
 
 def test_empty_text_is_explained() -> None:
-    with pytest.raises(ArtefactError, match=r"^line 1: must be 'input: TYPE', got ''$"):
+    with pytest.raises(ArtefactError, match=r"^line 1: must be 'format: 2', got ''$"):
         parse_graph("", {})
+    with pytest.raises(ArtefactError, match=r"^line 2: must be 'input: TYPE', got ''$"):
+        parse_graph("format: 2\n", {})
+
+
+def test_values_a_pool_does_not_have_are_explained() -> None:
+    graph = random_chain_graph(0, 2)
+    text = format_graph(graph).replace("max_pool(winograd_0)", "max_pool(winograd_0) keep=1")
+    with pytest.raises(ArtefactError) as caught:
+        parse_graph(text, graph_arrays(graph))
+    message = "line 4: max_pool must have no values in this order, got 'keep=1'"
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        ("1", "input: u8[1x16x16]*2^-8\nfc = dense(input) m=1 w_bits=8 -> s32[10x1x1]*2^-14\n"),
+        ("3", "format: 3\ninput: u8[1x16x16]*2^-8\n"),
+    ],
+)
+def test_graph_of_another_format_is_refused_by_name(saved: Path, found: str, text: str) -> None:
+    plant(saved, text, random_layer_graph(0, 2))
+    assert rejected(saved) == (
+        f"'graph.txt' is a graph of format {found}, this version reads format 2; "
+        "make it again with: "
+    )
 
 
 def test_arrays_of_another_dtype_are_refused() -> None:
@@ -217,17 +292,17 @@ def plant(folder: Path, text: str, graph: Graph) -> None:
 def test_load_names_the_file_of_a_bad_line(tmp_path: Path) -> None:
     graph = random_layer_graph(0, 2)
     plant(tmp_path, format_graph(graph).replace(" = ", " is "), graph)
-    assert rejected(tmp_path).startswith("'graph.txt': line 2: must be 'NAME = ")
+    assert rejected(tmp_path).startswith("'graph.txt': line 3: must be 'NAME = ")
 
 
 def test_load_checks_the_graph(tmp_path: Path) -> None:
     graph = random_layer_graph(0, 2)
     plant(tmp_path, format_graph(graph).replace("keep=", "keep=9"), graph)
-    with pytest.raises(GraphError, match="layer 'layer': keep must be"):
+    with pytest.raises(GraphError, match="node 'layer': keep must be"):
         load_graph(tmp_path)
 
 
 def test_save_refuses_a_graph_that_breaks_a_rule(tmp_path: Path) -> None:
-    with pytest.raises(WinnowError, match="at least one layer"):
+    with pytest.raises(WinnowError, match="at least one node"):
         save_graph(tmp_path, Graph(random_layer_graph(0, 2).input, ()))
     assert list(tmp_path.iterdir()) == []

@@ -12,9 +12,26 @@ import numpy as np
 import pytest
 from scipy.signal import correlate
 
-from codegen.interpret import interpret
-from codegen.ir import Graph, Layer, Op, TensorType
-from tests.ladder import random_chain_graph, random_images, random_layer_graph
+from codegen.interpret import RUNS, interpret
+from codegen.ir import (
+    NODES,
+    Dense,
+    Graph,
+    MaxPool,
+    Multiply,
+    Node,
+    Pointwise,
+    TensorType,
+    Winograd,
+)
+from tests.ladder import (
+    change_node,
+    multiplies,
+    pool_of,
+    random_chain_graph,
+    random_images,
+    random_layer_graph,
+)
 from winnow.compare import require_equal
 from winnow.errors import GraphError, MismatchError
 from winnow.fixed_point import IntArray
@@ -31,16 +48,16 @@ def clamp(x: int, low: int, high: int) -> int:
     return max(low, min(high, x))
 
 
-def operand(layer: Layer, x: int, tap: int, ex: int) -> int:
+def operand(layer: Multiply, x: int, tap: int, ex: int) -> int:
     vmax = 2 ** (layer.v_bits - 1) - 1
     return clamp(rne(x, int(layer.v_exponent[tap]) - ex), -vmax, vmax)
 
 
-def tap_shift(layer: Layer, tap: int) -> int:
+def tap_shift(layer: Multiply, tap: int) -> int:
     return int(layer.v_exponent[tap]) + int(layer.weight_exponent[tap]) - layer.acc_exponent
 
 
-def brute_winograd(layer: Layer, d: Any, ex: int) -> dict[tuple[int, int, int], int]:
+def brute_winograd(layer: Winograd, d: Any, ex: int) -> dict[tuple[int, int, int], int]:
     """Return Y by (oc, y, x) for one image, a nested list [c][h][w]."""
     m, matrices = layer.m, winograd(layer.m)
     b_t, a_t, alpha = matrices.b_t.tolist(), matrices.a_t.tolist(), matrices.alpha
@@ -78,11 +95,11 @@ def brute_winograd(layer: Layer, d: Any, ex: int) -> dict[tuple[int, int, int], 
     return result
 
 
-def brute_linear(layer: Layer, d: Any, ex: int) -> dict[tuple[int, int, int], int]:
+def brute_linear(layer: Multiply, d: Any, ex: int) -> dict[tuple[int, int, int], int]:
     """Return Y by (oc, y, x) of a pointwise or dense layer."""
     height, width = len(d[0]), len(d[0][0])
     result = {}
-    if layer.op is Op.DENSE:
+    if isinstance(layer, Dense):
         d = [[[value]] for plane in d for row in plane for value in row]
         height = width = 1
     for oc in range(len(layer.weight)):
@@ -97,40 +114,44 @@ def brute_linear(layer: Layer, d: Any, ex: int) -> dict[tuple[int, int, int], in
     return result
 
 
-def brute_layer(layer: Layer, d: Any, ex: int) -> IntArray:
-    """Return one layer's output [oc, h, w] for one image."""
-    y = (brute_winograd if layer.op is Op.WINOGRAD else brute_linear)(layer, d, ex)
-    if not layer.raw:
+def brute_node(layer: Node, d: Any, ex: int) -> IntArray:
+    """Return one node's map [oc, h, w] for one image."""
+    out = np.zeros(layer.output.shape, dtype=np.int64)
+    if isinstance(layer, MaxPool):
+        for c, row, column in np.ndindex(*layer.output.shape):
+            window = [d[c][2 * row + i][2 * column + j] for i in range(2) for j in range(2)]
+            out[c, row, column] = max(window)
+        return out
+    assert isinstance(layer, Multiply)
+    is_winograd = isinstance(layer, Winograd)
+    y = brute_winograd(layer, d, ex) if is_winograd else brute_linear(layer, d, ex)
+    if layer.output.bits != 32:
         sign, bits = layer.output.signed, layer.output.bits
         low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if sign else (0, 2**bits - 1)
         shift = layer.output.exponent - layer.acc_exponent
         y = {at: clamp(rne(value, shift), low, high) for at, value in y.items()}
-    out = np.zeros(layer.output.shape, dtype=np.int64)
-    for oc, row, column in np.ndindex(*layer.output.shape):
-        window = [
-            y[oc, 2 * row + i, 2 * column + j] if layer.pool else y[oc, row, column]
-            for i in range(2)
-            for j in range(2)
-        ]
-        out[oc, row, column] = max(window)
+    for at, value in y.items():
+        out[at] = value
     return out
 
 
 def brute_graph(graph: Graph, images: IntArray) -> dict[str, IntArray]:
-    results: dict[str, list[IntArray]] = {layer.name: [] for layer in graph.layers}
+    results: dict[str, list[IntArray]] = {node.name: [] for node in graph.nodes}
     for image in images:
         maps: dict[str, IntArray] = {"input": image}
-        for layer in graph.layers:
-            ex = graph.type_of(layer.source).exponent
-            maps[layer.name] = brute_layer(layer, maps[layer.source].tolist(), ex)
-            results[layer.name].append(maps[layer.name])
+        for node in graph.nodes:
+            (source,) = node.inputs
+            ex = graph.type_of(source).exponent
+            maps[node.name] = brute_node(node, maps[source].tolist(), ex)
+            results[node.name].append(maps[node.name])
     return {name: np.array(values) for name, values in results.items()}
 
 
 def work(graph: Graph) -> int:
     return sum(
-        layer.weight.size * graph.type_of(layer.source).height * graph.type_of(layer.source).width
-        for layer in graph.layers
+        layer.weight.size * kind.height * kind.width
+        for layer in multiplies(graph)
+        for kind in [graph.type_of(layer.inputs[0])]
     )
 
 
@@ -176,10 +197,10 @@ def lossless_winograd(m: int, g: IntArray, height: int, width: int) -> Graph:
     np.testing.assert_allclose(weight, u, atol=1e-9)
     e = int(exponent.min())
     bias = np.arange(len(g), dtype=np.int64) - 1
-    layer = Layer(
-        name="conv", op=Op.WINOGRAD, source="input", m=m, weight=weight, bias=bias << -e,
+    layer = Winograd(
+        name="conv", inputs=("input",), m=m, weight=weight, bias=bias << -e,
         v_exponent=np.zeros_like(exponent), weight_exponent=exponent, v_bits=8, weight_bits=8,
-        keep=8, acc_exponent=e, pool=False, raw=False,
+        keep=8, acc_exponent=e,
         output=TensorType(len(g), height, width, 8, True, 0),
     )  # fmt: skip
     return Graph(TensorType(g.shape[1], height, width, 6, True, 0), (layer,))
@@ -200,14 +221,14 @@ def test_winograd_is_direct_convolution(
     np.testing.assert_array_equal(interpret(graph, images)["conv"], expected)
 
 
-def linear_graph(op: Op, weight: IntArray, **changes: Any) -> Graph:
+def linear_graph(op: type[Multiply], weight: IntArray, **changes: Any) -> Graph:
     """Return an exact layer on u7[6x2x3]: V = d and the accumulator grid is 2^0."""
-    is_dense = op is Op.DENSE
+    is_dense = op is Dense
     output = TensorType(len(weight), 1 if is_dense else 2, 1 if is_dense else 3, 8, True, 0)
-    layer = Layer(
-        name="linear", op=op, source="input", m=1, weight=weight, bias=np.zeros(len(weight), "i8"),
+    layer = op(
+        name="linear", inputs=("input",), weight=weight, bias=np.zeros(len(weight), "i8"),
         v_exponent=ints([0]), weight_exponent=ints([0]), v_bits=8, weight_bits=8, keep=8,
-        acc_exponent=0, pool=False, raw=is_dense,
+        acc_exponent=0,
         output=replace(output, bits=32) if is_dense else output,
     )  # fmt: skip
     return Graph(TensorType(6, 2, 3, 7, False, 0), (replace(layer, **changes),))
@@ -217,7 +238,7 @@ def test_dense_is_a_matrix_product() -> None:
     rng = np.random.default_rng(0)
     weight, bias = rng.integers(-127, 128, size=(5, 36)), rng.integers(-999, 999, size=5)
     images = rng.integers(0, 128, size=(7, 6, 2, 3))
-    graph = linear_graph(Op.DENSE, weight, bias=bias)
+    graph = linear_graph(Dense, weight, bias=bias)
     got = interpret(graph, images)["linear"]
     assert got.shape == (7, 5, 1, 1)
     np.testing.assert_array_equal(got[:, :, 0, 0], images.reshape(7, 36) @ weight.T + bias)
@@ -229,13 +250,13 @@ def test_pointwise_is_a_matrix_product_per_pixel() -> None:
     expected = np.einsum("oc,nchw->nohw", weight, images).clip(-128, 127)
     assert (expected == 127).any()
     assert (np.abs(expected) < 127).any()
-    got = interpret(linear_graph(Op.POINTWISE, weight), images)["linear"]
+    got = interpret(linear_graph(Pointwise, weight), images)["linear"]
     np.testing.assert_array_equal(got, expected)
 
 
 def one_weight(values: list[int], **changes: Any) -> list[int]:
     """Return what a single-channel pointwise layer with weight 1 makes of a row of pixels."""
-    layer = linear_graph(Op.POINTWISE, ints([[1]])).layers[0]
+    layer = linear_graph(Pointwise, ints([[1]])).nodes[0]
     output = changes.pop("output", (8, True, 0))
     output = TensorType(1, 1, len(values), *output)
     layer = replace(layer, output=output, **changes)
@@ -278,18 +299,35 @@ def test_pool_takes_the_maximum_and_drops_odd_edges() -> None:
     g = np.zeros((1, 1, 3, 3), dtype=np.int64)
     g[0, 0, 1, 1] = 1
     graph = lossless_winograd(2, g, 5, 3)
-    pooled = replace(graph.layers[0], pool=True, bias=ints([0]),
-                     output=TensorType(1, 2, 1, 8, True, 0))  # fmt: skip
+    conv = replace(graph.nodes[0], bias=ints([0]))
     image = ints([[-9, -7, 30], [-8, -6, 30], [4, 1, 30], [2, 3, 30], [30, 30, 30]])
-    got = interpret(replace(graph, layers=(pooled,)), image[None, None])["conv"]
-    assert got.tolist() == [[[[-6], [4]]]]
+    got = interpret(replace(graph, nodes=(conv, pool_of(conv))), image[None, None])
+    assert got["conv"].tolist() == [[image.tolist()]]
+    assert got["conv_pool"].tolist() == [[[[-6], [4]]]]
 
 
-def test_layers_read_the_source_they_name() -> None:
+def test_raw_output_of_any_multiplication_is_its_accumulator() -> None:
+    """F(2,3) of one weight at the middle: Y is the pixel and the bias, on the grid of 1/4."""
+    g = np.zeros((1, 1, 3, 3), dtype=np.int64)
+    g[0, 0, 1, 1] = 1
+    graph = lossless_winograd(2, g, 5, 3)
+    conv = multiplies(graph)[0]
+    raw = replace(conv.output, bits=32, exponent=conv.acc_exponent)
+    raw_graph = replace(graph, nodes=(replace(conv, output=raw, bias=ints([3])),))
+    image = np.arange(-7, 8).reshape(1, 1, 5, 3)
+    assert conv.acc_exponent == -2
+    np.testing.assert_array_equal(interpret(raw_graph, image)["conv"], 4 * image + 3)
+
+
+def test_every_record_has_semantics() -> None:
+    assert set(RUNS) == set(NODES)
+
+
+def test_nodes_read_the_map_they_name() -> None:
     identity = np.eye(6, dtype=np.int64)
-    first = linear_graph(Op.POINTWISE, identity).layers[0]
+    first = linear_graph(Pointwise, identity).nodes[0]
     second = replace(first, name="twice", weight=2 * identity)
-    both = replace(first, name="other", source="twice")
+    both = replace(first, name="other", inputs=("twice",))
     graph = Graph(TensorType(6, 2, 3, 5, False, 0), (first, second, both))
     images = random_images(graph, 0, 3)
     maps = interpret(graph, images)
@@ -313,8 +351,8 @@ def test_result_does_not_depend_on_the_batch() -> None:
 def test_empty_batch_gives_empty_maps() -> None:
     graph = random_chain_graph(0, 4)
     maps = interpret(graph, random_images(graph, 0, 0))
-    assert [maps[layer.name].shape for layer in graph.layers] == [
-        (0, *layer.output.shape) for layer in graph.layers
+    assert [maps[node.name].shape for node in graph.nodes] == [
+        (0, *node.output.shape) for node in graph.nodes
     ]
 
 
@@ -339,23 +377,23 @@ def test_empty_batch_gives_empty_maps() -> None:
 )  # fmt: skip
 def test_rejects_images(images: Any, message: str) -> None:
     with pytest.raises(GraphError) as caught:
-        interpret(linear_graph(Op.DENSE, np.ones((1, 36), dtype=np.int64)), images)
+        interpret(linear_graph(Dense, np.ones((1, 36), dtype=np.int64)), images)
     assert str(caught.value) == message
 
 
 def test_rejects_a_graph_that_breaks_a_rule() -> None:
-    graph = linear_graph(Op.DENSE, np.full((1, 36), 128))
-    with pytest.raises(GraphError, match=r"layer 'linear': weight must be in -127..127"):
+    graph = linear_graph(Dense, np.full((1, 36), 128))
+    with pytest.raises(GraphError, match=r"node 'linear': weight must be in -127..127"):
         interpret(graph, np.zeros((1, 6, 2, 3), "i8"))
 
 
 def test_one_changed_weight_is_seen() -> None:
-    graph = linear_graph(Op.DENSE, np.ones((2, 36), dtype=np.int64))
+    graph = linear_graph(Dense, np.ones((2, 36), dtype=np.int64))
     images = np.full((2, 6, 2, 3), 3)
     golden = interpret(graph, images)
-    weight = graph.layers[0].weight.copy()
+    weight = multiplies(graph)[0].weight.copy()
     weight[1, 20] = 2
-    changed = replace(graph, layers=(replace(graph.layers[0], weight=weight),))
+    changed = change_node(graph, 0, weight=weight)
     with pytest.raises(MismatchError) as caught:
         require_equal(golden, interpret(changed, images))
     assert str(caught.value) == (
@@ -370,16 +408,16 @@ def test_digits_sized_net_is_fast() -> None:
     graph = Graph(kind, ())
     source, channels, edge = "input", 1, 16
     for number, (width, pool) in enumerate([(16, 0), (32, 1), (32, 0), (64, 1)]):
-        edge //= 1 + pool
-        layer = Layer(
-            name=f"conv{number}", op=Op.WINOGRAD, source=source, m=2,
+        layer = Winograd(
+            name=f"conv{number}", inputs=(source,), m=2,
             weight=rng.integers(-127, 128, size=(width, channels, 16)),
             bias=np.zeros(width, dtype=np.int64), v_exponent=np.full(16, -6),
             weight_exponent=np.full(16, -7), v_bits=8, weight_bits=8, keep=8, acc_exponent=-13,
-            pool=bool(pool), raw=False, output=TensorType(width, edge, edge, 8, False, -6),
+            output=TensorType(width, edge, edge, 8, False, -6),
         )  # fmt: skip
-        graph = Graph(kind, (*graph.layers, layer))
-        source, channels = layer.name, width
+        nodes = (layer, pool_of(layer)) if pool else (layer,)
+        graph = Graph(kind, (*graph.nodes, *nodes))
+        source, channels, edge = nodes[-1].name, width, edge // (1 + pool)
     images = rng.integers(0, 256, size=(36, 1, 16, 16))
     start = time.process_time()
     interpret(graph, images)

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from codegen.check import check_graph
-from codegen.interpret import interpret
-from codegen.ir import INPUT, Graph, Layer, Op, TensorType
-from codegen.lower import Place, lower_dense, lower_network, lower_winograd
+from codegen.ir import INPUT, NODES, Graph, MaxPool, TensorType, Winograd
+from codegen.lower import Place, lower_dense, lower_network, lower_winograd, max_pool
 from quant.data import Samples
 from quant.golden import golden_arrays
 from quant.layers.quant_layer import BitWidths, QuantDense, QuantWinogradConv2d
@@ -21,6 +20,8 @@ from quant.models.library import make_model
 from quant.network.calibrate import calibrate
 from quant.network.convert import fold_norms, tap_layers, to_quantized, to_winograd
 from quant.network.sites import find_sites
+from tests.engines import expected_maps
+from tests.ladder import multiplies
 from winnow.config import Config, ModelConfig, QuantizeConfig
 from winnow.errors import LoweringError
 
@@ -38,8 +39,8 @@ def winograd_layer(weight_bits: int = 8) -> QuantWinogradConv2d:
     return layer
 
 
-def place(channels: int = 8, pool: bool = False) -> Place:
-    return Place("conv", INPUT, TensorType(channels, 6, 5, 8, False, -8), pool)
+def place(channels: int = 8) -> Place:
+    return Place("conv", INPUT, TensorType(channels, 6, 5, 8, False, -8))
 
 
 def random_net(
@@ -82,15 +83,18 @@ def chain_net(model: ModelConfig) -> ChainNet:
 
 
 def test_fields_of_a_winograd_layer() -> None:
-    lowered = lower_winograd(winograd_layer(), place(pool=True))
-    assert (lowered.op, lowered.m, lowered.keep) == (Op.WINOGRAD, 2, 8)
+    lowered = lower_winograd(winograd_layer(), place())
+    assert (type(lowered), lowered.m, lowered.keep) == (Winograd, 2, 8)
+    assert (lowered.name, lowered.inputs) == ("conv", (INPUT,))
     assert (lowered.weight_bits, lowered.v_bits) == (8, 8)
     assert lowered.v_exponent.tolist() == [-7] * 16
     assert lowered.weight_exponent.tolist() == [-5, -4] * 8
     assert lowered.acc_exponent == -12
-    assert lowered.output == TensorType(4, 3, 2, 8, False, -6)
+    assert lowered.output == TensorType(4, 6, 5, 8, False, -6)
     assert not lowered.weight.flags.writeable
-    check_graph(Graph(place().input, (lowered,)))
+    pool = max_pool("conv_pool", "conv", lowered.output)
+    assert pool.output == TensorType(4, 3, 2, 8, False, -6)
+    check_graph(Graph(place().input, (lowered, pool)))
 
 
 def test_accumulator_grid_follows_a_finer_output() -> None:
@@ -119,11 +123,15 @@ def test_dense_keep_counts_channels_at_one_pixel() -> None:
 
 
 def require_golden(net: nn.Module, entry: TensorType = ENTRY) -> Graph:
-    """The graph of a network; the interpreter must give the network's golden integers."""
+    """The graph of a network; the interpreter must give the network's golden integers.
+
+    A node of the network's layer has what the pool makes of it in a node of its own.
+    """
     images = random_images(torch.Generator().manual_seed(9), entry)
     golden = golden_arrays(net, Samples(images, torch.zeros(20, dtype=torch.int64)))
     graph = lower_network(net, find_sites(net, entry.shape), entry)
-    maps = interpret(graph, images.numpy())
+    maps = expected_maps(graph, images.numpy())
+    assert [f"layer.{name}" for name in maps] == [n for n in golden if n.startswith("layer.")]
     for name, integers in maps.items():
         np.testing.assert_array_equal(golden[f"layer.{name}"], integers)
     check_graph(graph)
@@ -136,8 +144,10 @@ def test_network_equals_its_golden_vectors(m: int) -> None:
     quantize = QuantizeConfig(operand_bits=(7,), activation_bits=5)
     bits = {"conv1": 8, "conv2": 3, "conv3": 4, "fc1": 6, "fc": 5}
     graph = require_golden(random_net(chain_net(model), m, quantize, bits))
-    assert [layer.weight_bits for layer in graph.layers] == list(bits.values())
-    assert [layer.name for layer in graph.layers] == list(bits)
+    assert [layer.weight_bits for layer in multiplies(graph)] == list(bits.values())
+    assert [layer.name for layer in multiplies(graph)] == list(bits)
+    pools = {node.name: node.inputs for node in graph.nodes if isinstance(node, MaxPool)}
+    assert pools == {"conv1_pool": ("conv1",), "conv3_pool": ("conv3",)}
 
 
 @pytest.mark.parametrize("name", ["vgg16_bn", "vgg_nagadomi"])
@@ -149,8 +159,8 @@ def test_library_chain_equals_its_golden_vectors(name: str) -> None:
     made = random_net(net, 2, QuantizeConfig(), dict.fromkeys(sites, 6), entry)
     graph = require_golden(made, entry)
     pools = sum(isinstance(module, nn.MaxPool2d) for module in net.modules())
-    assert sum(layer.pool for layer in graph.layers) == pools > 0
-    assert len(graph.layers) == len(sites)
+    assert sum(isinstance(node, MaxPool) for node in graph.nodes) == pools > 0
+    assert len(multiplies(graph)) == len(sites)
 
 
 def test_network_with_sums_is_refused() -> None:
@@ -206,6 +216,12 @@ def test_lowered_layers_are_plain_records() -> None:
     made = random_net(net, 2, config.quantize, dict.fromkeys(net.spec.names, 6))
     graph = lower_network(made, find_sites(made, ENTRY.shape), ENTRY)
     check_graph(graph)
-    assert all(isinstance(layer, Layer) for layer in graph.layers)
-    assert [layer.source for layer in graph.layers] == [INPUT, "conv1", "conv2", "conv3", "conv4"]
-    assert all(type(layer.keep) is int for layer in graph.layers)
+    assert all(type(node) in NODES for node in graph.nodes)
+    assert [layer.inputs for layer in multiplies(graph)] == [
+        (INPUT,),
+        ("conv1",),
+        ("conv2_pool",),
+        ("conv3",),
+        ("conv4_pool",),
+    ]
+    assert all(type(layer.keep) is int for layer in multiplies(graph))

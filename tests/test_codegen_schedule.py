@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codegen.abi import OpCode
-from codegen.check import check_graph, worst_case_sums
-from codegen.ir import Graph, Layer, Op, TensorType
+from codegen.check import check_graph
+from codegen.fuse import fuse
+from codegen.ir import Dense, Graph, MaxPool, Multiply, Node, Pointwise, TensorType, Winograd
 from codegen.schedule import Schedule, Values, schedule
 from tests.engines import ENGINES, layer_cases, strip_cases
-from tests.ladder import random_chain_graph, random_layer_graph
+from tests.ladder import change_node, multiplies, random_chain_graph, random_layer_graph
+from tests.test_codegen_bounds import plain_worst_case
+from winnow.blocking import Op
 from winnow.cycles import layer_cycles
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
@@ -41,10 +43,16 @@ def words_of(tensor: TensorType) -> int:
     return groups * (4 if tensor.bits == 32 else tensor.height * tensor.width)
 
 
+def is_pooled(graph: Graph, node: Node) -> bool:
+    """Whether a node's map is pooled, so that it never is in memory."""
+    return any(isinstance(x, MaxPool) and x.inputs == (node.name,) for x in graph.nodes)
+
+
 def test_maps_fill_memory_without_overlap() -> None:
     for _, graph, plan in plans():
         regions = [plan.input, *(layer.result for layer in plan.layers)]
-        tensors = [graph.input, *(layer.output for layer in graph.layers)]
+        written = [node for node in graph.nodes if not is_pooled(graph, node)]
+        tensors = [graph.input, *(node.output for node in written)]
         first = 0
         for region, tensor in zip(regions, tensors, strict=True):
             assert (region.base, region.tensor, region.words) == (first, tensor, words_of(tensor))
@@ -68,12 +76,14 @@ def test_layers_read_the_map_of_their_source() -> None:
     graph = next(
         g
         for g in (random_chain_graph(seed, 2) for seed in range(100))
-        if len({layer.source for layer in g.layers}) < len(g.layers)
+        if len({layer.inputs for layer in multiplies(g)}) < len(multiplies(g))
     )
     plan = schedule(graph, ENGINE)
-    places = {"input": plan.input} | {layer.name: layer.result for layer in plan.layers}
-    for layer, planned in zip(graph.layers, plan.layers, strict=True):
-        assert planned.source == places[layer.source]
+    pools = {node.inputs[0]: node.name for node in graph.nodes if isinstance(node, MaxPool)}
+    places = {pools.get(layer.name, layer.name): layer.result for layer in plan.layers}
+    places["input"] = plan.input
+    for layer, planned in zip(multiplies(graph), plan.layers, strict=True):
+        assert planned.source == places[layer.inputs[0]]
         assert planned.values["feature_base"] == planned.source.base
         assert planned.values["result_base"] == planned.result.base
 
@@ -112,7 +122,7 @@ def planned_runs(v: Values, name: str, places: Places) -> list[Run]:
     for row, column in np.ndindex(down, across):
         rows = v[f"{name}_rows_{places[0](row, down)}"]
         for plane, y in np.ndindex(planes, rows):
-            tail = is_read and v["op"] == OpCode.DENSE and plane < planes - 1
+            tail = is_read and v["op"] == Op.DENSE and plane < planes - 1
             words = v[f"{name}_words_{'middle' if tail else places[1](column, across)}"]
             skip = not is_read and (
                 (row == down - 1 and v["skip_last_row"])
@@ -145,7 +155,7 @@ def test_bursts_read_every_strip_with_its_border() -> None:
     """The oracle is the geometry: which pixels a tile of 3x3 convolutions needs."""
     cuts = set()
     for engine, _, plan in plans():
-        for layer in (x for x in plan.layers if x.shape.op == "winograd"):
+        for layer in (x for x in plan.layers if x.shape.op is Op.WINOGRAD):
             shape, m, width = layer.shape, engine.m, engine.m * engine.pt
             expected = [
                 (layer.source.base + (plane * shape.height + y) * shape.width + xs[0], len(xs))
@@ -169,8 +179,8 @@ def test_bursts_read_every_strip_with_its_border() -> None:
 def test_bursts_write_every_pixel_that_pooling_leaves() -> None:
     skipped = set()
     for engine, graph, plan in plans():
-        for layer, node in zip(plan.layers, graph.layers, strict=True):
-            if layer.shape.op != "winograd":
+        for layer, node in zip(plan.layers, fuse(graph), strict=True):
+            if layer.shape.op is not Op.WINOGRAD:
                 continue
             edge = engine.m // 2 if node.pool else engine.m
             out, width = node.output, edge * engine.pt
@@ -193,40 +203,40 @@ def test_bursts_write_every_pixel_that_pooling_leaves() -> None:
 def test_bursts_of_linear_layers_are_the_map_in_order() -> None:
     seen = set()
     for engine, graph, plan in plans():
-        for layer, node in zip(plan.layers, graph.layers, strict=True):
+        for layer, node in zip(plan.layers, fuse(graph), strict=True):
             v, op = layer.values, layer.shape.op
-            if op == "winograd":
+            if op is Op.WINOGRAD:
                 continue
             reads = planned_runs(v, "read", (read_place, read_place))
             writes = planned_runs(v, "write", (write_place, write_place))
             for runs, region in ((reads, layer.source), (writes, layer.result)):
                 words = [first + i for first, count in runs for i in range(count)]
                 assert sorted(words) == list(range(region.base, region.base + region.words))
-            size = engine.num_lanes if op == "dense" else engine.pt * engine.linear_pixels
+            size = engine.num_lanes if op is Op.DENSE else engine.pt * engine.linear_pixels
             assert v["read_words_last"] <= v["read_words_middle"] <= v["v_words"] * size
             groups = list(layer.blocking.strips())[-1].groups
             assert v["columns_last"] == groups * engine.pt * engine.num_lanes
-            seen.add((op, len(list(layer.blocking.strips())) > 1, node.raw))
-    wanted = {("pointwise", True, False), ("pointwise", False, False)}
-    assert wanted | {("dense", False, False), ("dense", False, True)} <= seen
+            seen.add((op, len(list(layer.blocking.strips())) > 1, node.output.is_raw))
+    wanted = {(Op.POINTWISE, True, False), (Op.POINTWISE, False, False)}
+    assert wanted | {(Op.DENSE, False, False), (Op.DENSE, False, True)} <= seen
 
 
 def test_numbers_of_a_layer_reach_its_descriptor() -> None:
     for engine, graph, plan in plans():
-        for layer, planned in zip(graph.layers, plan.layers, strict=True):
+        for layer, planned in zip(multiplies(graph), plan.layers, strict=True):
             v = planned.values
-            source = graph.type_of(layer.source)
+            source = graph.type_of(layer.inputs[0])
             taps = range(engine.num_lanes)
-            pick = taps if layer.op is Op.WINOGRAD else [0] * engine.num_lanes
+            pick = taps if isinstance(layer, Winograd) else [0] * engine.num_lanes
             assert v["v_shift"] == tuple(int(layer.v_exponent[t]) - source.exponent for t in pick)
             assert v["sum_shift"] == tuple(
                 int(layer.v_exponent[t] + layer.weight_exponent[t]) - layer.acc_exponent
                 for t in pick
             )
             assert v["v_limit"] == 2 ** (layer.v_bits - 1) - 1
-            assert (v["raw"], v["pool"]) == (layer.raw, layer.pool)
+            assert (v["raw"], v["pool"]) == (layer.output.is_raw, is_pooled(graph, layer))
             assert v["in_signed"] == source.signed
-            if not layer.raw:
+            if not layer.output.is_raw:
                 assert (v["low"], v["high"]) == layer.output.bounds
                 assert v["y_shift"] == layer.output.exponent - layer.acc_exponent
 
@@ -234,18 +244,14 @@ def test_numbers_of_a_layer_reach_its_descriptor() -> None:
 # --- rejections ---------------------------------------------------------------------------------
 
 
-def layer_of(op: Op, **wanted: Any) -> Graph:
-    """Return the first random graph whose layer has this op and these fields."""
-    for seed in range(500):
-        graph = random_layer_graph(seed, 2)
-        layer = graph.layers[0]
-        if layer.op is op and all(getattr(layer, k) == value for k, value in wanted.items()):
-            return graph
-    raise AssertionError("no such layer")
+def layer_of(op: type[Multiply]) -> Graph:
+    """Return the first random graph whose layer has this op."""
+    graphs = (random_layer_graph(seed, 2) for seed in range(500))
+    return next(graph for graph in graphs if isinstance(graph.nodes[0], op))
 
 
 def change(graph: Graph, **fields: Any) -> Graph:
-    changed = replace(graph, layers=(replace(graph.layers[0], **fields),))
+    changed = change_node(graph, 0, **fields)
     check_graph(changed)
     return changed
 
@@ -259,17 +265,17 @@ def rejection(graph: Graph, engine: EngineConfig) -> str:
 
 
 def test_another_tile_size_is_rejected() -> None:
-    graph = layer_of(Op.WINOGRAD)
+    graph = layer_of(Winograd)
     assert rejection(graph, EngineConfig(m=4)) == (
         "layer 'layer' uses F(2,3), the engine is F(4,3); set engine.m = 2 or quantize again"
     )
-    schedule(layer_of(Op.DENSE), EngineConfig(m=4))  # which has no transform
+    schedule(layer_of(Dense), EngineConfig(m=4))  # which has no transform
 
 
 def wide_layer(channels: int) -> Graph:
     """Return a pointwise layer over `channels` channels, all weights 1."""
     kind = TensorType(channels, 2, 2, 8, False, 0)
-    layer: Layer = layer_of(Op.POINTWISE).layers[0]
+    layer = layer_of(Pointwise).nodes[0]
     changed = replace(
         layer,
         weight=np.ones((1, channels), dtype=np.int64),
@@ -307,21 +313,21 @@ def bounded_graphs() -> list[Graph]:
     graphs = [random_layer_graph(seed, 2) for seed in range(60)]
     fine = []
     for graph in graphs:
-        layer = graph.layers[0]
-        finer = max(0, 36 - worst_case_sums(layer)[1].bit_length() - 1)
-        if not layer.raw and finer <= 16:
+        (layer,) = multiplies(graph)
+        finer = max(0, 36 - plain_worst_case(layer)[1].bit_length() - 1)
+        if not layer.output.is_raw and finer <= 16:
             fine.append(change(graph, acc_exponent=layer.acc_exponent - finer))
     return fine
 
 
 @pytest.mark.parametrize(("key", "low", "high"), [("acc_bits", 16, 32), ("y_bits", 32, 48)])
 def test_word_lengths_are_exactly_those_of_the_worst_case(key: str, low: int, high: int) -> None:
-    """The bound of the checker, which shares no code with the scheduler, decides both limits."""
+    """The bound in plain Python, which shares no code with the scheduler, decides both limits."""
     rejected = set()
     for graph in bounded_graphs():
-        layer = graph.layers[0]
-        largest_sum, largest_y = worst_case_sums(layer)
-        if key == "acc_bits" and layer.op is Op.DENSE:
+        (layer,) = multiplies(graph)
+        largest_sum, largest_y = plain_worst_case(layer)
+        if key == "acc_bits" and isinstance(layer, Dense):
             continue  # its sum is spread over the lanes
         needed = (largest_sum if key == "acc_bits" else largest_y).bit_length() + 1
         schedule(graph, replace(ENGINE, **{key: min(high, max(low, needed))}))
@@ -330,8 +336,8 @@ def test_word_lengths_are_exactly_those_of_the_worst_case(key: str, low: int, hi
                 f"layer 'layer': its largest sum needs {needed} bits, engine.{key} is "
                 f"{needed - 1}; raise engine.{key}, or use fewer channels, kept weights or bits"
             )
-            rejected.add(layer.op)
-    assert rejected == set(Op) - ({Op.DENSE} if key == "acc_bits" else set())
+            rejected.add(type(layer))
+    assert rejected == {Winograd, Pointwise, Dense} - ({Dense} if key == "acc_bits" else set())
 
 
 @pytest.mark.parametrize(
@@ -346,7 +352,7 @@ def test_shifts_beyond_the_engine_are_rejected(what: str, limit: int) -> None:
             return change(graph, v_exponent=np.array([by]))
         if what == "sum shift":
             return change(graph, weight_exponent=np.array([by - 1]))
-        return change(graph, output=replace(graph.layers[0].output, exponent=by))
+        return change(graph, output=replace(graph.nodes[0].output, exponent=by))
 
     tall = replace(ENGINE, y_bits=48)
     schedule(shifted(limit), tall)
@@ -359,8 +365,8 @@ def test_shifts_beyond_the_engine_are_rejected(what: str, limit: int) -> None:
 
 @pytest.mark.parametrize("tap", [0, 7, 15])
 def test_one_tap_beyond_the_engine_is_enough(tap: int) -> None:
-    graph = layer_of(Op.WINOGRAD)
-    layer, source = graph.layers[0], graph.input
+    graph = layer_of(Winograd)
+    (layer,), source = multiplies(graph), graph.input
     v_exponent = np.full(16, source.exponent)
     v_exponent[tap] += 16
     weight_exponent = layer.acc_exponent - v_exponent
@@ -377,7 +383,7 @@ def test_one_tap_beyond_the_engine_is_enough(tap: int) -> None:
 
 def test_map_beyond_a_descriptor_field_is_rejected() -> None:
     graph = wide_layer(1)
-    layer = graph.layers[0]
+    layer = graph.nodes[0]
     wide = Graph(
         replace(graph.input, height=1, width=65536),
         (replace(layer, output=replace(layer.output, height=1, width=65536)),),
@@ -391,11 +397,11 @@ def test_map_beyond_a_descriptor_field_is_rejected() -> None:
 
 def test_too_many_layers_are_rejected() -> None:
     graph = wide_layer(1)
-    layers = tuple(replace(graph.layers[0], name=f"layer{n}") for n in range(257))
-    assert rejection(replace(graph, layers=layers), ENGINE) == (
+    nodes = tuple(replace(graph.nodes[0], name=f"layer{n}") for n in range(257))
+    assert rejection(replace(graph, nodes=nodes), ENGINE) == (
         "graph: a program holds at most 256 layers, got 257"
     )
-    assert len(schedule(replace(graph, layers=layers[:256]), ENGINE).layers) == 256
+    assert len(schedule(replace(graph, nodes=nodes[:256]), ENGINE).layers) == 256
 
 
 def test_rejection_names_the_layer_of_a_chain() -> None:
@@ -407,4 +413,4 @@ def test_rejection_names_the_layer_of_a_chain() -> None:
             break
     first = next(n for n, s in enumerate(steps) if s > 16)
     message = rejection(graph, replace(ENGINE, w_words=16))
-    assert message.startswith(f"layer '{graph.layers[first].name}': one block needs ")
+    assert message.startswith(f"layer '{multiplies(graph)[first].name}': one block needs ")

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from codegen import abi, ports
+from codegen import abi, graph_text, ports
 from codegen.descriptor import layer_fields, readers
 from tests.conftest import ROOT
+from winnow.blocking import Op
 from winnow.config import Config, tomllib
 from winnow.engine import EngineConfig
 from winnow.errors import ConfigError
@@ -113,7 +114,17 @@ def test_header_and_opcodes_are_those_of_the_code() -> None:
     assert f"header of {abi.HEADER_WORDS} words" in text
     assert f"descriptor of {abi.LAYER_WORDS} words" in text
     ops = table(text, "op", "what a lane is", "order of the words")
-    assert [row[0] for row in ops] == [op.name.lower() for op in abi.OpCode]
+    assert [row[0] for row in ops] == [op.name.lower() for op in Op]
+
+
+# --- docs/ir.md -------------------------------------------------------------------------------
+
+
+def test_nodes_are_those_of_the_code() -> None:
+    text = read("docs/ir.md")
+    rows = table(text, "node", "record", "reads", "map")
+    assert [row[:2] for row in rows] == [[k, r.__name__] for k, r in graph_text.KINDS.items()]
+    assert f"format: {graph_text.FORMAT}\n" in text
 
 
 # --- docs/flow.md -----------------------------------------------------------------------------

@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from codegen.check import check_graph, worst_case_sums
+from codegen.bounds import worst_case_sums
+from codegen.check import check_graph
 from codegen.graph_text import format_graph
 from codegen.interpret import interpret
-from codegen.ir import Graph, Layer, Op
+from codegen.ir import Dense, Graph, MaxPool, Multiply, Pointwise, Winograd
 from tests.ladder import (
     ACCUMULATOR_LIMIT,
     SUM_LIMIT,
+    change_node,
+    multiplies,
     random_chain_graph,
     random_images,
     random_layer_graph,
@@ -33,12 +36,16 @@ def graphs(request: pytest.FixtureRequest) -> list[Graph]:
 @dataclass(frozen=True)
 class Case:
     graph: Graph
-    layer: Layer
+    layer: Multiply
 
 
-def of(graphs: list[Graph], *ops: Op) -> list[Case]:
-    cases = [Case(graph, graph.layers[0]) for graph in graphs]
-    return [case for case in cases if case.layer.op in ops]
+def of(graphs: list[Graph], op: type[Multiply]) -> list[Case]:
+    cases = [Case(graph, multiplies(graph)[0]) for graph in graphs]
+    return [case for case in cases if isinstance(case.layer, op)]
+
+
+def tile(layer: Multiply) -> int | None:
+    return layer.m if isinstance(layer, Winograd) else None
 
 
 def test_a_case_follows_from_its_seed() -> None:
@@ -56,55 +63,57 @@ def test_every_graph_keeps_the_rules_and_limits(m: int) -> None:
         for seed in SEEDS:
             graph = make(seed, m)
             check_graph(graph)
-            for layer in graph.layers:
+            for layer in multiplies(graph):
                 total, accumulator = worst_case_sums(layer)
                 assert total < SUM_LIMIT
                 assert accumulator < ACCUMULATOR_LIMIT
 
 
 def test_ops_are_mixed(graphs: list[Graph]) -> None:
-    assert len(of(graphs, Op.WINOGRAD)) > 180
-    assert {case.layer.m for case in of(graphs, Op.WINOGRAD)} <= {2, 4}
-    assert 30 <= len(of(graphs, Op.POINTWISE)) <= 60
-    dense = of(graphs, Op.DENSE)
+    assert len(of(graphs, Winograd)) > 180
+    assert {tile(case.layer) for case in of(graphs, Winograd)} <= {2, 4}
+    assert 30 <= len(of(graphs, Pointwise)) <= 60
+    dense = of(graphs, Dense)
     assert 30 <= len(dense) <= 60
-    assert 10 <= sum(case.layer.raw for case in dense) <= 40
+    assert 10 <= sum(case.layer.output.is_raw for case in dense) <= 40
     assert {case.graph.input.height for case in dense} == set(range(1, 7))
 
 
 def test_every_width_and_keep_occurs(graphs: list[Graph]) -> None:
-    layers = [graph.layers[0] for graph in graphs]
+    layers = [multiplies(graph)[0] for graph in graphs]
     assert {layer.keep for layer in layers} == set(range(1, 9))
     assert {layer.weight_bits for layer in layers} == set(range(2, 9))
     assert {layer.v_bits for layer in layers} == set(range(2, 9))
     kinds = {(graph.input.bits, graph.input.signed) for graph in graphs}
     assert kinds == {(bits, signed) for bits in range(2, 9) for signed in (False, True)}
-    outputs = {(layer.output.bits, layer.output.signed) for layer in layers if not layer.raw}
-    assert outputs == kinds
-    assert {layer.pool for layer in layers} == {False, True}
+    types = [layer.output for layer in layers if not layer.output.is_raw]
+    assert {(output.bits, output.signed) for output in types} == kinds
+    assert {len(graph.nodes) for graph in graphs} == {1, 2}
+    assert all(isinstance(node, MaxPool) for graph in graphs for node in graph.nodes[1:])
 
 
 def test_shapes_vary(graphs: list[Graph]) -> None:
-    cases = of(graphs, Op.WINOGRAD)
+    cases = of(graphs, Winograd)
     sizes = {(case.graph.input.height, case.graph.input.width) for case in cases}
     assert any(min(size) == 1 for size in sizes)
     assert 34 in {edge for size in sizes for edge in size}
-    m = cases[0].layer.m
+    m = tile(cases[0].layer)
+    assert m is not None
     assert {edge % m for size in sizes for edge in size} == set(range(m))
-    pooled = [case.graph.input for case in cases if case.layer.pool]
+    pooled = [case.graph.input for case in cases if len(case.graph.nodes) == 2]
     assert any(kind.height % 2 and kind.width % 2 for kind in pooled)
     channels = {graph.input.channels for graph in graphs}
     assert {1, 40} <= channels
     assert {value % 8 for value in channels} == set(range(8))
-    assert {graph.layers[0].output.channels % 8 for graph in graphs} == set(range(8))
+    assert {graph.nodes[0].output.channels % 8 for graph in graphs} == set(range(8))
 
 
 def test_exponents_spread_over_the_taps(graphs: list[Graph]) -> None:
-    cases = of(graphs, Op.WINOGRAD)
+    cases = of(graphs, Winograd)
     assert {int(np.ptp(case.layer.weight_exponent)) for case in cases} >= {0, 1, 2, 3, 4, 5}
     assert {int(np.ptp(case.layer.v_exponent)) for case in cases} >= {0, 1, 2}
     shifts = {case.layer.output.exponent - case.layer.acc_exponent for case in cases}
-    assert 0 in {graph.layers[0].output.exponent - graph.layers[0].acc_exponent for graph in graphs}
+    assert 0 in {x.output.exponent - x.acc_exponent for graph in graphs for x in multiplies(graph)}
     assert max(shifts) >= 15
     slack = {
         int((case.layer.v_exponent + case.layer.weight_exponent).min()) - case.layer.acc_exponent
@@ -114,15 +123,15 @@ def test_exponents_spread_over_the_taps(graphs: list[Graph]) -> None:
 
 
 def test_bias_takes_both_signs(graphs: list[Graph]) -> None:
-    assert sum(bool((graph.layers[0].bias < 0).any()) for graph in graphs) > 200
-    assert sum(bool((graph.layers[0].bias > 0).any()) for graph in graphs) > 200
+    assert sum(bool((multiplies(graph)[0].bias < 0).any()) for graph in graphs) > 200
+    assert sum(bool((multiplies(graph)[0].bias > 0).any()) for graph in graphs) > 200
 
 
 def test_outputs_use_their_range_and_sometimes_saturate(graphs: list[Graph]) -> None:
     num_used = num_saturated = num_free = 0
     for seed, graph in enumerate(graphs):
-        layer = graph.layers[0]
-        if layer.raw:
+        layer = graph.nodes[-1]
+        if layer.output.is_raw:
             continue
         out = interpret(graph, random_images(graph, seed, 2))[layer.name]
         low, high = layer.output.bounds
@@ -137,7 +146,7 @@ def test_outputs_use_their_range_and_sometimes_saturate(graphs: list[Graph]) -> 
 
 def test_operands_meet_ties_and_saturate(graphs: list[Graph]) -> None:
     num_ties = num_saturated = 0
-    for seed, case in enumerate(of(graphs, Op.POINTWISE)):
+    for seed, case in enumerate(of(graphs, Pointwise)):
         shift = int(case.layer.v_exponent[0]) - case.graph.input.exponent
         images = random_images(case.graph, seed, 1)
         num_ties += shift > 0 and bool((images % (1 << shift) == 1 << shift >> 1).any())
@@ -149,11 +158,11 @@ def test_operands_meet_ties_and_saturate(graphs: list[Graph]) -> None:
 
 def test_outputs_meet_ties(graphs: list[Graph]) -> None:
     num_ties = 0
-    for seed, case in enumerate(of(graphs, Op.DENSE)):
+    for seed, case in enumerate(of(graphs, Dense)):
         layer, e = case.layer, case.layer.acc_exponent
-        shift = 0 if layer.raw else layer.output.exponent - e
+        shift = 0 if layer.output.is_raw else layer.output.exponent - e
         accumulator = replace(layer.output, bits=32, signed=True, exponent=e)
-        shown = replace(case.graph, layers=(replace(layer, raw=True, output=accumulator),))
+        shown = change_node(case.graph, 0, output=accumulator)
         y = interpret(shown, random_images(shown, seed, 4))[layer.name]
         num_ties += shift > 0 and bool((y % (1 << shift) == 1 << shift >> 1).any())
     assert num_ties > 3
@@ -172,13 +181,14 @@ def test_images_cover_the_input(graphs: list[Graph]) -> None:
 @pytest.mark.parametrize("m", [2, 4])
 def test_chains_mix_ops_pools_and_sources(m: int) -> None:
     chains = [random_chain_graph(seed, m) for seed in range(100)]
-    assert {len(graph.layers) for graph in chains} == {2, 3, 4}
+    assert {len(multiplies(graph)) for graph in chains} == {2, 3, 4}
     for graph in chains:
-        assert graph.layers[0].pool
-        assert graph.layers[-1].raw
-        assert all(layer.m in (1, m) for layer in graph.layers)
-    ops = [tuple(layer.op for layer in graph.layers) for graph in chains]
-    assert (Op.WINOGRAD, Op.POINTWISE, Op.WINOGRAD, Op.DENSE) in ops
-    assert (Op.WINOGRAD, Op.WINOGRAD, Op.POINTWISE, Op.DENSE) in ops
+        assert isinstance(graph.nodes[1], MaxPool)
+        assert graph.nodes[1].inputs == (graph.nodes[0].name,)
+        assert graph.nodes[-1].output.is_raw
+        assert all(tile(layer) in (None, m) for layer in multiplies(graph))
+    ops = [tuple(type(layer) for layer in multiplies(graph)) for graph in chains]
+    assert (Winograd, Pointwise, Winograd, Dense) in ops
+    assert (Winograd, Winograd, Pointwise, Dense) in ops
     assert winograd(m).m == m
-    assert any(layer.source == "input" for graph in chains for layer in graph.layers[1:])
+    assert any(node.inputs == ("input",) for graph in chains for node in graph.nodes[1:])

@@ -26,7 +26,7 @@ from quant.models.chain import ChainNet, InputShape, backbone, chain_spec
 from quant.network.calibrate import quantize_weight
 from quant.network.convert import to_winograd
 from quant.network.sites import find_sites
-from winnow.blocking import LayerShape
+from winnow.blocking import LayerShape, Op
 from winnow.config import Config, ModelConfig, QuantizeConfig
 from winnow.engine import EngineConfig
 from winnow.errors import ConfigError
@@ -89,11 +89,11 @@ def test_digits_budget_forces_two_widths() -> None:
 def test_cycle_table_has_a_row_per_layer_and_grows_with_width() -> None:
     shapes = digits_shapes()
     assert [(s.op, s.in_channels, s.height, s.pool) for s in shapes] == [
-        ("winograd", 1, 16, False),
-        ("winograd", 16, 16, True),
-        ("winograd", 32, 8, False),
-        ("winograd", 32, 8, True),
-        ("dense", 64, 4, False),
+        (Op.WINOGRAD, 1, 16, False),
+        (Op.WINOGRAD, 16, 16, True),
+        (Op.WINOGRAD, 32, 8, False),
+        (Op.WINOGRAD, 32, 8, True),
+        (Op.DENSE, 64, 4, False),
     ]
     table = cycle_table(EngineConfig(), [*shapes, None], WIDTHS)
     assert table.shape == (6, 2)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from codegen.interpret import interpret
 from codegen.lower import lower_checkpoint
 from quant.__main__ import main
 from quant.build import Build
@@ -26,8 +25,10 @@ from quant.distill.exits import (
 )
 from quant.models.chain import ChainNet, InputShape, chain_spec, exit_network
 from quant.stages import STAGES, run_stage
+from tests.engines import expected_maps
+from tests.ladder import multiplies
 from winnow.artefact import load_arrays
-from winnow.blocking import LayerShape
+from winnow.blocking import LayerShape, Op
 from winnow.cli import guard
 from winnow.config import Config, ModelConfig, PruneConfig, QuantizeConfig, TrainConfig
 from winnow.cycles import layer_cycles
@@ -80,15 +81,15 @@ def test_asked_exits_are_the_exit_networks() -> None:
 
 
 def test_an_image_pays_for_the_trunk_and_every_exit_it_tried() -> None:
-    def cycles(op: str, read: int, written: int, edge: int, keep: int, pool: bool) -> int:
+    def cycles(op: Op, read: int, written: int, edge: int, keep: int, pool: bool) -> int:
         shape = LayerShape(op, read, written, edge, edge, keep, 8, pool)
         return layer_cycles(CONFIG.engine, shape).total
 
-    conv1 = cycles("winograd", 1, 8, 16, 1, True)
-    conv2, conv3 = cycles("winograd", 8, 16, 8, 2, True), cycles("winograd", 16, 16, 4, 2, False)
-    fc = cycles("dense", 16, 10, 4, 2, False)
-    exit1 = cycles("winograd", 8, 16, 8, 2, True)
-    exit2 = cycles("winograd", 16, 16, 4, 2, False)
+    conv1 = cycles(Op.WINOGRAD, 1, 8, 16, 1, True)
+    conv2, conv3 = cycles(Op.WINOGRAD, 8, 16, 8, 2, True), cycles(Op.WINOGRAD, 16, 16, 4, 2, False)
+    fc = cycles(Op.DENSE, 16, 10, 4, 2, False)
+    exit1 = cycles(Op.WINOGRAD, 8, 16, 8, 2, True)
+    exit2 = cycles(Op.WINOGRAD, 16, 16, 4, 2, False)
     net = net_of()
     assert whole_cost(net, SHAPE, CONFIG) == conv1 + conv2 + conv3 + fc
     assert leaving_costs(net, SHAPE, CONFIG) == [
@@ -169,6 +170,6 @@ def test_an_exit_becomes_the_network_all_the_way_to_the_graph(tmp_path: Path) ->
         run_stage(stage, build)
     golden = load_arrays(tmp_path / "golden.npz", "")
     graph = lower_checkpoint(config, tmp_path)
-    assert [layer.name for layer in graph.layers] == ["conv1", "exit1_conv1", "fc"]
-    for name, integers in interpret(graph, golden["images"]).items():
+    assert [layer.name for layer in multiplies(graph)] == ["conv1", "exit1_conv1", "fc"]
+    for name, integers in expected_maps(graph, golden["images"]).items():
         np.testing.assert_array_equal(golden[f"layer.{name}"], integers)

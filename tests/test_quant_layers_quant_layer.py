@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from brevitas.core.function_wrapper import TensorClamp
 from torch import Tensor
 
 from codegen.interpret import interpret
-from codegen.ir import INPUT, Graph, Layer, TensorType
+from codegen.ir import INPUT, Graph, MaxPool, TensorType, Winograd
 from codegen.lower import Place, lower_dense, lower_winograd
 from quant.golden import as_map, to_integers
 from quant.layers.quant_layer import (
@@ -27,6 +26,7 @@ from quant.layers.quant_layer import (
 from quant.layers.quantizers import Clamp, exponents, grid_of, scale_of, set_exponents
 from quant.layers.winograd_layer import Window
 from quant.network.calibrate import calibrate_layer
+from tests.ladder import change_node, multiplies, pool_of
 from winnow.fixed_point import IntArray
 from winnow.srbs import srbs_mask
 
@@ -48,7 +48,7 @@ class Case:
         low, high = kind.bounds
         self.images: IntArray = pick(low, high + 1, size=(3, *kind.shape))
         self.pool = not dense and min(height, width) >= 2 and bool(pick(2))
-        self.place = Place("layer", INPUT, kind, self.pool)
+        self.place = Place("layer", INPUT, kind)
         self.dense = dense
         self.layer = self._layer(kind)
         self.x = torch.tensor(self.images, dtype=torch.float64) * 2.0**kind.exponent
@@ -90,13 +90,12 @@ class Case:
             set_exponents(layer.output_quant, moved)
 
     def lower(self) -> Graph:
-        lowered: Layer
         if isinstance(self.layer, QuantDense):
-            lowered = lower_dense(self.layer, self.place)
-        else:
-            assert isinstance(self.layer, QuantWinogradConv2d)
-            lowered = lower_winograd(self.layer, self.place)
-        return Graph(self.place.input, (lowered,))
+            return Graph(self.place.input, (lower_dense(self.layer, self.place),))
+        assert isinstance(self.layer, QuantWinogradConv2d)
+        node = lower_winograd(self.layer, self.place)
+        nodes = (node, pool_of(node)) if self.pool else (node,)
+        return Graph(self.place.input, nodes)
 
     @torch.no_grad()
     def brevitas_integers(self) -> IntArray:
@@ -105,29 +104,33 @@ class Case:
         return as_map(to_integers(y, self.layer, "layer")).astype(np.int64)
 
 
+def result(graph: Graph, images: IntArray) -> IntArray:
+    return interpret(graph, images)[graph.nodes[-1].name]
+
+
 @pytest.mark.parametrize("dense", [False, True], ids=["winograd", "dense"])
 @pytest.mark.parametrize("seed", range(NUM_CASES))
 def test_brevitas_in_float64_equals_interpreter(seed: int, dense: bool) -> None:
     for number in range(CASES_PER_SEED):
         case = Case(seed * 1000 + number, dense)
-        want = interpret(case.lower(), case.images)["layer"]
+        want = result(case.lower(), case.images)
         np.testing.assert_array_equal(case.brevitas_integers(), want)
 
 
 @pytest.mark.parametrize("dense", [False, True], ids=["winograd", "dense"])
 def test_cases_use_every_keep(dense: bool) -> None:
-    keeps = {Case(seed, dense).lower().layers[0].keep for seed in range(150)}
+    keeps = {multiplies(Case(seed, dense).lower())[0].keep for seed in range(150)}
     assert keeps >= set(range(1, 8))
 
 
 def test_cases_use_the_whole_space() -> None:
     graphs = [Case(seed, False).lower() for seed in range(150)]
-    layers = [graph.layers[0] for graph in graphs]
-    assert {layer.m for layer in layers} == {2, 4}
+    layers = [node for graph in graphs for node in multiplies(graph)]
+    assert {layer.m for layer in layers if isinstance(layer, Winograd)} == {2, 4}
     for key in ("weight_bits", "v_bits"):
         assert {getattr(layer, key) for layer in layers} == set(range(2, 9))
     assert {layer.output.signed for layer in layers} == {False, True}
-    assert {layer.pool for layer in layers} == {False, True}
+    assert {isinstance(graph.nodes[-1], MaxPool) for graph in graphs} == {False, True}
     assert any(len(set(layer.v_exponent.tolist())) > 2 for layer in layers)
     assert any(graph.input.height % 2 for graph in graphs)
 
@@ -137,7 +140,7 @@ def test_a_corrupted_weight_is_seen() -> None:
     for seed in range(60):
         case = Case(seed, False)
         graph = case.lower()
-        layer, kind = graph.layers[0], graph.input
+        (layer,), kind = multiplies(graph), graph.input
         widths = (kind.bits, layer.v_bits, layer.weight_bits, layer.output.bits)
         right = case.brevitas_integers()
         if min(widths) < 5 or min(kind.height, kind.width) < 4 or len(np.unique(right)) < 10:
@@ -145,8 +148,7 @@ def test_a_corrupted_weight_is_seen() -> None:
         weight = layer.weight.copy()
         largest = np.unravel_index(np.abs(weight).argmax(), weight.shape)
         weight[largest] = -weight[largest]
-        broken = Graph(kind, (replace(layer, weight=weight),))
-        found = interpret(broken, case.images)["layer"]
+        found = result(change_node(graph, 0, weight=weight), case.images)
         assert not np.array_equal(found, right), seed
         tried += 1
     assert tried >= 10

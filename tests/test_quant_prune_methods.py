@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 import quant.stages as stages
-from codegen.interpret import interpret
 from codegen.lower import lower_checkpoint
 from quant.allocate.sizes import layer_keeps, sparse_layers
 from quant.build import load_pruned
@@ -27,6 +26,8 @@ from quant.prune.keep_per_tap import allocate, gains
 from quant.prune.methods import METHODS, new_pruner
 from quant.prune.target import Pruner, best_mask
 from quant.stages import STAGES, run_stage
+from tests.engines import expected_maps
+from tests.ladder import multiplies
 from tests.test_quant_stages import TINY, build_at, interrupt_after, run_all
 from winnow.artefact import Record, load_arrays
 from winnow.config import ModelConfig, PruneConfig, load_config
@@ -279,13 +280,13 @@ def test_pattern_lowers_with_its_largest_keep(
     run_all(build, ("prune", "bits", "qat", "golden"))
     graph = lower_checkpoint(config, build.out)
     measured = Record.load(build.out / "prune.json", "").numbers["keep"]
-    assert {layer.name: layer.keep for layer in graph.layers} == measured
+    assert {layer.name: layer.keep for layer in multiplies(graph)} == measured
     net = load_pruned(build)
     predicted = layer_keeps(config, net, build.sites(net))
     assert predicted == measured
     assert predicted["fc"] in kept
     golden = load_arrays(build.out / "golden.npz", "")
-    maps = interpret(graph, golden["images"][:40])
+    maps = expected_maps(graph, golden["images"][:40])
     for name, integers in maps.items():
         np.testing.assert_array_equal(golden[f"layer.{name}"][:40], integers)
 

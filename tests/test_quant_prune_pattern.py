@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from codegen.interpret import interpret
 from codegen.lower import lower_checkpoint
 from quant.build import load_pruned, load_quantized
 from quant.layers.winograd_layer import DirectConv2d, Window, WinogradConv2d
@@ -23,6 +22,8 @@ from quant.prune.methods import new_pruner
 from quant.prune.pattern import all_patterns, distil, kept_energy, nearest
 from quant.prune.storage import pack, unpack
 from quant.stages import STAGES, run_stage
+from tests.engines import expected_maps
+from tests.ladder import multiplies
 from tests.test_quant_stages import TINY, build_at, interrupt_after, run_all
 from winnow.artefact import Record, load_arrays
 from winnow.config import PruneConfig, load_config
@@ -167,9 +168,9 @@ def test_pattern_survives_all_stages(done: Path) -> None:
 def test_pattern_network_is_exact_in_the_integer_graph(done: Path) -> None:
     graph = lower_checkpoint(replace(TINY, prune=PATTERN), done)
     golden = load_arrays(done / "golden.npz", "")
-    for name, integers in interpret(graph, golden["images"][:40]).items():
+    for name, integers in expected_maps(graph, golden["images"][:40]).items():
         np.testing.assert_array_equal(golden[f"layer.{name}"][:40], integers)
-    assert {layer.name: layer.keep for layer in graph.layers}["conv2"] == 4  # all its channels
+    assert {layer.name: layer.keep for layer in multiplies(graph)}["conv2"] == 4  # all its channels
 
 
 def test_record_compares_storage(done: Path) -> None:

@@ -13,7 +13,6 @@ import torch
 
 import quant.stages
 import quant.train.training as training
-from codegen.interpret import interpret
 from codegen.lower import lower_checkpoint
 from quant.allocate.flops import flops
 from quant.allocate.layer_cost import cost_parts, total
@@ -28,6 +27,8 @@ from quant.shrink.task import Task
 from quant.stages import CHANNEL_METHODS, STAGES, run_stage
 from quant.train.resume import Resume
 from quant.train.training import Plan
+from tests.engines import expected_maps
+from tests.ladder import multiplies
 from winnow.artefact import Record, load_arrays
 from winnow.config import (
     Config,
@@ -152,10 +153,10 @@ def test_shrunk_network_is_exact_to_the_graph(trained: Build, tmp_path: Path) ->
     counts = numbers(build)["channels"]
     golden = load_arrays(build.out / "golden.npz", "")
     graph = lower_checkpoint(build.config, build.out)
-    widths = {layer.name: layer.output.channels for layer in graph.layers[:-1]}
+    widths = {layer.name: layer.output.channels for layer in multiplies(graph)[:-1]}
     assert widths == counts
     assert sum(counts.values()) < 32
-    for name, integers in interpret(graph, golden["images"]).items():
+    for name, integers in expected_maps(graph, golden["images"]).items():
         np.testing.assert_array_equal(golden[f"layer.{name}"], integers)
 
 

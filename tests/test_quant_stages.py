@@ -26,6 +26,8 @@ from quant.build import Build, load_quantized
 from quant.network.convert import tap_layers
 from quant.stages import STAGES, WORK, run_stage
 from quant.train.resume import Resume
+from tests.engines import expected_maps
+from tests.ladder import change_node, multiplies
 from winnow.artefact import Record, load_arrays, save_arrays
 from winnow.cli import guard
 from winnow.config import Config, ModelConfig, PruneConfig, QuantizeConfig, TrainConfig
@@ -146,7 +148,7 @@ def test_golden_is_exact_and_equals_the_interpreter(done: Build) -> None:
     assert golden["layer.fc"].dtype == np.int32
     assert golden["layer.fc"].shape == (360, 10, 1, 1)
     assert golden["layer.conv2"].dtype == np.uint8
-    maps = interpret(lower_checkpoint(TINY, done.out), golden["images"])
+    maps = expected_maps(lower_checkpoint(TINY, done.out), golden["images"])
     assert list(maps) == ["conv1", "conv2", "fc"]
     for name, integers in maps.items():
         np.testing.assert_array_equal(golden[f"layer.{name}"], integers)
@@ -159,7 +161,7 @@ def test_golden_is_exact_and_equals_the_interpreter(done: Build) -> None:
 def test_all_layers_but_the_first_are_pruned(done: Build) -> None:
     keep = Record.load(done.out / "prune.json", "").numbers["keep"]
     assert keep == {"conv1": 1, "conv2": 2, "fc": 2}
-    lowered = {layer.name: layer.keep for layer in lower_checkpoint(TINY, done.out).layers}
+    lowered = {layer.name: layer.keep for layer in multiplies(lower_checkpoint(TINY, done.out))}
     assert lowered == keep
 
 
@@ -178,22 +180,22 @@ def test_pattern_survives_quantization_aware_training(done: Build) -> None:
 def test_a_corrupted_fc_weight_is_seen(done: Build) -> None:
     golden = load_arrays(done.out / "golden.npz", "")
     graph = lower_checkpoint(TINY, done.out)
-    fc = graph.layers[-1]
+    fc = multiplies(graph)[-1]
     weight = fc.weight.copy()
     largest = np.unravel_index(np.abs(weight).argmax(), weight.shape)
     weight[largest] -= np.sign(weight[largest])
-    broken = replace(graph, layers=(*graph.layers[:-1], replace(fc, weight=weight)))
+    broken = change_node(graph, -1, weight=weight)
     logits = interpret(broken, golden["images"])["fc"]
     assert set(np.argwhere(logits != golden["layer.fc"])[:, 1]) == {largest[0]}
 
 
 def test_fc_weight_outside_the_pattern_is_refused(done: Build) -> None:
     graph = lower_checkpoint(TINY, done.out)
-    fc = graph.layers[-1]
+    fc = multiplies(graph)[-1]
     weight = fc.weight.copy()
-    weight.reshape(10, graph.layers[-2].output.channels, -1)[3, :3, 0] = 1
-    broken = replace(graph, layers=(*graph.layers[:-1], replace(fc, weight=weight)))
-    with pytest.raises(GraphError, match=r"layer 'fc': a sub-row of 8 channels must hold at most"):
+    weight.reshape(10, graph.type_of(fc.inputs[0]).channels, -1)[3, :3, 0] = 1
+    broken = change_node(graph, -1, weight=weight)
+    with pytest.raises(GraphError, match=r"node 'fc': a sub-row of 8 channels must hold at most"):
         check_graph(broken)
 
 

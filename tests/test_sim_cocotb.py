@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 
 from codegen.emit import emit_data, emit_engine
-from codegen.interpret import interpret
 from codegen.layout import pack_features
 from codegen.schedule import schedule
 from openhls.project import compile_design
@@ -38,7 +37,7 @@ from sim.axi import (
 )
 from sim.contract import CHANNELS, LITE_PINS, require_top
 from sim.verilator import BuildLock, content_hash
-from tests.engines import CACHE, chain_case
+from tests.engines import CACHE, chain_case, expected_maps
 from tests.ladder import random_images
 from winnow.code_hash import code_hash, files_hash
 from winnow.config import TargetConfig
@@ -287,7 +286,7 @@ def make_job(folder: Path, stall: int) -> rtl.CocotbJob:
     graph = chain_case(3, 3)
     images = random_images(graph, 1, 1)
     emit_data(folder, schedule(graph, EngineConfig()))
-    layers = {f"layer.{name}": maps for name, maps in interpret(graph, images).items()}
+    layers = {f"layer.{name}": maps for name, maps in expected_maps(graph, images).items()}
     np.savez(folder / "golden.npz", images=images, **layers)
     return rtl.CocotbJob(folder, folder / "golden.npz", images=1, stall=stall)
 

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from codegen import abi
-from codegen.abi import OpCode, Status
+from codegen.abi import Status
 from codegen.emit import emit_data, emit_engine
-from codegen.interpret import interpret
-from codegen.ir import INPUT, Graph, Layer, LayerMaps, Op, TensorType
+from codegen.fuse import LayerMaps, fuse
+from codegen.ir import INPUT, Graph, Pointwise, TensorType
 from codegen.layout import pack_features
 from codegen.program import layer_words, parse_layer, program_words
 from codegen.schedule import Schedule, schedule
@@ -32,12 +32,13 @@ from tests.engines import (
     ENGINES,
     chain_case,
     compiled,
+    expected_maps,
     fitting,
     layer_cases,
     strip_cases,
 )
 from tests.ladder import random_chain_graph, random_images
-from winnow.blocking import bias_beats
+from winnow.blocking import Op, bias_beats
 from winnow.compare import require_equal
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
@@ -50,7 +51,7 @@ PATTERN = 0xA5C3965A3CF00F69  # what memory holds before a run
 
 
 def climb(name: str, graph: Graph, plan: Schedule, images: IntArray) -> None:
-    require_equal(interpret(graph, images), csim.run(compiled(name), plan, images))
+    require_equal(expected_maps(graph, images), csim.run(compiled(name), plan, images))
 
 
 # --- interpreter = C++ ------------------------------------------------------------------------
@@ -93,17 +94,17 @@ def test_random_layers_cover_what_the_engine_can_do() -> None:
         blocking = plan.layers[0].blocking
         cuts.add((blocking.strip_rows < blocking.rows, blocking.strip_groups < blocking.groups))
     assert cuts == {(False, False), (True, False), (False, True), (True, True)}
-    layers = [graph.layers[0] for _, graph, _ in cases]
+    layers = [fuse(graph)[0] for _, graph, _ in cases]
     shapes = [plan.layers[0].shape for _, _, plan in cases]
     for name in ENGINES:
         assert {shape.op for n, _, p in cases if n == name for shape in [p.layers[0].shape]} == {
-            op.value for op in Op
+            *Op
         }
     assert {shape.keep for shape in shapes} == set(range(1, 9))
     assert {(shape.op, shape.wide_weights) for shape in shapes} == {
-        (op.value, wide) for op in Op for wide in (False, True)
+        (op, wide) for op in Op for wide in (False, True)
     }
-    assert {(layer.op, layer.pool, layer.raw) for layer in layers} == {
+    assert {(x.op, x.pool is not None, x.output.is_raw) for x in layers} == {
         (Op.WINOGRAD, False, False),
         (Op.WINOGRAD, True, False),
         (Op.POINTWISE, False, False),
@@ -115,11 +116,9 @@ def test_random_layers_cover_what_the_engine_can_do() -> None:
 def pointwise(kind: TensorType, weight: IntArray, **changes: object) -> Graph:
     """Return a graph of one pointwise layer on the finest grids; `changes` are its fields."""
     output = TensorType(len(weight), kind.height, kind.width, 8, True, kind.exponent)
-    layer = Layer(
+    layer = Pointwise(
         name="layer",
-        op=Op.POINTWISE,
-        source=INPUT,
-        m=1,
+        inputs=(INPUT,),
         weight=weight.astype(np.int64),
         bias=np.zeros(len(weight), dtype=np.int64),
         v_exponent=np.array([kind.exponent]),
@@ -128,8 +127,6 @@ def pointwise(kind: TensorType, weight: IntArray, **changes: object) -> Graph:
         weight_bits=8,
         keep=8,
         acc_exponent=kind.exponent,
-        pool=False,
-        raw=False,
         output=output,
     )
     return Graph(kind, (replace(layer, **changes),))  # type: ignore[arg-type]
@@ -245,7 +242,7 @@ def network(tmp_path: Path) -> Network:
     plan = schedule(graph, ENGINES["default"])
     emit_data(tmp_path, plan)
     images = random_images(graph, 5, 2)
-    return Network(plan, tmp_path, images, interpret(graph, images))
+    return Network(plan, tmp_path, images, expected_maps(graph, images))
 
 
 def seal(words: list[int], start: int, length: int) -> None:
@@ -321,7 +318,7 @@ BAD_SIZES = [
     ("v_limit", 128),
 ]
 BAD_FIELDS = {
-    ("op", len(OpCode)): Status.BAD_OPCODE,
+    ("op", len(Op)): Status.BAD_OPCODE,
     ("op", 255): Status.BAD_OPCODE,
     **dict.fromkeys(BAD_SIZES, Status.BAD_SIZE),
 }
@@ -331,7 +328,7 @@ BAD_FIELDS = {
 def test_illegal_descriptor_stops_at_its_layer(network: Network, field: str, value: int) -> None:
     words = network.words
     place = descriptor(1)
-    assert network.plan.layers[1].shape.op == "winograd"
+    assert network.plan.layers[1].shape.op is Op.WINOGRAD
     values = parse_layer(ENGINE, np.array(words[place], dtype=np.uint64))
     words[place] = layer_words(ENGINE, values | {field: value})
     outcome = network.execute(words)

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from codegen.fuse import fuse
 from codegen.ir import Graph, TensorType
 from codegen.schedule import Schedule, schedule
 from sim.report import direct_macs, format_report, read_records
 from sim.resources import crossing_line, timing_line
 from tests.builds import play_all
 from tests.engines import chain_case
+from tests.ladder import multiplies
 from winnow.artefact import Record
+from winnow.blocking import Op
 from winnow.config import Config
 from winnow.engine import EngineConfig
 from winnow.errors import ArtefactError
@@ -49,7 +52,7 @@ NUMBERS["rtlsim"] = {
     "seconds": 60.0,
     "stall_0": {
         "cycles": [5000],
-        "layer_cycles": {layer.name: 1000 + i for i, layer in enumerate(GRAPH.layers)},
+        "layer_cycles": {layer.name: 1000 + i for i, layer in enumerate(fuse(GRAPH))},
         "cycles_per_second": 200000,
     },
 }
@@ -136,7 +139,7 @@ def test_every_layer_has_its_line(plan: Schedule) -> None:
         measured = 1000 + plan.layers.index(layer)
         assert line.split() == [
             layer.name,
-            shape.op,
+            str(shape.op),
             f"{shape.in_channels}x{shape.height}x{shape.width}",
             str(shape.out_channels),
             str(shape.keep),
@@ -225,10 +228,12 @@ def test_path_that_meets_the_clock_is_no_warning() -> None:
 
 def test_direct_macs_count_what_a_plain_loop_does() -> None:
     graph: Graph = chain_case(11, 4)
-    for layer, planned in zip(graph.layers, schedule(graph, EngineConfig()).layers, strict=True):
-        kind: TensorType = graph.type_of(layer.source)
+    for layer, planned in zip(
+        multiplies(graph), schedule(graph, EngineConfig()).layers, strict=True
+    ):
+        kind: TensorType = graph.type_of(layer.inputs[0])
         pixels = np.prod(kind.shape[1:])
-        kernel = 9 if planned.shape.op == "winograd" else 1
+        kernel = 9 if planned.shape.op is Op.WINOGRAD else 1
         assert direct_macs(planned) == layer.output.channels * kind.channels * pixels * kernel
 
 

@@ -11,11 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from winnow.blocking import (
-    DENSE,
-    POINTWISE,
-    WINOGRAD,
     Blocking,
     LayerShape,
+    Op,
     Strip,
     bias_beats,
     entry_bits,
@@ -50,7 +48,7 @@ def engines(draw: st.DrawFn) -> EngineConfig:
 
 shapes = st.builds(
     LayerShape,
-    op=st.sampled_from((WINOGRAD, POINTWISE, DENSE)),
+    op=st.sampled_from((Op.WINOGRAD, Op.POINTWISE, Op.DENSE)),
     in_channels=st.integers(1, 70),
     out_channels=st.integers(1, 70),
     height=st.integers(1, 40),
@@ -76,7 +74,7 @@ def test_strips_tile_the_map_and_fit_the_buffers(engine: EngineConfig, shape: La
         assert strip.groups <= blocking.strip_groups
         assert strip.num_groups * blocking.sub_rows <= engine.v_words
         assert strip.num_groups * tiles_per_group(engine, shape) <= engine.out_tiles
-        if shape.op == WINOGRAD:
+        if shape.op is Op.WINOGRAD:
             assert strip.groups * engine.pt * engine.m + 2 <= engine.line_pixels
     assert (covered == 1).all()
     assert blocking.steps <= engine.w_words
@@ -90,11 +88,11 @@ def test_map_holds_every_pixel_and_no_spare_row_or_group(
 ) -> None:
     rows, groups, sub_rows = map_size(engine, shape)
     pixels = shape.height * shape.width
-    if shape.op == WINOGRAD:
+    if shape.op is Op.WINOGRAD:
         wide = engine.m * engine.pt
         assert (rows - 1) * engine.m < shape.height <= rows * engine.m
         assert (groups - 1) * wide < shape.width <= groups * wide
-    elif shape.op == POINTWISE:
+    elif shape.op is Op.POINTWISE:
         per_group = engine.linear_pixels * engine.pt
         assert rows == 1
         assert (groups - 1) * per_group < pixels <= groups * per_group
@@ -102,7 +100,7 @@ def test_map_holds_every_pixel_and_no_spare_row_or_group(
         words = num_channel_groups(shape.in_channels) * pixels
         assert (rows, groups) == (1, 1)
         assert (sub_rows - 1) * engine.num_lanes < words <= sub_rows * engine.num_lanes
-    if shape.op != DENSE:
+    if shape.op is not Op.DENSE:
         assert (sub_rows - 1) * 8 < shape.in_channels <= sub_rows * 8
 
 
@@ -121,7 +119,7 @@ def test_strips_run_left_to_right_then_down() -> None:
     assert [strip.num_groups for strip in blocking.strips()] == [4, 4, 2, 2, 2, 1]
 
 
-LAYER = LayerShape(WINOGRAD, 100, 8, 8, 8, keep=4, weight_bits=8)
+LAYER = LayerShape(Op.WINOGRAD, 100, 8, 8, 8, keep=4, weight_bits=8)
 
 
 def test_each_buffer_limits_the_strip() -> None:
@@ -130,7 +128,7 @@ def test_each_buffer_limits_the_strip() -> None:
     assert max_strip(EngineConfig(out_tiles=31), LAYER, "a") == (15, 15)
     assert max_strip(EngineConfig(v_words=77), LAYER, "a") == (5, 5)
     assert max_strip(EngineConfig(line_pixels=33), LAYER, "a") == (39, 7)
-    assert max_strip(EngineConfig(line_pixels=16), replace(LAYER, op=POINTWISE), "a") == (32, 32)
+    assert max_strip(EngineConfig(line_pixels=16), replace(LAYER, op=Op.POINTWISE), "a") == (32, 32)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +158,7 @@ def test_channels_too_many_for_a_buffer_are_one_line(engine: EngineConfig, messa
 def test_least_engine_holds_one_group_of_every_op() -> None:
     for m in (2, 4):
         engine = EngineConfig(m=m, v_words=16, w_words=16, out_tiles=16, line_pixels=16)
-        for op in (WINOGRAD, POINTWISE, DENSE):
+        for op in (Op.WINOGRAD, Op.POINTWISE, Op.DENSE):
             shape = LayerShape(op, 8, 8, 3, 3, keep=8, weight_bits=8)
             assert min(max_strip(engine, shape, "a")) >= 1
 
@@ -171,8 +169,8 @@ def test_beats_of_known_blocks() -> None:
     narrow = replace(LAYER, weight_bits=4)
     assert weight_beats(default, narrow, 5) == 40
     assert weight_beats(default, LAYER, 5) == 60
-    assert weight_beats(default, replace(narrow, op=POINTWISE), 5) == 3
-    assert weight_beats(default, replace(LAYER, op=POINTWISE), 5) == 5
+    assert weight_beats(default, replace(narrow, op=Op.POINTWISE), 5) == 3
+    assert weight_beats(default, replace(LAYER, op=Op.POINTWISE), 5) == 5
     wide = EngineConfig(po=1, axi_bits=128)  # 16 lane words
     assert bias_beats(wide) == 1
     assert weight_beats(wide, LAYER, 5) == 8

@@ -9,13 +9,15 @@ import pytest
 from hypothesis import assume, given, settings
 
 from tests.test_winnow_blocking import engines, shapes
-from winnow.blocking import DENSE, POINTWISE, WINOGRAD, Blocking, LayerShape, tiles_per_group
+from winnow.blocking import Blocking, LayerShape, Op, tiles_per_group
 from winnow.cycles import FILL_CYCLES, best_blocking, blocking_cycles, layer_cycles
 from winnow.engine import EngineConfig
 from winnow.errors import ConfigError, ScheduleError
 
 ENGINE = EngineConfig()
-CONV = LayerShape(WINOGRAD, 8, 8, 8, 8, keep=2, weight_bits=8)  # 4 tile rows of 2 groups, 2 blocks
+CONV = LayerShape(
+    Op.WINOGRAD, 8, 8, 8, 8, keep=2, weight_bits=8
+)  # 4 tile rows of 2 groups, 2 blocks
 
 
 def cut(strip_rows: int) -> Blocking:
@@ -68,7 +70,7 @@ def test_larger_strips_win_a_tie() -> None:
 
     The former end at 168 features + 3 x 192 + 48 results = 792, the latter at 6 x 112 + 96 + 24.
     """
-    shape = LayerShape(WINOGRAD, 16, 16, 12, 12, keep=1, weight_bits=4)  # 6 rows of 3 groups
+    shape = LayerShape(Op.WINOGRAD, 16, 16, 12, 12, keep=1, weight_bits=4)  # 6 rows of 3 groups
     best = best_blocking(ENGINE, shape, "conv")
     assert (best.strip_rows, best.strip_groups) == (2, 3)
     smaller = replace(best, strip_rows=1)
@@ -79,10 +81,10 @@ def test_larger_strips_win_a_tie() -> None:
 @pytest.mark.parametrize(
     ("shape", "strip_rows", "measured"),
     [
-        (LayerShape(WINOGRAD, 1, 16, 16, 16, keep=1, weight_bits=8), 1, 1225),
-        (LayerShape(WINOGRAD, 16, 32, 16, 16, keep=2, weight_bits=8, pool=True), 2, 2372),
-        (LayerShape(WINOGRAD, 32, 32, 8, 8, keep=2, weight_bits=8), 4, 1228),
-        (LayerShape(WINOGRAD, 32, 64, 8, 8, keep=2, weight_bits=4, pool=True), 4, 1533),
+        (LayerShape(Op.WINOGRAD, 1, 16, 16, 16, keep=1, weight_bits=8), 1, 1225),
+        (LayerShape(Op.WINOGRAD, 16, 32, 16, 16, keep=2, weight_bits=8, pool=True), 2, 2372),
+        (LayerShape(Op.WINOGRAD, 32, 32, 8, 8, keep=2, weight_bits=8), 4, 1228),
+        (LayerShape(Op.WINOGRAD, 32, 64, 8, 8, keep=2, weight_bits=4, pool=True), 4, 1533),
     ],
 )
 def test_model_is_near_the_cycles_of_rtl(shape: LayerShape, strip_rows: int, measured: int) -> None:
@@ -98,7 +100,7 @@ def test_pointwise_by_hand() -> None:
 
     F1 = 128, C1 = 128 + 128, C2 = 256 + 128, R1 = 384 + 128.
     """
-    shape = LayerShape(POINTWISE, 8, 8, 8, 16, keep=1, weight_bits=4)
+    shape = LayerShape(Op.POINTWISE, 8, 8, 8, 16, keep=1, weight_bits=4)
     cycles = blocking_cycles(ENGINE, shape, Blocking(1, 4, 1, 4, sub_rows=1, blocks=2, keep=1))
     assert cycles.features == 4 * 2 * 16
     assert cycles.compute == 2 * 4 * max(1, 4 * 8)
@@ -114,7 +116,7 @@ def test_pointwise_weights_take_a_cycle_per_step() -> None:
     A block's weights take 2 + 8 + 32 = 42 cycles, so W2 = 84 < F1 = 128. C2 = 128 + 2 x 32,
     R1 = C2 + 16.
     """
-    shape = LayerShape(POINTWISE, 32, 8, 4, 4, keep=8, weight_bits=8)
+    shape = LayerShape(Op.POINTWISE, 32, 8, 4, 4, keep=8, weight_bits=8)
     cycles = blocking_cycles(ENGINE, shape, Blocking(1, 1, 1, 1, sub_rows=4, blocks=2, keep=8))
     assert cycles.features == 4 * 2 * 16
     assert cycles.weights == 2 * 42
@@ -128,7 +130,7 @@ def test_weights_queue_in_front_of_their_bank() -> None:
     F1 = 8 x 4 x 10 = 320, C1 = 320 + 16 = 336, W3 = C1 + 98 - 46 = 388. Then weights come one after
     the other: W8 = 388 + 5 x 98 = 878, C8 = W8 + 16, R4 = C8 + 16.
     """
-    shape = LayerShape(WINOGRAD, 64, 32, 2, 8, keep=1, weight_bits=8)
+    shape = LayerShape(Op.WINOGRAD, 64, 32, 2, 8, keep=1, weight_bits=8)
     cycles = blocking_cycles(ENGINE, shape, Blocking(1, 2, 1, 2, sub_rows=8, blocks=8, keep=1))
     assert (cycles.features, cycles.weights) == (320, 8 * 98)
     assert cycles.total == FILL_CYCLES + DRAIN + 878 + 16 + 16
@@ -139,7 +141,7 @@ def test_dense_by_hand() -> None:
 
     Weights never wait: W4 = 4 x 770. Then C4 = W4 + 64 and R2 = C4 + 1.
     """
-    shape = LayerShape(DENSE, 64, 10, 4, 4, keep=8, weight_bits=8)
+    shape = LayerShape(Op.DENSE, 64, 10, 4, 4, keep=8, weight_bits=8)
     cycles = layer_cycles(ENGINE, shape)
     assert cycles.features == 8 * 2 * 16
     assert cycles.compute == 4 * 64
@@ -159,7 +161,7 @@ def test_pooling_writes_a_quarter() -> None:
 @pytest.mark.parametrize(("pool", "results"), [(False, 7 * 5), (True, 3 * 2)])
 def test_only_pixels_of_the_map_are_written(pool: bool, results: int) -> None:
     """4 rows of 2 groups of 2 tiles cover 8 x 8 pixels; 7 x 5 are there, 3 x 2 after a pool."""
-    shape = LayerShape(WINOGRAD, 8, 8, 7, 5, keep=1, weight_bits=4, pool=pool)
+    shape = LayerShape(Op.WINOGRAD, 8, 8, 7, 5, keep=1, weight_bits=4, pool=pool)
     whole, cut_up = (
         blocking_cycles(ENGINE, shape, Blocking(4, 2, rows, groups, sub_rows=1, blocks=2, keep=1))
         for rows, groups in ((4, 2), (2, 1))
@@ -246,7 +248,7 @@ def test_best_strips_beat_a_single_group(engine: EngineConfig, shape: LayerShape
 
 def test_large_layers_are_compared_by_the_estimate() -> None:
     """816256 blocks over all strips to compare; more room is still never slower."""
-    shape = LayerShape(POINTWISE, 64, 512, 224, 224, keep=2, weight_bits=8)
+    shape = LayerShape(Op.POINTWISE, 64, 512, 224, 224, keep=2, weight_bits=8)
     total = layer_cycles(ENGINE, shape).total
     others = [layer_cycles(replace(ENGINE, out_tiles=tiles), shape).total for tiles in (64, 128)]
     assert total <= min(others)

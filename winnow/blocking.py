@@ -12,14 +12,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 
 from winnow.engine import INDEX_BITS, EngineConfig
 from winnow.errors import ScheduleError
 from winnow.srbs import SUB_ROW, num_sub_rows
 
-WINOGRAD, POINTWISE, DENSE = "winograd", "pointwise", "dense"
 BIAS_BITS = 32
 NIBBLE = 4
+
+
+class Op(IntEnum):
+    """How the lanes of the engine multiply; the number is the one in a layer's descriptor."""
+
+    WINOGRAD = 0
+    POINTWISE = 1
+    DENSE = 2
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
 
 
 @dataclass(frozen=True)
@@ -27,14 +41,13 @@ class LayerShape:
     """What the engine needs to know of a layer's size.
 
     Members:
-        op: "winograd", "pointwise" or "dense".
         in_channels, height, width: the input map; a dense layer flattens it.
         keep: non-zeros per sub-row, 1..8.
         weight_bits: 2..8; up to 4 bits use the short weight record.
         pool: 2x2 max pool after the layer.
     """
 
-    op: str
+    op: Op
     in_channels: int
     out_channels: int
     height: int
@@ -107,12 +120,12 @@ def num_channel_groups(channels: int) -> int:
 
 def map_size(engine: EngineConfig, shape: LayerShape) -> tuple[int, int, int]:
     """Return (tile rows, tile groups per row, sub-rows) of a layer."""
-    if shape.op == WINOGRAD:
+    if shape.op is Op.WINOGRAD:
         rows = -(-shape.height // engine.m)
         groups = -(-shape.width // (engine.m * engine.pt))
         return rows, groups, num_sub_rows(shape.in_channels)
     pixels = shape.height * shape.width
-    if shape.op == POINTWISE:
+    if shape.op is Op.POINTWISE:
         groups = -(-pixels // (engine.linear_pixels * engine.pt))
         return 1, groups, num_sub_rows(shape.in_channels)
     words = num_channel_groups(shape.in_channels) * pixels
@@ -121,7 +134,7 @@ def map_size(engine: EngineConfig, shape: LayerShape) -> tuple[int, int, int]:
 
 def tiles_per_group(engine: EngineConfig, shape: LayerShape) -> int:
     """Return the output tiles (m^2 pixels each) that one tile group yields per channel."""
-    return engine.pt * (engine.linear_tiles if shape.op == POINTWISE else 1)
+    return engine.pt * (engine.linear_tiles if shape.op is Op.POINTWISE else 1)
 
 
 def max_strip(engine: EngineConfig, shape: LayerShape, name: str) -> tuple[int, int]:
@@ -144,7 +157,7 @@ def max_strip(engine: EngineConfig, shape: LayerShape, name: str) -> tuple[int, 
         )
     per_strip = min(engine.v_words // sub_rows, engine.out_tiles // tiles_per_group(engine, shape))
     per_row = per_strip
-    if shape.op == WINOGRAD:
+    if shape.op is Op.WINOGRAD:
         per_row = min(per_row, (engine.line_pixels - 2) // (engine.m * engine.pt))
     return per_strip, per_row
 
@@ -166,6 +179,6 @@ def weight_beats(engine: EngineConfig, shape: LayerShape, steps: int) -> int:
     beat of high nibbles before every two of those. A pointwise layer stores one word per step,
     which all lanes share.
     """
-    words = steps * (1 if shape.op == POINTWISE else engine.num_lanes)
+    words = steps * (1 if shape.op is Op.POINTWISE else engine.num_lanes)
     low = -(-words // engine.lanes_per_beat)
     return low + (-(-low // 2) if shape.wide_weights else 0)

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from winnow.blocking import (
-    DENSE,
-    POINTWISE,
-    WINOGRAD,
     Blocking,
     LayerShape,
+    Op,
     Strip,
     bias_beats,
     map_size,
@@ -62,7 +60,7 @@ class LayerCycles:
 
 def _feature_cycles(engine: EngineConfig, shape: LayerShape, sub_rows: int, strip: Strip) -> int:
     """Cycles to load and transform the operands of a strip."""
-    if shape.op != WINOGRAD:
+    if shape.op is not Op.WINOGRAD:
         return sub_rows * strip.num_groups * engine.pt * engine.num_lanes
     rows = strip.rows * engine.m + 2
     columns = strip.groups * engine.pt * engine.m + 2
@@ -73,7 +71,7 @@ def _weight_cycles(engine: EngineConfig, shape: LayerShape, steps: int) -> int:
     """Cycles to unpack the weights of a block: a beat each, but a low one of a pointwise layer
     holds several steps, and takes a cycle for each of them."""
     beats = bias_beats(engine) + weight_beats(engine, shape, steps)
-    if shape.op != POINTWISE:
+    if shape.op is not Op.POINTWISE:
         return beats
     return beats + steps - -(-steps // engine.lanes_per_beat)
 
@@ -86,9 +84,9 @@ def _drain_cycles(engine: EngineConfig, shape: LayerShape) -> int:
 def _result_cycles(engine: EngineConfig, shape: LayerShape, strip: Strip) -> int:
     """Cycles to write the results of a strip for one group of 8 channels: a pixel inside the map
     each."""
-    if shape.op == DENSE:
+    if shape.op is Op.DENSE:
         return 1
-    if shape.op == POINTWISE:
+    if shape.op is Op.POINTWISE:
         group = engine.linear_pixels * engine.pt
         return min(strip.groups * group, shape.height * shape.width - strip.group * group)
     rows = min(strip.rows * engine.m, shape.height - strip.row * engine.m)
@@ -199,7 +197,7 @@ def _candidates(engine: EngineConfig, shape: LayerShape, name: str) -> Iterator[
                 continue
             seen.add(size)
             yield Blocking(rows, groups, *size, sub_rows, blocks, shape.keep)
-        if seen and shape.op == WINOGRAD:
+        if seen and shape.op is Op.WINOGRAD:
             return  # full-width strips read whole rows in one burst; cut columns only if needed
 
 

@@ -31,7 +31,7 @@ class LoweringError(WinnowError):
 
 
 class ScheduleError(WinnowError):
-    """A layer does not fit the engine's buffers or word lengths."""
+    """The engine cannot do a node of a graph, or does not hold a layer."""
 
 
 class MismatchError(WinnowError):

@@ -10,7 +10,7 @@ from torch import nn
 from quant.layers.winograd_layer import Dense, TapLayer, WinogradConv2d
 from quant.network.convert import tap_layers
 from quant.network.sites import Site
-from winnow.blocking import DENSE, POINTWISE, WINOGRAD, LayerShape
+from winnow.blocking import LayerShape, Op
 from winnow.config import PATTERN, Config
 from winnow.cycles import layer_cycles
 from winnow.engine import EngineConfig
@@ -75,15 +75,15 @@ def layer_shapes(
     return shapes
 
 
-def _op(layer: TapLayer) -> str | None:
+def _op(layer: TapLayer) -> Op | None:
     """Return what the engine does for a layer; None if it has no such operation."""
     if isinstance(layer, WinogradConv2d):
-        return WINOGRAD
+        return Op.WINOGRAD
     if isinstance(layer, Dense):
-        return DENSE
+        return Op.DENSE
     window = layer.window
     plain = (window.kernel, window.stride, window.padding) == ((1, 1), (1, 1), (0, 0))
-    return POINTWISE if plain else None
+    return Op.POINTWISE if plain else None
 
 
 def total_cycles(engine: EngineConfig, shapes: Mapping[str, LayerShape]) -> int:

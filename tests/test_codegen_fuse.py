@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fusion: what becomes one layer of the engine, in which order, and what no descriptor can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from codegen.check import check_graph
+from codegen.fuse import FUSIONS, fuse, written_maps
+from codegen.interpret import interpret
+from codegen.ir import (
+    INPUT,
+    NODES,
+    Dense,
+    Graph,
+    MaxPool,
+    Multiply,
+    Node,
+    Pointwise,
+    TensorType,
+    Winograd,
+)
+from codegen.schedule import schedule
+from tests.ladder import multiplies, pool_of, random_chain_graph, random_images, random_layer_graph
+from winnow.blocking import Op
+from winnow.engine import EngineConfig
+from winnow.errors import ScheduleError
+
+ENTRY = TensorType(4, 6, 6, 8, False, -8)
+
+
+def conv(name: str, source: str, size: int = 6) -> Winograd:
+    return Winograd(
+        name=name,
+        inputs=(source,),
+        output=TensorType(4, size, size, 8, False, -8),
+        v_bits=8,
+        weight_bits=8,
+        keep=4,
+        acc_exponent=-8,
+        weight=np.ones((4, 4, 16), dtype=np.int64),
+        bias=np.zeros(4, dtype=np.int64),
+        v_exponent=np.full(16, -8),
+        weight_exponent=np.zeros(16, dtype=np.int64),
+        m=2,
+    )
+
+
+def mix(name: str, source: str) -> Pointwise:
+    return Pointwise(
+        name=name,
+        inputs=(source,),
+        output=ENTRY,
+        v_bits=8,
+        weight_bits=8,
+        keep=4,
+        acc_exponent=-8,
+        weight=np.ones((4, 4), dtype=np.int64),
+        bias=np.zeros(4, dtype=np.int64),
+        v_exponent=np.array([-8]),
+        weight_exponent=np.array([0]),
+    )
+
+
+def raw(node: Multiply) -> Multiply:
+    return replace(node, output=replace(node.output, bits=32, signed=True))
+
+
+def graph_of(*nodes: Node) -> Graph:
+    graph = Graph(ENTRY, nodes)
+    check_graph(graph)
+    return graph
+
+
+def test_every_record_has_a_fusion() -> None:
+    assert set(FUSIONS) == set(NODES)
+
+
+def test_example_of_the_module() -> None:
+    """conv2 = winograd(conv1), conv2_pool = max_pool(conv2) -> layer conv2, writes conv2_pool."""
+    first, second = conv("conv1", INPUT), conv("conv2", "conv1")
+    pool = pool_of(second)
+    layers = fuse(graph_of(first, second, pool))
+    assert [layer.name for layer in layers] == ["conv1", "conv2"]
+    assert [layer.last for layer in layers] == [first, pool]
+    assert [layer.source for layer in layers] == [INPUT, "conv1"]
+    assert [layer.input for layer in layers] == [ENTRY, first.output]
+    assert [layer.output for layer in layers] == [first.output, pool.output]
+    assert [layer.pool for layer in layers] == [None, pool]
+    assert [layer.m for layer in layers] == [2, 2]
+
+
+def test_layers_keep_the_order_of_their_multiplications() -> None:
+    """The pool of the first layer comes after the second, which does not read it."""
+    first, second = conv("a", INPUT), conv("b", INPUT)
+    third = conv("c", "a_pool", size=3)
+    layers = fuse(graph_of(first, second, pool_of(first), third, pool_of(second)))
+    assert [(x.name, x.last.name) for x in layers] == [("a", "a_pool"), ("b", "b_pool"), ("c", "c")]
+
+
+def test_map_may_be_read_by_several_and_the_pooled_one_too() -> None:
+    first = conv("a", INPUT)
+    readers = conv("b", "a_pool", 3), conv("c", "a_pool", 3), conv("d", "b", 3), conv("e", "b", 3)
+    layers = fuse(graph_of(first, pool_of(first), *readers))
+    assert [layer.source for layer in layers] == [INPUT, "a_pool", "a_pool", "b", "b"]
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_layers_of_random_graphs_hold_every_node_once(m: int) -> None:
+    ops = {Winograd: Op.WINOGRAD, Pointwise: Op.POINTWISE, Dense: Op.DENSE}
+    for make in (random_layer_graph, random_chain_graph):
+        for seed in range(60):
+            graph = make(seed, m)
+            layers = fuse(graph)
+            assert [layer.multiply for layer in layers] == multiplies(graph)
+            held = [node for layer in layers for node in (layer.multiply, layer.pool) if node]
+            assert held == list(graph.nodes)
+            for layer in layers:
+                assert layer.op is ops[type(layer.multiply)]
+                assert layer.input == graph.type_of(layer.multiply.inputs[0])
+                assert layer.m == (m if layer.op is Op.WINOGRAD else None)
+                assert layer.output is layer.last.output
+
+
+def test_written_maps_are_those_behind_the_pools() -> None:
+    graph = random_chain_graph(4, 2)
+    maps = interpret(graph, random_images(graph, 0, 2))
+    pools = {node.inputs[0]: node.name for node in graph.nodes if isinstance(node, MaxPool)}
+    written = written_maps(fuse(graph), maps)
+    assert list(written) == [node.name for node in multiplies(graph)]
+    assert pools
+    for name, values in written.items():
+        assert values is maps[pools.get(name, name)]
+
+
+def refused(graph: Graph) -> str:
+    with pytest.raises(ScheduleError) as caught:
+        fuse(graph)
+    message = str(caught.value)
+    assert "\n" not in message
+    with pytest.raises(ScheduleError) as again:
+        schedule(graph, EngineConfig())
+    assert str(again.value) == message
+    return message
+
+
+ONLY_WINOGRAD = "the engine pools only what a winograd node has computed, it reads"
+REMEDY = "move the pool behind a 3x3 convolution"
+
+
+def pool_after(source: Node) -> Graph:
+    return graph_of(source, replace(pool_of(source), name="p"))
+
+
+def pool_of_input() -> Graph:
+    kind = replace(ENTRY, height=3, width=3)
+    return graph_of(MaxPool(name="p", inputs=(INPUT,), output=kind), conv("a", INPUT))
+
+
+def pool_of_pool() -> Graph:
+    first = conv("a", INPUT)
+    once = pool_of(first)
+    return graph_of(first, once, replace(pool_of(once), name="p"))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: pool_after(mix("a", INPUT)), f"{ONLY_WINOGRAD} the pointwise node 'a'; {REMEDY}"),
+        (pool_of_input, f"{ONLY_WINOGRAD} the graph's 'input'; {REMEDY}"),
+        (pool_of_pool, f"{ONLY_WINOGRAD} the pool 'a_pool'; {REMEDY}"),
+    ],
+)
+def test_pool_of_anything_but_a_winograd_node_is_refused(
+    make: Callable[[], Graph], message: str
+) -> None:
+    assert refused(make()) == f"node 'p': {message}"
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_pool_of_a_map_that_another_node_reads_is_refused(early: bool) -> None:
+    first = conv("a", INPUT)
+    pool, reader = replace(pool_of(first), name="p"), mix("b", "a")
+    graph = graph_of(first, *((reader, pool) if early else (pool, reader)))
+    assert refused(graph) == (
+        "node 'p': 'b' also reads 'a', but the engine writes only the pooled map; "
+        "let 'b' read 'p', or drop the pool"
+    )
+
+
+def test_second_pool_of_a_map_is_refused() -> None:
+    first = conv("a", INPUT)
+    pools = (replace(pool_of(first), name=name) for name in ("p", "q"))
+    assert refused(graph_of(first, *pools)) == (
+        "node 'p': 'q' also reads 'a', but the engine writes only the pooled map; "
+        "let 'q' read 'p', or drop the pool"
+    )
+
+
+@pytest.mark.parametrize("make", [conv, mix])
+def test_raw_accumulators_of_a_map_are_refused(make: Callable[[str, str], Multiply]) -> None:
+    op = "winograd" if make is conv else "pointwise"
+    assert refused(graph_of(raw(make("a", INPUT)))) == (
+        f"node 'a': the engine writes raw accumulators of dense nodes only, not of {op} ones; "
+        "quantize its output to 2..8 bits"
+    )
