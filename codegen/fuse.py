@@ -73,12 +73,15 @@ class EngineLayer:
         return self.last.output
 
 
-def fuse(graph: Graph) -> tuple[EngineLayer, ...]:
+Layers: TypeAlias = tuple[EngineLayer, ...]
+
+
+def fuse(graph: Graph) -> Layers:
     """Return the layers of a checked graph in the order the engine runs them.
 
     Raises ScheduleError naming the node that no descriptor can do.
     """
-    layers: tuple[EngineLayer, ...] = ()
+    layers: Layers = ()
     for node in graph.nodes:
         layers = FUSIONS[type(node)](node, graph, layers)
     return layers
@@ -87,9 +90,6 @@ def fuse(graph: Graph) -> tuple[EngineLayer, ...]:
 def written_maps(layers: Iterable[EngineLayer], maps: NodeMaps) -> LayerMaps:
     """Return, of the maps of all nodes, those that layers write, by the layer's name."""
     return {layer.name: maps[layer.last.name] for layer in layers}
-
-
-Layers: TypeAlias = tuple[EngineLayer, ...]
 
 
 def _add_winograd(node: Winograd, graph: Graph, layers: Layers) -> Layers:
