@@ -51,7 +51,7 @@ def _put(words: list[int], field: Field, value: int, position: int = 0) -> None:
 
 
 def layer_words(engine: EngineConfig, values: Values) -> list[int]:
-    """Return a descriptor: every field of `abi.layer_fields`, and the checksum."""
+    """Return a descriptor: every field of `descriptor.layer_fields`, and the checksum."""
     words = [0] * LAYER_WORDS
     for field in layer_fields(engine):
         value = values[field.name]

