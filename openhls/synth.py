@@ -10,12 +10,10 @@ netlist uses, paths are estimated as openhls/timing.py says.
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,48 +24,13 @@ from openhls.errors import HlsError
 from openhls.timing import Arcs, TimingPath, longest
 from openhls.yosys import Elaborated, batch_text, elaborate, run_child, text_key
 from winnow.artefact import sha256_file, sha256_value, write_text
+from winnow.cache import read_entry, write_entry
+from winnow.parts import Resources
+from winnow.process import map_commands
 
 HERE = Path(__file__).resolve().parent
 WORKERS = 2
 BATCH_BYTES = 60_000  # of RTLIL: about as long a run as its start
-
-
-@dataclass(frozen=True)
-class Resources:
-    """LUTs, flip-flops, DSP blocks, block RAMs of 36 Kbit (an 18 Kbit one counts half)."""
-
-    lut: float = 0
-    ff: float = 0
-    dsp: float = 0
-    bram: float = 0
-
-    def __add__(self, other: Resources) -> Resources:
-        return Resources(
-            self.lut + other.lut, self.ff + other.ff, self.dsp + other.dsp, self.bram + other.bram
-        )
-
-    def times(self, count: int) -> Resources:
-        """Return the resources of `count` instances."""
-        return Resources(self.lut * count, self.ff * count, self.dsp * count, self.bram * count)
-
-
-# Zynq-7000 data sheet DS190, Zynq UltraScale+ data sheet DS891.
-PARTS = {
-    "xc7z010": Resources(17600, 35200, 80, 60),
-    "xc7z020": Resources(53200, 106400, 220, 140),
-    "xc7z030": Resources(78600, 157200, 400, 265),
-    "xc7z045": Resources(218600, 437200, 900, 545),
-    "xczu3eg": Resources(70560, 141120, 360, 216),
-    "xczu7ev": Resources(230400, 460800, 1728, 312),
-}
-
-
-def part_resources(part: str) -> Resources:
-    """Return what a part has; HlsError lists the known ones."""
-    for name, resources in PARTS.items():
-        if part.lower().startswith(name):
-            return resources
-    raise HlsError(f"target.part: '{part}' must start with one of {', '.join(PARTS)}")
 
 
 @dataclass(frozen=True)
@@ -144,11 +107,11 @@ def synth_hash() -> str:
     return sha256_value([version("pyosys"), *map(sha256_file, files)])
 
 
-def _cached(place: Path) -> _Mapped | None:
-    """Return a module's result from the cache; None when it is missing or damaged."""
+def _cached(cache: Path, key: str) -> _Mapped | None:
+    """Return a module's result from the cache; None when it is missing or not to be trusted."""
     try:
-        return _Mapped.parse(json.loads(place.read_text()))
-    except (OSError, ValueError, TypeError, LookupError):
+        return _Mapped.parse(read_entry(cache, key) or {})
+    except (ValueError, TypeError, LookupError):
         return None
 
 
@@ -168,31 +131,24 @@ def _batches(modules: Sequence[Elaborated]) -> list[list[Elaborated]]:
 def _map_all(design: Mapping[str, Elaborated], log: Path, cache: Path) -> dict[str, _Mapped]:
     """Map the modules that the cache lacks, two at a time; return all."""
     tools = synth_hash()
-    places = {
-        name: cache / f"{sha256_value([tools, text_key(module, design)])[:24]}.json"
+    keys = {
+        name: sha256_value([tools, text_key(module, design)])[:24]
         for name, module in design.items()
     }
-    done = {name: found for name, place in places.items() if (found := _cached(place))}
+    done = {name: found for name, key in keys.items() if (found := _cached(cache, key))}
     batches = _batches([module for name, module in design.items() if name not in done])
 
     def run(number: int) -> None:
-        source = cache / f"batch{os.getpid()}_{number}.il"
-        try:
+        with tempfile.TemporaryDirectory() as work:
+            source, out = Path(work) / "batch.il", Path(work) / "batch.json"
             write_text(source, batch_text(batches[number], design))
-            out = source.with_suffix(".json")
-            run_child(
-                ["map", str(source.resolve()), str(out.resolve())],
-                log.with_suffix(f".{number}{log.suffix}"),
-            )
+            place = log.with_suffix(f".{number}{log.suffix}")
+            run_child(["map", str(source), str(out)], place)
             for name, found in json.loads(out.read_text()).items():
                 done[name] = _Mapped.parse(found)
-                write_text(places[name], json.dumps(found))
-        finally:
-            for path in cache.glob(f"{source.stem}.*"):
-                path.unlink()
+                write_entry(cache, keys[name], found)
 
-    with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(run, range(len(batches))))
+    map_commands(run, range(len(batches)), WORKERS)
     return done
 
 

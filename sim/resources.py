@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from openhls.synth import ModuleUse, Resources, total
+from openhls.synth import ModuleUse, total
+from winnow.parts import Resources, timing_note
 
 KINDS = (("lut", "LUT"), ("ff", "FF"), ("dsp", "DSP"), ("bram", "BRAM36"))
 NAME_WIDTH = 24
@@ -101,4 +102,5 @@ def format_table(numbers: Mapping[str, Any]) -> list[str]:
         f"  {numbers['part_name']:<{NAME_WIDTH}}{'':>5}{part.lut:>8.0f}{part.ff:>8.0f}"
         f"{part.dsp:>5.0f}{part.bram:>7g}"
     )
-    return lines
+    note = timing_note(numbers["part_name"])
+    return [*lines, f"  note: {note}"] if note else lines

@@ -11,17 +11,15 @@ import pytest
 
 from openhls.errors import HlsError
 from openhls.synth import (
-    PARTS,
     ModuleUse,
-    Resources,
     _instances,
     _resources,
-    part_resources,
     require_fit,
     synthesise,
     total,
 )
 from winnow.errors import ToolError
+from winnow.parts import DEVICES, Resources
 
 DESIGN = """\
 module stage #(parameter int WIDTH = 8) (
@@ -152,27 +150,8 @@ def test_instances_of_a_module_under_two_parents_add_up() -> None:
     assert _instances(children, "top") == {"top": 1, "a": 2, "b": 7}
 
 
-def test_resources_add_and_multiply() -> None:
-    one = Resources(1, 2, 3, 0.5)
-    assert one + one == one.times(2) == Resources(2, 4, 6, 1)
-
-
-def test_part_is_known_by_the_start_of_its_name() -> None:
-    assert part_resources("xc7z020clg400-1") == PARTS["xc7z020"]
-    assert part_resources("XC7Z010-1CLG225") == PARTS["xc7z010"]
-    assert part_resources("xc7z010").dsp == 80
-
-
-def test_unknown_part_lists_the_known_ones() -> None:
-    with pytest.raises(HlsError) as caught:
-        part_resources("xc7a35t")
-    assert str(caught.value) == (
-        f"target.part: 'xc7a35t' must start with one of {', '.join(PARTS)}"
-    )
-
-
 def test_part_that_just_holds_the_design_is_accepted() -> None:
-    part = PARTS["xc7z020"]
+    part = DEVICES["xc7z020"].resources
     require_fit(part, part, "xc7z020")
     require_fit(Resources(), part, "xc7z020")
 
@@ -188,7 +167,7 @@ def test_part_that_just_holds_the_design_is_accepted() -> None:
 )
 def test_scarcest_resource_is_named(used: Resources, message: str) -> None:
     with pytest.raises(HlsError) as caught:
-        require_fit(used, PARTS["xc7z020"], "xc7z020clg400-1")
+        require_fit(used, DEVICES["xc7z020"].resources, "xc7z020clg400-1")
     assert str(caught.value) == (
         f"target.part: xc7z020clg400-1 {message}; choose a larger part or a smaller engine"
     )

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from winnow.engine import EngineConfig
-from winnow.errors import ConfigError
+from winnow.errors import ConfigError, shown, shown_text
 from winnow.fields import choice, flag, from_table, integer, integers, real, table, text
+from winnow.parts import EXAMPLE, find_part
 from winnow.srbs import SUB_ROW
 
 if sys.version_info >= (3, 11):
@@ -38,6 +39,7 @@ MODELS = (
 KERNELS = "kernels"  # the pruning method whose taps share their channels
 PATTERN = "pattern"  # the pruning method without SRBS
 KERNEL_WEIGHTS = 9
+LISTED, REASON = 300, 120  # characters of a list of files, and of what is wrong with TOML
 COLOUR_EDGE = 32  # of the generated images and of CIFAR-10's
 
 
@@ -243,8 +245,11 @@ class QuantizeConfig:
 class TargetConfig:
     """The device the build is checked against."""
 
-    part: str = text("xc7z020clg400-1")
+    part: str = text(EXAMPLE)
     clock_mhz: int = integer(150, low=1, high=1000)
+
+    def __post_init__(self) -> None:
+        find_part(self.part)
 
 
 @dataclass(frozen=True)
@@ -269,14 +274,28 @@ class Config:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; raises ConfigError when it is missing or no TOML."""
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.toml"))) or "none"
-        raise ConfigError(f"configuration '{path}' is missing; {path.parent}/ has: {known}")
+    """Read a TOML file; raises ConfigError when it is missing, unreadable or no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"'{path}' is not valid TOML: {error}") from error
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        names = ", ".join(sorted(p.stem for p in path.parent.glob("*.toml"))) or "none"
+        known = shown_text(names, LISTED)
+        raise ConfigError(
+            f"configuration '{path}' is missing; {path.parent}/ has: {known}"
+        ) from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"configuration '{path}' is a folder; name a .toml file") from error
+    except OSError as error:
+        raise ConfigError(f"configuration '{path}' cannot be read: {error.strerror}") from error
+    except ValueError as error:  # NUL in its name
+        raise ConfigError(f"configuration {shown(str(path))} cannot be a file's name") from error
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except RecursionError as error:
+        raise ConfigError(f"'{path}' is not valid TOML: it is nested too deeply") from error
+    except ValueError as error:  # tomllib's own, no UTF-8, integers of thousands of digits
+        reason = shown_text(str(error), REASON)
+        raise ConfigError(f"'{path}' is not valid TOML: {reason}") from error
 
 
 def load_config(path: Path) -> Config:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, TypeVar
 
-from winnow.errors import ConfigError
+from winnow.errors import SHOWN, ConfigError, shown, shown_text
 
 Check = Callable[[str, Any], Any]
 T = TypeVar("T")
+LONGEST = 1000  # characters of a string
 
 
 def _field(default: Any, check: Check) -> Any:
@@ -34,7 +35,7 @@ def integer(default: int, *, low: int, high: int) -> Any:
 
     def check(name: str, value: Any) -> int:
         if not _is_integer(value) or not low <= value <= high:
-            raise ConfigError(f"{name} must be an integer in {low}..{high}, got {value!r}")
+            raise ConfigError(f"{name} must be an integer in {low}..{high}, got {shown(value)}")
         return int(value)
 
     return _field(default, check)
@@ -46,18 +47,22 @@ def real(default: float, *, low: float, high: float) -> Any:
     def check(name: str, value: Any) -> float:
         is_number = isinstance(value, float) or _is_integer(value)
         if not is_number or not low <= value <= high:
-            raise ConfigError(f"{name} must be a number in {low:g}..{high:g}, got {value!r}")
+            raise ConfigError(f"{name} must be a number in {low:g}..{high:g}, got {shown(value)}")
         return float(value)
 
     return _field(default, check)
 
 
 def text(default: str) -> Any:
-    """Declare a string."""
+    """Declare a string of one line."""
 
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str):
-            raise ConfigError(f"{name} must be a string, got {value!r}")
+            raise ConfigError(f"{name} must be a string, got {shown(value)}")
+        if len(value) > LONGEST or not value.isprintable():
+            raise ConfigError(
+                f"{name} must be one line of at most {LONGEST} characters, got {shown(value)}"
+            )
         return value
 
     return _field(default, check)
@@ -68,7 +73,7 @@ def flag(default: bool) -> Any:
 
     def check(name: str, value: Any) -> bool:
         if not isinstance(value, bool):
-            raise ConfigError(f"{name} must be true or false, got {value!r}")
+            raise ConfigError(f"{name} must be true or false, got {shown(value)}")
         return value
 
     return _field(default, check)
@@ -81,7 +86,7 @@ def choice(default: Any, choices: Sequence[Any]) -> Any:
         # 2.0 and True equal an integer choice but are not one.
         if not any(type(value) is type(c) and value == c for c in choices):
             names = ", ".join(str(c) for c in choices)
-            raise ConfigError(f"{name} must be one of {names}; got {value!r}")
+            raise ConfigError(f"{name} must be one of {names}; got {shown(value)}")
         return value
 
     return _field(default, check)
@@ -95,7 +100,7 @@ def integers(default: tuple[int, ...], *, low: int, high: int, at_least: int = 0
         if not is_list or not all(low <= v <= high for v in value) or len(value) < at_least:
             raise ConfigError(
                 f"{name} must be a list of at least {at_least} integers in {low}..{high}, "
-                f"got {value!r}"
+                f"got {shown(value)}"
             )
         return tuple(value)
 
@@ -103,14 +108,16 @@ def integers(default: tuple[int, ...], *, low: int, high: int, at_least: int = 0
 
 
 def _unknown(name: str, key: str, known: Sequence[str]) -> ConfigError:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    return ConfigError(f"unknown key '{name}{key}'; the nearest valid one is '{name}{near[0]}'")
+    near = difflib.get_close_matches(key[:SHOWN], known, n=1, cutoff=0.0)
+    return ConfigError(
+        f"unknown key '{name}{shown_text(key)}'; the nearest valid one is '{name}{near[0]}'"
+    )
 
 
 def from_table(kind: type[T], table: Any, name: str) -> T:
     """Build dataclass `kind` from a TOML table; `name` is its dotted path, "" for the file."""
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{name} must be a table ([{name}]), got {table!r}")
+        raise ConfigError(f"{name} must be a table ([{name}]), got {shown(table)}")
     prefix = f"{name}." if name else ""
     known: dict[str, Field[Any]] = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}

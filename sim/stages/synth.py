@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from openhls.synth import part_resources, require_fit, synthesise, total
+from openhls.synth import require_fit, synthesise, total
 from sim import rtl
 from sim.resources import group_rows, share_line
 from winnow.flow import Build, Result
+from winnow.parts import find_part
 
 
 def run(build: Build, _: Mapping[str, str]) -> Result:
     """Map every module, add up, compare with the part."""
     target = build.config.target
-    part = part_resources(target.part)
+    part = find_part(target.part).device.resources
     log = build.rtl / "yosys.log"
     found = synthesise(rtl.rtl_sources(build.rtl), rtl.TOP, log, build.cache / "synth")
     whole = total(found.rows)
