@@ -17,13 +17,14 @@ All recipes are checked when the file is read, before anything trains.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from winnow.config import Config, read_toml
-from winnow.errors import ConfigError
+from winnow.config import LISTED, Config, read_toml
+from winnow.errors import SHOWN, ConfigError, shown, shown_text
 from winnow.fields import from_table
 
 NOTE, GOAL = "note", "goal"
@@ -56,37 +57,50 @@ def load_recipes(paths: Sequence[Path], chosen: tuple[str, ...] = ()) -> tuple[R
     for name in chosen:
         if name not in found:
             files = ", ".join(map(str, paths))
-            raise ConfigError(f"recipe '{name}' is not in {files}, which has: {', '.join(found)}")
+            names = shown_text(", ".join(found), LISTED)
+            raise ConfigError(f"recipe {shown(name)} is not in {files}, which has: {names}")
     return tuple(recipe for recipe in found.values() if not chosen or recipe.name in chosen)
 
 
 def _read(path: Path) -> tuple[Recipe, ...]:
     content = read_toml(path)
     base, tables = content.get("base"), content.get("recipes")
-    if not isinstance(base, str) or not isinstance(tables, Mapping) or not tables:
+    if not _is_name(base) or not isinstance(tables, Mapping) or not tables:
         raise ConfigError(
             f'{path}: a recipe file must have base = "<configuration>" and tables '
-            f"[recipes.<name>], got {', '.join(content) or 'nothing'}"
+            f"[recipes.<name>], got {shown_text(', '.join(content)) or 'nothing'}"
         )
     start = read_toml(path.parent.parent / f"{base}.toml")
     return tuple(_recipe(path, name, table, start) for name, table in tables.items())
 
 
 def _recipe(path: Path, name: str, table: Any, start: Mapping[str, Any]) -> Recipe:
+    if not _is_name(name):
+        raise ConfigError(
+            f"{path}: the name of a recipe must be at most {SHOWN} letters, digits, dots and "
+            f"dashes, got {shown(name)}"
+        )
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{path}: recipes.{name} must be a table, got {table!r}")
+        raise ConfigError(f"{path}: recipes.{name} must be a table, got {shown(table)}")
     goal = table.get(GOAL)
     is_number = isinstance(goal, (int, float)) and not isinstance(goal, bool)
     if goal is not None and not (is_number and 0 < goal <= 100):
         raise ConfigError(
-            f"{path}: recipes.{name}.goal must be points, above 0 and up to 100, got {goal!r}"
+            f"{path}: recipes.{name}.goal must be points, above 0 and up to 100, got {shown(goal)}"
         )
+    if not isinstance(table.get(NOTE, ""), str):
+        raise ConfigError(f"{path}: recipes.{name}.note must be text, got {shown(table[NOTE])}")
     changes = {key: value for key, value in table.items() if key not in (NOTE, GOAL)}
     try:
         config = from_table(Config, merge(start, changes), "")
-        return Recipe(name, str(table.get(NOTE, "")), goal, config)
+        return Recipe(name, table.get(NOTE, ""), goal, config)
     except ConfigError as error:
         raise ConfigError(f"{path}: recipe '{name}': {error}") from error
+
+
+def _is_name(value: Any) -> bool:
+    """Tell whether a value can name a file: runs of a recipe are in a folder of its name."""
+    return isinstance(value, str) and bool(re.fullmatch(rf"\w[\w.-]{{0,{SHOWN - 1}}}", value))
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

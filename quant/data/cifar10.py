@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from quant.data.augment import PHOTOS
 from quant.data.samples import Samples, Split, cut
 from winnow.config import DataConfig
-from winnow.errors import ConfigError
+from winnow.errors import ConfigError, shown, shown_text
 
 NUM_CLASSES = 10
 SHAPE = (3, 32, 32)
@@ -71,8 +71,8 @@ def find_files(path: Path) -> tuple[Path, str]:
             if (folder / f"{TRAIN_FILES[0]}{suffix}").is_file():
                 return folder, suffix
     raise ConfigError(
-        f"data.path '{path}' must hold CIFAR-10's {TRAIN_FILES[0]}.bin (binary version) or "
-        f"{TRAIN_FILES[0]} (Python version), and has neither; unpack the archive there"
+        f"data.path {shown(str(path))} must hold CIFAR-10's {TRAIN_FILES[0]}.bin (binary version) "
+        f"or {TRAIN_FILES[0]} (Python version), and has neither; unpack the archive there"
     )
 
 
@@ -180,7 +180,7 @@ def _unpickle(path: Path) -> Any:
     try:
         return RestrictedUnpickler(io.BytesIO(content), encoding="bytes").load()
     except _DAMAGE as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        first_line = shown_text((str(error).splitlines() or [type(error).__name__])[0])
         raise ConfigError(
             f"'{path}' must be a pickle of plain values and arrays, but {first_line}; {REPLACE}"
         ) from error

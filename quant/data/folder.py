@@ -23,7 +23,7 @@ from torch import Tensor
 from quant.data.augment import PHOTOS
 from quant.data.samples import Samples, Split, cut
 from winnow.config import DataConfig
-from winnow.errors import ConfigError
+from winnow.errors import ConfigError, shown, shown_text
 
 CHANNELS = 3
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".webp"})
@@ -62,7 +62,8 @@ def read_image(path: str, edge: int) -> NDArray[np.uint8]:
             image.draft("RGB", (2 * edge, 2 * edge))
             rgb = to_rgb(image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
+        is_unknown = isinstance(error, UnidentifiedImageError)
+        reason = "no known image format" if is_unknown else shown_text(str(error))
         raise ConfigError(
             f"'{path}' must be an image, and cannot be read ({reason}); replace or delete it"
         ) from error
@@ -91,13 +92,14 @@ def class_names(config: DataConfig) -> tuple[str, ...]:
     train = Path(config.path) / "train"
     if not train.is_dir():
         raise ConfigError(
-            f"data.path '{config.path}' must hold train/CLASS/ folders of images, and has no "
+            f"data.path {shown(config.path)} must hold train/CLASS/ folders of images, and has no "
             "folder 'train'; name the folder above it"
         )
     names = tuple(sorted(f.name for f in train.iterdir() if f.is_dir() and f.name[0] != "."))
     if len(names) < 2:
+        got = shown_text(", ".join(names)) or "none"
         raise ConfigError(
-            f"'{train}' must hold two or more class folders, got {', '.join(names) or 'none'}; "
+            f"'{train}' must hold two or more class folders, got {got}; "
             "put the images of each class in a folder of its name"
         )
     return names

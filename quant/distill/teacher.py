@@ -20,7 +20,7 @@ from quant.models.library import network_of
 from quant.train.checkpoint import load_model
 from winnow.artefact import Record, sha256_file
 from winnow.config import Config, DataConfig, DistillConfig, ModelConfig
-from winnow.errors import ConfigError, WinnowError
+from winnow.errors import ConfigError, WinnowError, shown
 from winnow.fields import from_table
 
 KEY = "distill.teacher"
@@ -58,8 +58,8 @@ def _check_data(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> N
     for key, value in ours.items():
         if theirs[key] != value:
             raise ConfigError(
-                f"{KEY} '{folder}' must be trained on the same data: its data.{key} is "
-                f"{theirs[key]!r}, ours {value!r}"
+                f"{KEY} {shown(str(folder))} must be trained on the same data: its data.{key} is "
+                f"{shown(theirs[key])}, ours {shown(value)}"
             )
 
 

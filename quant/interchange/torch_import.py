@@ -18,7 +18,7 @@ from torch import Tensor
 
 from quant.models.channels import CompressibleNet
 from winnow.artefact import load_arrays
-from winnow.errors import ArtefactError, ConfigError, ToolError
+from winnow.errors import ArtefactError, ConfigError, ToolError, shown
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that training loops put around it
 PREFIXES = ("module.", "_orig_mod.")  # of data-parallel and compiled networks
@@ -76,7 +76,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     for name, value in names.items():
         if not isinstance(value, Tensor):
             raise ArtefactError(
-                f"checkpoint '{path}': '{name}' is {type(value).__name__}, no tensor; {_ADVICE}"
+                f"checkpoint '{path}': {shown(name)} is {type(value).__name__}, no tensor; "
+                f"{_ADVICE}"
             )
     return names
 
@@ -126,8 +127,8 @@ def _difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> 
     required = [n for n in expected if n in found or not n.endswith(COUNTER)]
     wrong = [n for n in required if n in found and not _fits(expected[n], found[n])]
     parts = (
-        ("it lacks", [f"'{n}'" for n in required if n not in found]),
-        ("it has an unknown", [f"'{n}'" for n in found if n not in expected]),
+        ("it lacks", [shown(n) for n in required if n not in found]),
+        ("it has an unknown", [shown(n) for n in found if n not in expected]),
         ("differs:", [_told(n, expected[n], found[n]) for n in wrong]),
     )
     if any(names for _, names in parts):
