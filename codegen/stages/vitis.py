@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 
+from winnow import process
 from winnow.errors import ToolError
 from winnow.flow import Build, Result
 from winnow.host import find_vitis
@@ -18,10 +18,7 @@ def run(build: Build, _: Mapping[str, str]) -> Result:
     options = ["-f", script] if tool.name == "vitis_hls" else ["--mode", "hls", "--tcl", script]
     command = [str(tool), *options]
     log = build.hls / "vitis.log"
-    with log.open("wb") as file:
-        code = subprocess.run(
-            command, cwd=build.hls, stdout=file, stderr=subprocess.STDOUT, check=False
-        ).returncode
+    code = process.run(command, cwd=build.hls, log=log).code
     if code != 0:
         text = f"{tool.name} failed with exit code {code}; see '{log}'"
         raise ToolError(text, " ".join(command), code, log)
