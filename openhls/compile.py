@@ -9,11 +9,8 @@ they depend on.
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,7 +25,9 @@ from openhls.order import split_answers, stage_orders
 from openhls.translate import Translator
 from openhls.xls_ir import constraint, make_channels, write_xls_ir
 from openhls.xls_tool import MULTIPLIER_PIPELINE, Generated, MemoryPorts, Pipeline, generate
-from winnow.artefact import sha256_bytes, sha256_file, write_atomic
+from winnow.artefact import sha256_bytes, sha256_file
+from winnow.cache import read_entry, write_entry
+from winnow.process import worker_pool
 
 HERE = Path(__file__).parent
 CONTROL = "control"
@@ -146,24 +145,24 @@ class _Job:
 
 
 def _cached(job: _Job, cache: Path | None) -> Generated | None:
-    path = None if cache is None else cache / f"{job.key()}.pickle"
-    if path is None or not path.is_file():
+    found = None if cache is None else read_entry(cache, job.key())
+    try:
+        return Generated(**found) if found else None
+    except TypeError:  # of another version
         return None
-    found = pickle.loads(path.read_bytes())
-    return found if isinstance(found, Generated) else None
 
 
 def _run_jobs(jobs: Mapping[str, _Job], cache: Path | None, workers: int) -> dict[str, Generated]:
     done = {name: found for name, job in jobs.items() if (found := _cached(job, cache))}
     left = {name: job for name, job in jobs.items() if name not in done}
     if workers > 1 and len(left) > 2:
-        with ProcessPoolExecutor(workers) as pool:
+        with worker_pool(workers) as pool:
             made = dict(zip(left, pool.map(_Job.run, left.values()), strict=True))
     else:
         made = {name: job.run() for name, job in left.items()}
     for name, found in made.items():
         if cache is not None:
-            write_atomic(cache / f"{left[name].key()}.pickle", partial(pickle.dump, found))
+            write_entry(cache, left[name].key(), asdict(found))
     return done | made
 
 

@@ -9,7 +9,6 @@ everything else is inlined. clang 22, LLVM IR with opaque pointers.
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from openhls import llvm
 from openhls.errors import HlsError
 from openhls.pragma import rewrite_pragmas
 from winnow.errors import ToolError
+from winnow.process import run
 
 INCLUDE = Path(__file__).parent / "include"
 _TARGET = ("-target", "x86_64-linux-gnu")
@@ -84,13 +84,12 @@ class _Types:
 
 def _clang(arguments: Sequence[str]) -> str:
     command = [sys.executable, "-m", "ziglang", "c++", *_TARGET, *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
+    result = run(command)
+    if result.code != 0:
         found = _ERROR.search(result.stderr)
         if found:
             raise HlsError(f"{found.group(1)} {found.group(2)}")
-        lines = result.stderr.strip().splitlines() or ["no message"]
-        raise ToolError(f"clang failed: {lines[-1]}", " ".join(command), result.returncode)
+        raise ToolError(f"clang failed: {result.last_line}", " ".join(command), result.code)
     return result.stdout
 
 

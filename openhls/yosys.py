@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from openhls.errors import HlsError
 from openhls.timing import NET, NET_DOUBLING, module_paths
 from winnow.artefact import sha256_bytes, write_text
 from winnow.errors import ToolError
+from winnow.process import run
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_SECONDS = 3600
@@ -80,16 +80,7 @@ class Elaborated:
 def run_child(arguments: Sequence[str], log: Path) -> None:
     """Run this module in a child process; ToolError names the log when Yosys fails."""
     command = [sys.executable, "-m", "openhls.yosys", *arguments]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
-        code = subprocess.run(
-            command,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            check=False,
-            timeout=RUN_SECONDS,
-            cwd=ROOT,
-        ).returncode
+    code = run(command, log=log, timeout=RUN_SECONDS, cwd=ROOT).code
     if code != 0:
         raise ToolError(
             f"Yosys failed with exit code {code}; see '{log}'",

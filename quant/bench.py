@@ -9,20 +9,14 @@ continues where it stopped.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from statistics import mean, stdev
-from threading import Thread
 from typing import Any
 
 import torch
@@ -33,10 +27,12 @@ from quant.network.convert import tap_layers
 from quant.recipes import Recipe, load_recipes
 from quant.stages import COMPARED, STAGES, run_stage
 from quant.train.training import pick_device
-from winnow.artefact import sha256_value
+from winnow.artefact import Record, sha256_value, write_bytes
+from winnow.cache import lock
 from winnow.cli import guard
-from winnow.errors import ConfigError
+from winnow.errors import ConfigError, shown
 from winnow.flow import difference, stage_inputs
+from winnow.process import worker_pool
 
 _STAGES = tuple(name for name in STAGES if name != "golden")
 
@@ -76,25 +72,19 @@ def _run_shared(name: str, build: Build, store: Path) -> None:
     inputs = stage_inputs(stage, build)
     kept = store / f"{name}-{sha256_value(inputs)[:16]}"
     record = f"{name}.json"
-    with _lock(kept.with_suffix(".lock")):  # of two jobs with the same inputs one waits
+    with lock(kept):  # of two jobs with the same inputs one waits
         is_kept = difference(stage, kept, inputs) is None
         if is_kept and difference(stage, build.out, inputs) is not None:
-            shutil.copytree(kept, build.out, dirs_exist_ok=True)
+            _copy(record, kept, build.out)
         run_stage(stage, build)
         if not is_kept:
-            outputs = build.record(name).outputs
-            kept.mkdir(parents=True, exist_ok=True)
-            for file in (*outputs, record):  # the record last
-                shutil.copyfile(build.out / file, kept / file)
+            _copy(record, build.out, kept)
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a file's lock."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _copy(record: str, source: Path, target: Path) -> None:
+    """Copy a stage's files, the record last: without it the others count as not there."""
+    for file in (*Record.load(source / record, "").outputs, record):
+        write_bytes(target / file, (source / file).read_bytes())
 
 
 def measure(build: Build) -> Run:
@@ -128,22 +118,9 @@ def run_all(
     if jobs == 1:
         runs = [run(recipe) for recipe in every]
     else:
-        context = get_context("spawn")
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
+        with worker_pool(jobs, "spawn") as pool:
             runs = list(pool.map(run, every))
     return [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
-
-
-def end_with_parent() -> None:
-    """End this process when its parent does, even if that is killed: nothing trains on unseen."""
-    parent = parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
 
 
 def format_table(recipes: Sequence[Recipe], runs: Sequence[Sequence[Run]]) -> str:
@@ -213,9 +190,12 @@ def parser() -> argparse.ArgumentParser:
 
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Return the seeds of a comma-separated list; ConfigError unless all are whole numbers."""
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
-        raise ConfigError(f"--seeds must be whole numbers with commas, such as 0,1,2; got '{text}'")
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and len(part) < 10 for part in parts):
+        raise ConfigError(
+            "--seeds must be whole numbers of up to 9 digits with commas, such as 0,1,2; got "
+            f"{shown(text)}"
+        )
     return tuple(int(part) for part in parts)
 
 

@@ -8,10 +8,8 @@ the content of their sources.
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +22,11 @@ from codegen.fuse import LayerMaps
 from codegen.layout import pack_features, unpack_features
 from codegen.pack import Bytes
 from codegen.schedule import Schedule
-from winnow.artefact import sha256_bytes
+from winnow.artefact import sha256_bytes, write_text
+from winnow.cache import is_sealed, lock, seal
 from winnow.errors import MismatchError, ToolError
 from winnow.fixed_point import IntArray
+from winnow.process import run as run_command
 
 FLAGS = (
     "-std=c++14",
@@ -77,16 +77,16 @@ def _source_hash(project: Path) -> str:
 def build(project: Path, cache: Path) -> Engine:
     """Compile the project in `project`, or take the binary of the same sources from `cache`.
 
-    Processes may share a cache: the first one compiles, the others wait for it.
+    Processes may share a cache: the first one compiles, the others wait for it. A binary that is
+    not the one that was compiled is compiled again.
     """
-    binary = cache / _source_hash(project)[:24] / "csim"
-    if binary.is_file():
-        return Engine(binary)
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    with (binary.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not binary.is_file():
-            _compile(project, binary)
+    key = _source_hash(project)[:24]
+    binary = cache / key / "csim"
+    if not is_sealed(binary, key):
+        with lock(binary.parent):
+            if not is_sealed(binary, key):
+                _compile(project, binary)
+                seal(binary, key)
     return Engine(binary)
 
 
@@ -99,13 +99,13 @@ def _compile(project: Path, binary: Path) -> None:
         command = ["g++", *FLAGS, "-I", str(project / "include"), "-I", str(project / "host")]
         command += ["-isystem", str(ap_types()), str(project / "src" / "top.cpp")]
         command += [str(project / "host" / "csim_main.cpp"), "-o", str(partial)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        log.write_text(" ".join(command) + "\n" + result.stdout + result.stderr)
-        if result.returncode != 0:
+        result = run_command(command)
+        write_text(log, " ".join(command) + "\n" + result.stdout + result.stderr)
+        if result.code != 0:
             raise ToolError(
-                f"g++ failed on '{project}' with exit code {result.returncode}; see '{log}'",
+                f"g++ failed on '{project}' with exit code {result.code}; see '{log}'",
                 " ".join(command),
-                result.returncode,
+                result.code,
                 log,
             )
         partial.replace(binary)
@@ -132,10 +132,9 @@ def execute(engine: Engine, folder: Path, images: bytes, sizes: tuple[int, int, 
         files = [str(folder / "program.bin"), str(folder / "weights.bin")]
         command = [str(engine.binary), *files, str(image_file), str(output)]
         command += [str(size) for size in sizes]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode not in (0, 2):
-            lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
-            raise MismatchError(f"csim stopped with code {result.returncode}: {lines[-1]}")
+        result = run_command(command)
+        if result.code not in (0, 2):
+            raise MismatchError(f"csim stopped with code {result.code}: {result.last_line}")
         if LEFTOVER in result.stdout + result.stderr:
             line = next(x for x in (result.stdout + result.stderr).splitlines() if LEFTOVER in x)
             raise MismatchError(f"csim left tokens in a stream: {line.strip()}")

@@ -7,14 +7,12 @@ Both talk to the design through AXI only and compare every layer's map with the 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
+import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +28,17 @@ from openhls import waits
 from openhls.waits import Snapshot, Waits
 from sim.contract import axi_error_ports, require_top
 from sim.csim import layer_maps
-from sim.verilator import FST, BuildLock, build_harness, content_hash, environment, fst_options
+from sim.verilator import (
+    FST,
+    build_harness,
+    content_hash,
+    empty_folder,
+    environment,
+    fst_options,
+)
+from winnow import process
+from winnow.artefact import write_text
+from winnow.cache import is_sealed, lock, seal
 from winnow.engine import EngineConfig
 from winnow.errors import ArtefactError, MismatchError, ToolError
 from winnow.fixed_point import IntArray
@@ -116,7 +124,7 @@ def run(
         arguments = [str(folder / name) for name in names]
         arguments += map(str, (*sizes, stall, seed, WATCHDOG_CYCLES))
         result = _execute(harness, arguments)
-        if result.returncode not in (0, 2):
+        if result.code not in (0, 2):
             raise MismatchError(_failure(harness, arguments, result))
         memory = np.frombuffer((folder / "output.bin").read_bytes(), dtype=np.uint8)
     reports: dict[str, list[list[int]]] = defaultdict(list)
@@ -128,26 +136,23 @@ def run(
     return RtlRun(maps, [c[0] for c in reports["cycles"]], reports["layers"])
 
 
-def _execute(harness: Harness, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    command = [str(harness.binary), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=RUN_SECONDS)
+def _execute(harness: Harness, arguments: Sequence[str]) -> process.Finished:
+    return process.run([harness.binary, *arguments], timeout=RUN_SECONDS)
 
 
-def _failure(
-    harness: Harness, arguments: Sequence[str], result: subprocess.CompletedProcess[str]
-) -> str:
+def _failure(harness: Harness, arguments: Sequence[str], result: process.Finished) -> str:
     """Return why the harness stopped: its last line; for a hang also who waits for whom.
 
     The wires that show it cost speed, so they are built only now, and the run is repeated.
     """
-    lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
-    text = f"the RTL stopped with code {result.returncode}: {lines[-1]}"
+    line = result.last_line
+    text = f"the RTL stopped with code {result.code}: {line}"
     source = harness.source
-    if result.returncode != HANG or source is None or not (source.rtl / waits.FILE).is_file():
+    if result.code != HANG or source is None or not (source.rtl / waits.FILE).is_file():
         return text
     again = _execute(build(source.rtl, source.engine, source.cache, explains=True), arguments)
     reason = waits.explain(Waits.load(source.rtl / waits.FILE), Snapshot.parse(again.stdout))
-    return f"the RTL hangs ({lines[-1].removeprefix('error: ')}): {reason}"
+    return f"the RTL hangs ({line.removeprefix('error: ')}): {reason}"
 
 
 def _require_ok(plan: Schedule, reports: Mapping[str, Sequence[Sequence[int]]]) -> None:
@@ -188,9 +193,6 @@ class CocotbResult:
 
 def run_cocotb(rtl: Path, job: CocotbJob, cache: Path, work: Path) -> CocotbResult:
     """Build and run the cocotb bench on an RTL folder; MismatchError names the failing test."""
-    # Deferred: only this function needs cocotb's runner.
-    from cocotb_tools.runner import get_runner
-
     require_top(rtl, rtl_sources(rtl), TOP)
     for path in (*(job.data / name for name in DATA_FILES), job.golden):
         if not path.is_file():
@@ -201,56 +203,47 @@ def run_cocotb(rtl: Path, job: CocotbJob, cache: Path, work: Path) -> CocotbResu
     setup, log, described = work / "bench.json", work / "cocotb.log", rtl / waits.FILE
     results = work / "cycles.json"
     results.unlink(missing_ok=True)
-    with _runner_environment():
-        folder = _build_cocotb(rtl, job, cache)
-        numbers = {
-            "data": str(job.data.resolve()),
-            "golden": str(job.golden.resolve()),
-            "images": job.images,
-            "stall": job.stall,
-            "seed": job.seed,
-            "waits": str(described.resolve()) if described.is_file() else None,
-            "watchdog": WATCHDOG_CYCLES,
-            "results": str(results.resolve()),
-        }
-        setup.write_text(json.dumps(numbers, indent=2) + "\n")
-        try:
-            get_runner("verilator").test(
-                hdl_toplevel=TOP,
-                hdl_toplevel_lang="verilog",
-                test_module="sim.engine_bench",
-                build_dir=folder,
-                test_dir=work,
-                plusargs=[f"+bench={setup.resolve()}"],
-                testcase=list(job.tests) or None,
-                log_file=log,
-                results_xml=str((work / "results.xml").resolve()),
-                waves=job.waves,
-            )
-        except (SystemExit, RuntimeError) as error:
-            raise ToolError(f"the cocotb run failed ({error}); see '{log}'", log=log) from error
+    folder = _build_cocotb(rtl, job, cache)
+    numbers = {
+        "data": str(job.data.resolve()),
+        "golden": str(job.golden.resolve()),
+        "images": job.images,
+        "stall": job.stall,
+        "seed": job.seed,
+        "waits": str(described.resolve()) if described.is_file() else None,
+        "watchdog": WATCHDOG_CYCLES,
+        "results": str(results.resolve()),
+    }
+    write_text(setup, json.dumps(numbers, indent=2) + "\n")
+    options = {
+        "hdl_toplevel": TOP,
+        "hdl_toplevel_lang": "verilog",
+        "test_module": "sim.engine_bench",
+        "build_dir": str(folder.resolve()),
+        "test_dir": str(work.resolve()),
+        "plusargs": [f"+bench={setup.resolve()}"],
+        "testcase": list(job.tests) or None,
+        "log_file": str(log.resolve()),
+        "results_xml": str((work / "results.xml").resolve()),
+        "waves": job.waves,
+    }
+    ran = _runner("test", options)
+    if ran.code != 0:
+        raise ToolError(f"the cocotb run failed ({ran.last_line}); see '{log}'", log=log)
     result = _cocotb_result(log, results)
     return replace(result, waves=work / WAVES) if job.waves else result
 
 
-@contextmanager
-def _runner_environment() -> Iterator[None]:
-    """Verilator's environment, without the variables that change what cocotb's runner does."""
-    before = dict(os.environ)
-    os.environ.update(environment())
-    for name in ("WAVES", "GUI", "PYTEST_CURRENT_TEST"):
-        os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+def _runner(step: str, options: Mapping[str, object]) -> process.Finished:
+    """Call cocotb's runner in a child, without the variables that change what it does."""
+    changing = ("WAVES", "GUI", "PYTEST_CURRENT_TEST")
+    variables = {name: value for name, value in environment().items() if name not in changing}
+    command = [sys.executable, "-m", "sim.cocotb_child", step, json.dumps(options)]
+    return process.run(command, env=variables, cwd=HERE.parent)
 
 
 def _build_cocotb(rtl: Path, job: CocotbJob, cache: Path) -> Path:
     """Return the folder of the simulator `TOP`, built if it is not in the cache."""
-    from cocotb_tools.runner import get_runner
-
     options = ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal"]
     # The runner makes every signal public, which doubles the build; PINS names those we need.
     options.append("--no-public-flat-rw")
@@ -258,27 +251,28 @@ def _build_cocotb(rtl: Path, job: CocotbJob, cache: Path) -> Path:
     if (rtl / waits.FILE).is_file():
         sources, options = [WIRES, *sources], [*options, WAITS_DEFINE]
     written = FST if job.waves else ()
-    folder = cache / ("cocotb-" + content_hash([*sources, *written], *options))
-    log = folder / "build.log"
-    with BuildLock(folder):
-        if (folder / TOP).is_file():
+    key = content_hash([*sources, *written], *options)
+    folder = cache / f"cocotb-{key}"
+    log, program = folder / "build.log", folder / TOP
+    with lock(folder):
+        if is_sealed(program, key):
             return folder
-        objects = folder / "obj"
+        objects = empty_folder(folder / "obj")
         if job.waves:
             options += fst_options(objects / "fst")
-        try:
-            get_runner("verilator").build(
-                sources=sources,
-                includes=[rtl.resolve()],
-                hdl_toplevel=TOP,
-                build_dir=objects,
-                build_args=options,
-                waves=job.waves,
-                log_file=log,
-            )
-        except (SystemExit, RuntimeError) as error:
-            raise ToolError(f"Verilator failed on '{TOP}'; see '{log}'", log=log) from error
-        shutil.move(objects / TOP, folder / TOP)
+        arguments = {
+            "sources": [str(path.resolve()) for path in sources],
+            "includes": [str(rtl.resolve())],
+            "hdl_toplevel": TOP,
+            "build_dir": str(objects.resolve()),
+            "build_args": options,
+            "waves": job.waves,
+            "log_file": str(log.resolve()),
+        }
+        if _runner("build", arguments).code != 0:
+            raise ToolError(f"Verilator failed on '{TOP}'; see '{log}'", log=log)
+        (objects / TOP).replace(program)
+        seal(program, key)
         shutil.rmtree(objects)
     return folder
 

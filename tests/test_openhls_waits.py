@@ -11,7 +11,8 @@ import pytest
 
 from openhls.project import compile_design
 from openhls.waits import FILE, MOST_LINKS, End, Master, Snapshot, Waits, explain
-from sim.verilator import BuildLock, build_harness, run
+from sim.verilator import build_harness, run
+from winnow.cache import lock
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / "build" / ".cache" / "tests"
@@ -27,7 +28,7 @@ def design(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Return the RTL of tests/kernels/shallow.cpp and its Verilated program."""
     rtl = tmp_path_factory.mktemp("shallow")
     source = ROOT / "tests" / "kernels" / "shallow.cpp"
-    with BuildLock(CACHE):
+    with lock(CACHE):
         compile_design(source, [], "shallow", rtl, CACHE / "openhls")
     sources = [HARNESS / "waits.vlt", *sorted(rtl.glob("*.sv"))]
     options = ["+define+OPENHLS_WAITS"]

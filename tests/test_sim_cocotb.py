@@ -36,9 +36,10 @@ from sim.axi import (
     WriteSlave,
 )
 from sim.contract import CHANNELS, LITE_PINS, require_top
-from sim.verilator import BuildLock, content_hash
+from sim.verilator import content_hash
 from tests.engines import CACHE, chain_case, expected_maps
 from tests.ladder import random_images
+from winnow.cache import lock
 from winnow.code_hash import code_hash, files_hash
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
@@ -274,7 +275,7 @@ def rtl_folder() -> Path:
         templates = sorted((Path(rtl.HERE.parent) / "openhls" / "templates").iterdir())
         key = content_hash([*files, *templates], OPENHLS, *tools)
         folder = CACHE / f"rtl-{key}"
-        with BuildLock(folder):
+        with lock(folder):
             if not (folder / "report.json").is_file():  # written last
                 top, include = project / "src" / "top.cpp", project / "include"
                 compile_design(top, [include], rtl.TOP, folder, CACHE / "openhls")

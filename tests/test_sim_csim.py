@@ -44,6 +44,7 @@ from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 from winnow.errors import GraphError, MismatchError, ToolError
 from winnow.fixed_point import IntArray
+from winnow.process import Finished
 
 LAYERS_PER_ENGINE = 80
 CHAINS_PER_ENGINE = 6
@@ -507,13 +508,13 @@ def test_fifo_of_rows_is_deeper_than_bursts_run_ahead(tmp_path: Path) -> None:
 
 def test_concurrent_builds_compile_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    run = csim.subprocess.run
+    run = csim.run_command
 
-    def counting(*args: object, **options: object) -> object:
-        calls.append(args)
-        return run(*args, **options)  # type: ignore[call-overload]
+    def counting(command: list[str]) -> Finished:
+        calls.append(command)
+        return run(command)
 
-    monkeypatch.setattr(csim.subprocess, "run", counting)
+    monkeypatch.setattr(csim, "run_command", counting)
     project = project_at(tmp_path / "p", "int main() {}\n")
     with ThreadPoolExecutor(4) as pool:
         engines = list(pool.map(lambda _: csim.build(project, tmp_path / "cache"), range(4)))

@@ -34,7 +34,9 @@ from sim import rtl, verilator
 from sim.contract import axi_error_ports
 from tests.engines import CACHE, chain_case, expected_maps, fitting, strip_cases
 from tests.ladder import multiplies, random_chain_graph, random_images, random_layer_graph
+from winnow import process
 from winnow.blocking import Op, bias_beats
+from winnow.cache import lock
 from winnow.code_hash import code_hash, files_hash
 from winnow.compare import require_equal
 from winnow.config import TargetConfig
@@ -68,7 +70,7 @@ def rtl_folder(name: str) -> Path:
         templates = sorted((rtl.HERE.parent / "openhls" / "templates").iterdir())
         key = verilator.content_hash([*files, *templates], OPENHLS, *tools)
         folder = CACHE / f"rtl-{key}"
-        with verilator.BuildLock(folder):
+        with lock(folder):
             if not (folder / "report.json").is_file():  # written last
                 top, include = project / "src" / "top.cpp", project / "include"
                 compile_design(top, [include], rtl.TOP, folder, CACHE / "openhls")
@@ -552,5 +554,5 @@ def test_concurrent_builds_build_once(tmp_path: Path, monkeypatch: pytest.Monkey
         binaries = {job.result() for job in jobs}
     assert calls == ["Verilator on 't'"]
     (binary,) = binaries
-    assert rtl.subprocess.run([str(binary)], check=False).returncode == 7
+    assert process.run([binary]).code == 7
     assert not (binary.parent / "obj").exists()

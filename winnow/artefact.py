@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,7 +26,9 @@ from numpy.typing import NDArray
 from winnow.errors import ArtefactError
 
 # What zipfile and numpy raise on damaged archives, found by flipping bits.
-_DAMAGE = (OSError, ValueError, EOFError, KeyError, RuntimeError, BadZipFile, zlib.error)
+_DAMAGE = (ValueError, EOFError, KeyError, RuntimeError, BadZipFile, zlib.error)
+
+PARTIAL = ".partial"  # how temporary files end
 
 
 def sha256_bytes(content: bytes) -> str:
@@ -35,8 +38,13 @@ def sha256_bytes(content: bytes) -> str:
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file; raises ArtefactError if it cannot be read."""
+    return sha256_bytes(_read(path))
+
+
+def _read(path: Path) -> bytes:
+    """Return the content of a file; raises ArtefactError if it cannot be read."""
     try:
-        return sha256_bytes(path.read_bytes())
+        return path.read_bytes()
     except OSError as error:
         raise ArtefactError(f"cannot read '{path}': {error.strerror}") from error
 
@@ -47,17 +55,28 @@ def sha256_value(value: object) -> str:
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write `path` through a temporary file beside it, so that it is never half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    """Write `path` through a temporary file beside it, so that it is never half-written.
+
+    Any number of writers may write one path at once: the last one to finish wins, whole. Raises
+    OSError that names `path`, which is then as it was.
+    """
     try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A name of our own and mode 666, which the umask narrows as for any new file; mkstemp's
+        # mode is 600. Not made of the file's name, which may be as long as names can be.
+        partial = path.with_name(f".{secrets.token_hex(8)}{PARTIAL}")
+        try:
+            with partial.open("xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -86,8 +105,8 @@ def load_arrays(path: Path, made_by: str) -> dict[str, NDArray[Any]]:
     """
     if not path.is_file():
         raise ArtefactError(f"'{path}' is missing; make it with: {made_by}")
+    content = io.BytesIO(_read(path))  # np.load leaks its file when it fails
     try:
-        content = io.BytesIO(path.read_bytes())  # np.load leaks its file when it fails
         with ZipFile(content) as archive:  # checks every CRC before numpy parses anything
             damaged = archive.testzip()
         if damaged is not None:
@@ -134,7 +153,7 @@ class Record:
         if not path.is_file():
             raise ArtefactError(f"'{path}' is missing; make it with: {made_by}")
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(_read(path))
             seal = content.pop("seal")
             record = cls(**content)
             if not all(
@@ -143,14 +162,7 @@ class Record:
                 raise TypeError("inputs, outputs and numbers must be tables")
             if seal != record._seal():
                 raise ValueError("the content is not what was written")
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-            LookupError,
-            AttributeError,
-            RecursionError,
-        ) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise ArtefactError(f"'{path}' is damaged; delete it and run: {made_by}") from error
         return record
 

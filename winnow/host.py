@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from winnow import process
 from winnow.cli import guard
-from winnow.errors import ToolError
+from winnow.errors import ToolError, shown
 from winnow.place import config_place, require_plain
 
 PACKAGES = {"g++": "g++", "make": "make", "perl": "perl"}  # tool -> Debian package
@@ -83,9 +83,9 @@ def install(pyproject: Path) -> None:
 def run(command: list[str], failed: str, *, quiet: bool = False) -> None:
     """Run `command`; raises ToolError with the message `failed` unless it exits with 0."""
     try:
-        code = subprocess.run(command, check=False, capture_output=quiet).returncode
-    except OSError:
-        code = 127
+        code = process.run(command, capture=quiet).code
+    except ToolError as error:
+        code = error.exit_code
     if code:
         raise ToolError(failed, " ".join(command), code)
 
@@ -110,7 +110,9 @@ def main(arguments: list[str] | None = None) -> None:
         if options.config is not None:
             config_place(options.config)
         if options.hls not in HLS_CHOICES:
-            raise ToolError(f"HLS must be one of {', '.join(HLS_CHOICES)}; got '{options.hls}'")
+            raise ToolError(
+                f"HLS must be one of {', '.join(HLS_CHOICES)}; got {shown(options.hls)}"
+            )
         if options.hls == "vitis":
             find_vitis()
 

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from winnow.errors import ConfigError
+from winnow.process import end_with_parent
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def join(device: torch.device) -> World:
     """
     if "RANK" not in os.environ:
         return World()
+    end_with_parent()
     local, size = int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
     if device.type == "cuda":
         devices = torch.cuda.device_count()

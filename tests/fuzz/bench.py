@@ -6,12 +6,11 @@ One host program and one Verilated model hold all cases of a batch, side by side
 
 from __future__ import annotations
 
-import pickle
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -24,12 +23,13 @@ from openhls.credit import MOST_DEPTH, credited_depth
 from openhls.errors import HlsError
 from openhls.frontend import Unit, compile_unit, preprocess
 from openhls.xls_ir import constraint, write_xls_ir
-from openhls.xls_tool import Generated, generate
+from openhls.xls_tool import generate
 from sim.csim import ap_types
 from sim.verilator import environment, verilator_bin
 from tests.fuzz.case import EXTRA_CALLS, Case
 from tests.kernel_bench import LIBRARY, ROOT, bank_instance, connect, memory_instance
 from winnow.artefact import sha256_bytes, sha256_file
+from winnow.cache import read_entry, write_entry
 
 MOST_CYCLES = 30_000
 CACHE = ROOT / "build" / ".cache" / "tests" / "fuzz"
@@ -109,15 +109,13 @@ def compile_cases(
         half = len(cases) // 2
         parts = (cases[:half], cases[half:])
         return {n: x for p in parts for n, x in compile_cases(p, folder, cache_folder).items()}
-    return {case.name: _compile_case(case, unit, folder, cache_folder) for case in cases}
+    return {case.name: _compile_case(case, unit, cache_folder) for case in cases}
 
 
-def _compile_case(
-    case: Case, unit: Unit, folder: Path, cache_folder: Path | None
-) -> list[Compiled] | HlsError:
+def _compile_case(case: Case, unit: Unit, cache_folder: Path | None) -> list[Compiled] | HlsError:
     mangled = {name: mangled for mangled, name in unit.processes.items()}
     try:
-        return [_compile(unit, mangled[name], case, folder, cache_folder) for name, _ in case.calls]
+        return [_compile(unit, mangled[name], case, cache_folder) for name, _ in case.calls]
     except HlsError as error:
         return error
 
@@ -138,9 +136,7 @@ def case_header() -> str:
     return "\n".join(f"#include <{name}.h>" for name in names)
 
 
-def _compile(
-    unit: Unit, mangled: str, case: Case, folder: Path, cache_folder: Path | None
-) -> Compiled:
+def _compile(unit: Unit, mangled: str, case: Case, cache_folder: Path | None) -> Compiled:
     name = unit.processes[mangled]
     function = unit.module.functions[mangled]
     streams = [source_name(parameter.name) for parameter in function.parameters]
@@ -153,16 +149,13 @@ def _compile(
     sources = (here, here.with_name("handshake.py"), here.with_name("enable.py"))
     tool = (version("xls-python"), *map(sha256_file, sources))
 
-    def build(place: Path) -> Path:
-        made = generate(ir, name, orders, pipeline, memory)
-        path = place / f"{name}.pickle"
-        path.write_bytes(pickle.dumps(made))
-        return path
-
-    kept = content_name("xls", *tool, ir, *orders, repr(pipeline), repr(memory))
-    made = pickle.loads(keep(cache_folder, kept, build, folder).read_bytes())
-    assert isinstance(made, Generated)
-    return Compiled(name, made.verilog, tuple(plan.channels.values()), made.stages)
+    key = content_name("xls", *tool, ir, *orders, repr(pipeline), repr(memory))
+    made = read_entry(cache_folder, key) if cache_folder else None
+    if made is None:
+        made = asdict(generate(ir, name, orders, pipeline, memory))
+        if cache_folder:
+            write_entry(cache_folder, key, made)
+    return Compiled(name, made["verilog"], tuple(plan.channels.values()), made["stages"])
 
 
 # RTL
