@@ -16,6 +16,14 @@ import pytest
 ORDER = ("winnow", "quant", "codegen", "openhls", "sim", "deploy")  # imports go to the left only
 TORCH = {"torch", "torchvision", "brevitas"}
 TORCH_PLACES = ("quant/", "codegen/lower.py")
+PICKLERS = {"pickle", "cPickle", "_pickle", "shelve", "dill", "cloudpickle", "joblib"}
+# CIFAR-10's own files, read without running them; and what torch.load raises.
+PICKLE_PLACES = ("quant/data/cifar10.py", "quant/interchange/torch_import.py")
+PROCESS_PLACE = "winnow/process.py"
+PROCESSES = {
+    *("subprocess", "multiprocessing", "pty", "os.fork", "os.system"),
+    "concurrent.futures.ProcessPoolExecutor",
+}
 VAGUE_NAMES = {"utils", "util", "common", "misc", "helpers"}
 FILE_LINES, FUNCTION_LINES, NUM_TEMPLATES = 600, 60, 3
 CODE = {".py", ".hpp", ".cpp", ".j2"}
@@ -81,6 +89,24 @@ def torch_places(root: Path) -> Iterator[str]:
             for line, module, _ in imports(name, tree):
                 if module.split(".")[0] in TORCH:
                     yield f"{name}:{line}: {module} belongs in {' and '.join(TORCH_PLACES)}"
+
+
+def no_pickle(root: Path) -> Iterator[str]:
+    """Loading a pickle runs what it says; a cache or an artefact is JSON or npz."""
+    for name, tree in trees(root):
+        if name not in PICKLE_PLACES and not name.startswith("tests/"):
+            for line, module, _ in imports(name, tree):
+                if module.split(".")[0] in PICKLERS:
+                    yield f"{name}:{line}: {module} runs what a file says; write JSON or npz"
+
+
+def no_processes(root: Path) -> Iterator[str]:
+    """Every child process is started where it is made to end with us."""
+    for name, tree in trees(root):
+        if name != PROCESS_PLACE and name.split("/")[0] in ORDER:
+            for line, module, names in imports(name, tree):
+                if {module, *(f"{module}.{n}" for n in names)} & PROCESSES:
+                    yield f"{name}:{line}: start processes through winnow.process, not {module}"
 
 
 def import_graph(root: Path) -> dict[str, set[str]]:
@@ -178,6 +204,8 @@ def no_machine_paths(root: Path) -> Iterator[str]:
 RULES: tuple[Rule, ...] = (
     import_order,
     torch_places,
+    no_pickle,
+    no_processes,
     no_cycles,
     no_star_imports,
     telling_names,
@@ -197,6 +225,15 @@ BAD: tuple[tuple[Rule, dict[str, str], str], ...] = (
     (import_order, {"sim/a.py": "import tests.conftest"}, "sim may not import tests"),
     (torch_places, {"codegen/pack.py": "import torch"}, "codegen/pack.py:1: torch belongs in"),
     (torch_places, {"sim/a.py": "from brevitas.nn import QuantConv2d"}, "brevitas.nn belongs in"),
+    (no_pickle, {"sim/a.py": "import pickle"}, "sim/a.py:1: pickle runs what a file says"),
+    (no_pickle, {"quant/a.py": "from joblib import load"}, "quant/a.py:1: joblib runs"),
+    (no_processes, {"sim/a.py": "import subprocess"}, "start processes through winnow.process"),
+    (no_processes, {"sim/a.py": "from os import system"}, "winnow.process, not os"),
+    (
+        no_processes,
+        {"sim/a.py": "from concurrent.futures import ProcessPoolExecutor"},
+        "winnow.process, not concurrent.futures",
+    ),
     (no_cycles, {"a/b.py": "import a.c", "a/c.py": "from a.b import x"}, "a.b -> a.c -> a.b"),
     (no_cycles, {"a/b.py": "from . import c", "a/c.py": "from .b import x"}, "a.b -> a.c -> a.b"),
     (no_cycles, {"a/__init__.py": "from a.b import x", "a/b.py": "from a import y"}, "a -> a.b"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from openhls.compile import Compiled, compile_project
 from openhls.graph import Graph, Range, signed_digits
 from openhls.pragma import rewrite_pragmas
 from openhls.xls_tool import merge_product_registers
+from winnow.cache import write_entry
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 
@@ -231,8 +233,9 @@ def test_modules_have_the_ports_they_report(engine: Compiled) -> None:
         assert names == expected | {"clk", "rst"}
 
 
-def test_results_are_taken_from_the_cache(tmp_path: Path) -> None:
-    source = tmp_path / "top.cpp"
+def two_processes(folder: Path) -> Path:
+    """Write a design of two processes and return its file."""
+    source = folder / "top.cpp"
     source.write_text(
         "#include <hls_stream.h>\n#include <ap_int.h>\n"
         "typedef hls::stream<ap_uint<8> > Stream;\n"
@@ -240,9 +243,55 @@ def test_results_are_taken_from_the_cache(tmp_path: Path) -> None:
         'extern "C" void top(Stream& a, Stream& b) {\n#pragma HLS dataflow\n'
         "  Stream between;\n  one(a, between);\n  one(between, b);\n}\n"
     )
+    return source
+
+
+def test_results_are_taken_from_the_cache(tmp_path: Path) -> None:
+    source = two_processes(tmp_path)
     first = compile_project(source, [], "top", cache=tmp_path / "cache")
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
     assert len(files) == 2
     again = compile_project(source, [], "top", cache=tmp_path / "cache")
     assert again.processes == first.processes
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+
+
+class Harmful:
+    """Makes a file when a pickle of it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flip", "swap", "pickle"])
+def test_cache_that_cannot_be_trusted_is_made_again(tmp_path: Path, damage: str) -> None:
+    source, cache, harm = two_processes(tmp_path), tmp_path / "cache", tmp_path / "harm"
+    first = compile_project(source, [], "top", cache=cache)
+    one, other = sorted(cache.iterdir())
+    good = {one: one.read_bytes(), other: other.read_bytes()}
+    planted = pickle.dumps(Harmful(harm))
+    bad = {
+        "cut": good[one][:-20],
+        "empty": b"",
+        "flip": good[one].replace(b"module", b"nodule", 1),
+        "swap": good[other],
+        "pickle": planted,
+    }[damage]
+    one.write_bytes(bad)
+    one.with_suffix(".pickle").write_bytes(planted)  # where caches once were
+    assert compile_project(source, [], "top", cache=cache).processes == first.processes
+    assert {one: one.read_bytes(), other: other.read_bytes()} == good
+    assert not harm.exists()
+    pickle.loads(planted)  # it does harm where it is loaded
+    assert harm.exists()
+
+
+def test_entry_of_another_version_is_made_again(tmp_path: Path) -> None:
+    source, cache = two_processes(tmp_path), tmp_path / "cache"
+    first = compile_project(source, [], "top", cache=cache)
+    for path in cache.iterdir():
+        write_entry(cache, path.stem, {"text": "module x; endmodule"})
+    assert compile_project(source, [], "top", cache=cache).processes == first.processes

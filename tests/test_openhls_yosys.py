@@ -130,14 +130,19 @@ def test_unchanged_modules_come_from_the_cache(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").glob("batch*"))
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"cells": {}}', "\0"])
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"cells": {}}', "\0", "flip", "cut", "swap"])
 def test_damaged_cache_is_made_again(tmp_path: Path, damage: str) -> None:
     first = rows(tmp_path / "one")
     places = sorted((tmp_path / "cache").glob("*.json"))
     assert len(places) == len(first)
-    places[0].write_text(damage)
+    good = places[0].read_text()
+    flipped = good.replace("LUT", "LUS", 1).replace("FD", "FC", 1)
+    bad = {"flip": flipped, "cut": good[:-9], "swap": places[1].read_text()}.get(damage, damage)
+    assert bad != good
+    places[0].write_text(bad)
     assert rows(tmp_path / "two") == first
     assert runs(tmp_path / "two") == 1
+    assert places[0].read_text() == good
 
 
 def test_other_tools_have_another_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

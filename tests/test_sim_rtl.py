@@ -556,3 +556,12 @@ def test_concurrent_builds_build_once(tmp_path: Path, monkeypatch: pytest.Monkey
     (binary,) = binaries
     assert process.run([binary]).code == 7
     assert not (binary.parent / "obj").exists()
+
+
+def test_harness_that_never_ends_is_one_line(
+    network: tuple[Graph, Schedule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rtl, "RUN_SECONDS", 1)
+    graph, plan = network
+    with pytest.raises(ToolError, match=r"^'script' was stopped: it took more than 1 s$"):
+        rtl.run(harness_of("sleep 600", tmp_path), plan, random_images(graph, 0, 1))

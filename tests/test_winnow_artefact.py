@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -67,6 +70,71 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_atomic(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_new_file_has_the_mode_of_any_new_file(tmp_path: Path) -> None:
+    for mask, mode in ((0o022, 0o644), (0o077, 0o600), (0o002, 0o664)):
+        before = os.umask(mask)
+        try:
+            write_text(tmp_path / f"{mask}", "x")
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / f"{mask}").stat().st_mode) == mode
+
+
+def test_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    write_text(tmp_path / ("n" * 255), "x")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def _write_often(path: Path, letter: str) -> int:
+    for _ in range(25):
+        write_text(path, letter * 50_000)
+    return 25
+
+
+@pytest.mark.parametrize("pool", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_many_writers_of_one_path_all_succeed(tmp_path: Path, pool: type[Executor]) -> None:
+    """Of 600 writes at once 57 failed when all shared one temporary name."""
+    path = tmp_path / "a"
+    with pool(8) as workers:
+        assert sum(workers.map(_write_often, [path] * 8, "abcdefgh")) == 200
+    text = path.read_text()
+    assert text == text[0] * 50_000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
+def test_full_disk_leaves_the_old_file_and_names_it(
+    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    write_text(path, "old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if step == "fsync":
+        monkeypatch.setattr(os, "fsync", full)
+    elif step == "replace":
+        monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_atomic(path, full if step == "write" else lambda file: file.write(b"new"))
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_path_through_a_file_names_the_path(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    with pytest.raises(OSError, match=r"a/b'$") as caught:
+        write_text(tmp_path / "a" / "b", "x")
+    assert caught.value.filename == str(tmp_path / "a" / "b")
+
+
+def test_folder_is_not_a_file_of_a_stage(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match=r"^cannot read '.*': Is a directory$"):
+        sha256_file(tmp_path)
 
 
 def test_arrays_come_back(tmp_path: Path) -> None:
@@ -150,10 +218,12 @@ DAMAGED_RECORDS = [
     '{"stage": "a", "inputs": {}, "outputs": {}, "numbers": {}, "more": 1}',
     '{"stage": "a", "inputs": {}, "outputs": []}',
     '{"stage": "a", "inputs": 3, "outputs": {}}',
+    '{"stage": ' + "9" * 5000 + "}",
+    "[" * 100_000,
 ]
 
 
-@pytest.mark.parametrize("content", DAMAGED_RECORDS)
+@pytest.mark.parametrize("content", DAMAGED_RECORDS, ids=range(len(DAMAGED_RECORDS)))
 def test_damaged_record_names_the_command(tmp_path: Path, content: str) -> None:
     path = tmp_path / "lower.json"
     write_text(path, content)

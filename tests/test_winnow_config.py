@@ -58,6 +58,92 @@ def test_broken_toml(tmp_path: Path) -> None:
     assert rejected(tmp_path, b"seed = 1\nseed = 2").startswith("'x.toml' is not valid TOML: ")
 
 
+TOO_DEEP = "it is nested too deeply"
+GARBAGE = [
+    (b"seed = " + b"9" * 5000, "Exceeds the limit (4300 digits)"),
+    (b"seed = [" * 5000, "Invalid"),
+    (b"seed = " + b"[" * 100_000, TOO_DEEP),
+    (b"seed = " + b"{a=" * 100_000, TOO_DEEP),
+    (b"seed = " + b"[" * 100_000 + b"]" * 100_000, TOO_DEEP),
+    (b"\x00" * 100, "Invalid statement"),
+    (b'[data]\npath = "a\x00b"', "Illegal character"),
+    (b"\xff\xfe\x00", "'utf-8' codec can't decode"),
+    (b"x" * 100_000, "Expected '='"),
+    (b"[" + b"a" * 100_000 + b"]\n[" + b"a" * 100_000 + b"]", "Cannot declare"),
+    (b"\x7fELF\x02\x01\x01", "Invalid statement"),
+    (b"\x80\x04\x95", "'utf-8' codec can't decode"),
+]
+
+
+@pytest.mark.parametrize(("content", "reason"), GARBAGE, ids=range(len(GARBAGE)))
+def test_garbage_is_one_short_line(tmp_path: Path, content: bytes, reason: str) -> None:
+    message = rejected(tmp_path, content)
+    assert message.startswith(f"'x.toml' is not valid TOML: {reason}")
+    assert len(message) < 200
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("seed = 0x" + "f" * 5000, "seed must be an integer in 0..2147483647, got an int too long"),
+        ("seed = " + "[" * 200 + "]" * 200, "seed must be an integer in 0..2147483647, got [[["),
+        ('seed = "' + "y" * 10**6 + '"', "seed must be an integer in 0..2147483647, got 'yyyy"),
+        ("y" * 10**5 + " = 1", "unknown key 'yyyyyyyyyy"),
+        ('"a\\nb" = 1', r"unknown key 'a\nb'; the nearest valid one is '"),
+        (
+            '[data]\npath = "' + "y" * 10**5 + '"',
+            "data.path must be one line of at most 1000 characters, got 'yyyyy",
+        ),
+        (
+            '[distill]\nteacher = "a\\u0000b"',
+            r"distill.teacher must be one line of at most 1000 characters, got 'a\x00b'",
+        ),
+        ('[model]\nname = "' + "y" * 10**5 + '"', "model.name must be one of chain, vgg16"),
+        ("[train]\nlearning_rate = 1" + "0" * 400, "train.learning_rate must be a number in 1e-07"),
+        ("[model]\nchannels = [" + "0," * 10**5 + "]", "model.channels must be a list of at least"),
+    ],
+    ids=range(10),
+)
+def test_values_are_cut_where_they_are_repeated(tmp_path: Path, content: str, message: str) -> None:
+    found = rejected(tmp_path, content.encode())
+    assert found.startswith(f"x.toml: {message}")
+    assert len(found) < 300
+    assert found.isprintable()
+
+
+def test_folder_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^configuration '.*' is a folder; name a \.toml file$"):
+        load_config(tmp_path)
+
+
+def test_path_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^configuration 'a\\x00b' cannot be a file's name$"):
+        load_config(Path("a\0b"))
+    with pytest.raises(ConfigError, match=r"^configuration '.*' cannot be read: File name too lo"):
+        load_config(tmp_path / ("n" * 300))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"^configuration '.*x.toml' is missing; .*has: none$"):
+        load_config(tmp_path / "file" / "x.toml")
+
+
+def test_file_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # root may read everything
+    with pytest.raises(ConfigError, match=r"^configuration 'x' cannot be read: Permission denied$"):
+        load_config(Path("x"))
+
+
+def test_many_neighbours_are_cut(tmp_path: Path) -> None:
+    for i in range(200):
+        (tmp_path / f"configuration{i}.toml").write_text("")
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "no.toml")
+    assert len(str(caught.value)) < 500 + 2 * len(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
