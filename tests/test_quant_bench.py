@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ import torch
 import quant.bench as bench
 from quant.bench import Run, format_table, main, parse_seeds, run_all, run_recipe
 from quant.recipes import load_recipes, merge
+from tests.test_winnow_process import ends
 from winnow.artefact import Record, load_arrays
 from winnow.cli import guard
 from winnow.errors import ConfigError
@@ -143,6 +148,20 @@ def test_table_holds_mean_spread_and_loss(recipes: Path) -> None:
         ),
         ('base = "tiny"\n[recipes.a]\ngoal = true', r"goal must be points, .* got True$"),
         ("base = ", r"is not valid TOML"),
+        (
+            RECIPES.replace("recipes.dense", 'recipes."../x"'),
+            r"the name of a recipe must be at most 60 letters, .* got '\.\./x'$",
+        ),
+        (
+            RECIPES.replace("recipes.dense", f"recipes.{'n' * 5000}"),
+            r"the name of a recipe must be at most 60 letters, .* got 'n{37}\.\.\.n{18}'$",
+        ),
+        (RECIPES.replace('"all weights"', "3"), r"recipes\.dense\.note must be text, got 3$"),
+        (RECIPES.replace("goal = 1.5", f"goal = 0x{'f' * 5000}"), "got an int too long to show$"),
+        (
+            RECIPES.replace('"tiny"', f'"{"b" * 5000}"'),
+            r"a recipe file must have base = .*recipes$",
+        ),
     ],
 )
 def test_bad_recipes_are_refused_before_training(recipes: Path, text: str, match: str) -> None:
@@ -180,6 +199,51 @@ def test_jobs_in_processes_share_stages(
     assert re.fullmatch(r"this call took \d+\.\d minutes in 2 processes of one thread", took)
 
 
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+    ],
+)
+def test_jobs_end_with_the_comparison(
+    recipes: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    recipes.with_name("two.toml").write_text(RECIPES + "train.epochs = 10000\n")
+    arguments = ["--recipes", str(recipes), "--out", str(tmp_path / "out"), "--jobs", "2"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "quant.bench", *arguments, "--seeds", "0,1,2"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as bench:
+        until = time.monotonic() + 120
+        while not list((tmp_path / "out").glob("sparse-*/train.resume.npz")):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        workers = children_of(bench.pid)
+        os.killpg(bench.pid, number) if number == signal.SIGINT else bench.send_signal(number)
+        _, error = bench.communicate(timeout=60)
+    assert bench.returncode == code
+    told = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}.get(number)
+    assert error == (f"{told}; run the same command again to resume\n" if told else "")
+    assert len(workers) >= 2
+    assert [pid for pid in workers if not ends(pid)] == []
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the numbers of a process's children."""
+    parents = {
+        int(path.parent.name): int(path.read_text().rpartition(") ")[2].split()[1])
+        for path in Path("/proc").glob("[0-9]*/stat")
+        if path.is_file()
+    }
+    return [child for child, parent in parents.items() if parent == pid]
+
+
 def test_impossible_number_of_jobs_is_one_line(
     recipes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,6 +257,8 @@ def test_seeds() -> None:
     assert parse_seeds("0,3") == (0, 3)
     with pytest.raises(ConfigError, match=r"^--seeds must be whole numbers .* got 'a,1'$"):
         parse_seeds("a,1")
+    with pytest.raises(ConfigError, match=r"of up to 9 digits .* got '1{37}\.\.\.1{18}'$"):
+        parse_seeds("1" * 5000)
 
 
 def test_list_prints_names_and_notes(

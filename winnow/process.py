@@ -237,6 +237,20 @@ def begin_worker() -> None:
 
 
 @contextlib.contextmanager
+def _quiet_tracker() -> Iterator[None]:
+    """Start multiprocessing's tracker so that it cleans up after workers we kill without a word."""
+    name, ours = "PYTHONWARNINGS", "ignore:resource_tracker:UserWarning"
+    before = os.environ.get(name)
+    os.environ[name] = f"{before},{ours}" if before else ours
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+@contextlib.contextmanager
 def worker_pool(workers: int, start: str | None = None) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of processes, killed at once when the block fails or is interrupted.
 
@@ -244,7 +258,8 @@ def worker_pool(workers: int, start: str | None = None) -> Iterator[ProcessPoolE
     """
     context = multiprocessing.get_context(start)
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker)
+    with _quiet_tracker():
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker)
     try:
         yield pool
     except BaseException as error:
