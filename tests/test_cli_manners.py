@@ -107,3 +107,14 @@ def test_signal_to_a_stage_ends_its_tool(
     assert (stage.returncode, error) == (code, line)
     assert [pid for pid in children if not ends(pid)] == []
     assert not (out / "vitis.json").exists()
+
+
+@pytest.mark.parametrize(("fails", "verbs"), [("none", "lint test "), ("lint", "lint ")])
+def test_ci_lints_and_then_tests(tmp_path: Path, fails: str, verbs: str) -> None:
+    make, log = tmp_path / "make", tmp_path / "log"
+    make.write_text(f'#!/bin/sh\nprintf "%s " "$*" >> {log}\n[ "$*" != {fails} ]\n')
+    make.chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    ran = run([str(ROOT / ".ci" / "run")], env={**os.environ, "PATH": path})
+    assert (ran.returncode == 0) == (fails == "none")
+    assert log.read_text() == verbs

@@ -14,7 +14,7 @@ from codegen.fuse import fuse
 from codegen.ir import Graph, TensorType
 from codegen.schedule import Schedule, schedule
 from sim.report import direct_macs, format_report, read_records
-from sim.resources import crossing_line, timing_line
+from sim.resources import crossing_line, format_table, timing_line
 from tests.builds import play_all
 from tests.engines import chain_case
 from tests.ladder import multiplies
@@ -244,4 +244,13 @@ def test_checks_show_how_much_was_compared(plan: Schedule) -> None:
     assert (
         "  Brevitas (float64) = RTL           444 integers, 2 images, with 0% and 30% stalls"
         in lines
+    )
+
+
+def test_table_says_for_which_grade_the_estimate_is() -> None:
+    numbers = RECORDS["synth"].numbers
+    assert not any("note" in line for line in format_table(numbers))
+    assert format_table({**numbers, "part_name": "xc7z020clg400-3"})[-1] == (
+        "  note: the estimate is for speed grade -1 of the Artix-7 fabric; xc7z020clg400-3 is "
+        "grade -3 of the Artix-7 fabric"
     )

@@ -47,6 +47,7 @@ def test_values_are_taken_and_normalised() -> None:
 
 RANGE = "must be an integer in 1..9, got"
 UNIT = "must be a number in 0..1, got"
+LINE = "name must be one line of at most 1000 characters, got"
 LIST = "widths must be a list of at least 1 integers in 1..8, got"
 
 
@@ -75,6 +76,9 @@ LIST = "widths must be a list of at least 1 integers in 1..8, got"
         ({"inner": {"rate": float("nan")}}, f"inner.rate {UNIT} nan"),
         ({"inner": {"rate": False}}, f"inner.rate {UNIT} False"),
         ({"inner": 3}, "inner must be a table ([inner]), got 3"),
+        ({"name": "a" * 1001}, f"{LINE} '{'a' * 37}...{'a' * 18}'"),
+        ({"name": "a\nb"}, rf"{LINE} 'a\nb'"),
+        ({"inner": {"count": 10**5000}}, f"inner.count {RANGE} an int too long to show"),
         ({"tiles": 2}, "unknown key 'tiles'; the nearest valid one is 'tile'"),
         ({"inner": {"cuont": 2}},
          "unknown key 'inner.cuont'; the nearest valid one is 'inner.count'"),
