@@ -20,7 +20,7 @@ import torch
 from quant.data import input_shape, load_split
 from quant.data.cifar10 import read_binary, read_python
 from winnow.config import DataConfig
-from winnow.errors import ConfigError
+from winnow.errors import ConfigError, shown
 
 NAMES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 PER_FILE = 40
@@ -131,8 +131,8 @@ def test_folder_without_the_files_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_split(config(tmp_path / "none"))
     assert str(caught.value) == (
-        f"data.path '{tmp_path}/none' must hold CIFAR-10's data_batch_1.bin (binary version) or "
-        "data_batch_1 (Python version), and has neither; unpack the archive there"
+        f"data.path {shown(f'{tmp_path}/none')} must hold CIFAR-10's data_batch_1.bin (binary "
+        "version) or data_batch_1 (Python version), and has neither; unpack the archive there"
     )
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from quant.data import LazyImages, Split, folder, input_shape, load_split
 from winnow.config import DataConfig
-from winnow.errors import ConfigError
+from winnow.errors import ConfigError, shown
 
 EDGE = 16
 
@@ -192,12 +192,13 @@ def refused(root: Path) -> str:
         load_split(config(root))
     message = str(caught.value)
     assert "\n" not in message
-    return message.replace(str(root), "ROOT")
+    return message.replace(f"'{root}/", "'ROOT/")
 
 
 def test_folder_without_train_is_refused(tmp_path: Path) -> None:
     message = (
-        "data.path 'ROOT' must hold train/CLASS/ folders of images, and has no folder 'train'; "
+        f"data.path {shown(str(tmp_path))} must hold train/CLASS/ folders of images, and has no "
+        "folder 'train'; "
         "name the folder above it"
     )
     assert refused(tmp_path) == message
