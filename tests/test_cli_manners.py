@@ -43,10 +43,9 @@ def error_of(ran: subprocess.CompletedProcess[str]) -> str:
 
 def test_output_folder_that_is_a_file_is_one_line(config: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    for out in ("file", "file/below"):
+    for out, reason in (("file", "File exists"), ("file/below", "Not a directory")):
         message = error_of(run(command("codegen", "emit", config, tmp_path / out)))
-        assert message.startswith(f"'{tmp_path}/{out}/hls/include/config.hpp': ")
-        assert message.endswith("; a part of this path is a file; choose another one")
+        assert message == f"cannot lock '{tmp_path}/{out}': {reason}"
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -118,3 +117,38 @@ def test_ci_lints_and_then_tests(tmp_path: Path, fails: str, verbs: str) -> None
     ran = run([str(ROOT / ".ci" / "run")], env={**os.environ, "PATH": path})
     assert (ran.returncode == 0) == (fails == "none")
     assert log.read_text() == verbs
+
+
+@pytest.mark.parametrize(("number", "code", "line"), ENDINGS)
+def test_signal_to_a_run_ends_the_stage_and_its_tool(
+    tmp_path: Path, number: signal.Signals, code: int, line: str
+) -> None:
+    """The run starts a stage, a command of its own, which starts a tool: one line in all."""
+    script, pids = tmp_path / "run.py", tmp_path / "pids"
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage" / "__main__.py").write_text(
+        "import sys\nfrom winnow import process\nfrom winnow.cli import guard\n"
+        f"tree = {TREE.format(pids)!r}\n"
+        'sys.exit(guard(lambda: process.run(["sh", "-c", tree])))\n'
+    )
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom winnow.__main__ import start\n"
+        "from winnow.cli import guard\nfrom winnow.config import Config\n"
+        "from winnow.flow import Build\n"
+        "build = Build(Config(), Path('out'), config_path='x')\n"
+        'sys.exit(guard(lambda: start("stage", "x", build)))\n'
+    )
+    paths = os.pathsep.join([str(ROOT), str(tmp_path)])
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as whole:
+        children = read_pids(pids, 2)
+        whole.send_signal(number)
+        _, error = whole.communicate(timeout=60)
+    assert (whole.returncode, error) == (code, line)
+    assert [pid for pid in children if not ends(pid)] == []

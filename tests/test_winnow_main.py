@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import winnow.__main__ as command
 from tests.builds import play
+from winnow import process
 from winnow.cli import guard
 from winnow.config import load_config
 from winnow.flow import BY_NAME, STAGES, Build
@@ -40,12 +41,12 @@ def run(
     (tmp_path / "configs" / "net.toml").write_text("seed = 1\n")
     failing: list[str] = []
 
-    def start(words: list[str], *, check: bool) -> SimpleNamespace:
-        assert not check
+    def start(words: list[str], *, capture: bool, ending: int) -> process.Finished:
+        assert (capture, ending) == (False, signal.SIGHUP)
         calls.append(words[2:])
         folder, verb, config, out = words[2], words[3], words[5], words[7]
         if verb in failing:
-            return SimpleNamespace(returncode=7)
+            return process.Finished(7)
         if verb in BY_NAME:
             assert BY_NAME[verb].folder == folder
             build = Build(load_config(Path(config)), Path(out), config_path=config)
@@ -53,9 +54,9 @@ def run(
             build.out.mkdir(parents=True, exist_ok=True)
             files[0].write_text(verb)
             play(build, verb, files)
-        return SimpleNamespace(returncode=0)
+        return process.Finished(0)
 
-    monkeypatch.setattr(command.subprocess, "run", start)
+    monkeypatch.setattr(process, "run", start)
 
     def main(*words: str, fail: str = "") -> tuple[int, str, str]:
         failing[:] = [fail]
@@ -112,8 +113,7 @@ def test_failed_stage_stops_the_run_and_is_tried_again(
 
 
 def test_stage_that_left_nothing_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = SimpleNamespace(returncode=0)
-    monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: nothing)
+    monkeypatch.setattr(process, "run", lambda *_, **__: process.Finished(0))
     code, _, error = run("run", "--config", "net")
     assert code == 1
     assert error == (

@@ -162,7 +162,7 @@ def started(folder: Path, script: str, *arguments: str) -> Iterator[subprocess.P
 ENDINGS = [
     (signal.SIGINT, 130, "interrupted; run the same command again to resume\n"),
     (signal.SIGTERM, 143, "terminated; run the same command again to resume\n"),
-    (signal.SIGHUP, 129, "terminated; run the same command again to resume\n"),
+    (signal.SIGHUP, 129, ""),
     (signal.SIGKILL, -9, ""),
 ]
 

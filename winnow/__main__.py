@@ -9,12 +9,13 @@ report   the numbers of a build whose stages are all current
 from __future__ import annotations
 
 import argparse
-import subprocess
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from winnow import process
 from winnow.cli import guard
 from winnow.config import load_config
 from winnow.errors import ArtefactError
@@ -94,7 +95,8 @@ def start(folder: str, verb: str, build: Build, arguments: Sequence[str] = ()) -
     """Run a verb of a folder's command line; raises SystemExit with its exit code if it fails."""
     command = [sys.executable, "-m", folder, verb]
     command += ["--config", build.config_path, "--out", str(build.out), *arguments]
-    code = subprocess.run(command, check=False).returncode
+    # Asked by SIGHUP, it ends without a word: the one line is ours.
+    code = process.run(command, capture=False, ending=signal.SIGHUP).code
     if code:
         raise SystemExit(code if code > 0 else 128 - code)
 

@@ -38,8 +38,8 @@ def guard(main: Callable[[], None]) -> int:
     """Run `main`; turn what is not our bug into one line on stderr, and return the exit code.
 
     1 is a user's error, a file or device that refuses, or too little memory; 130 Ctrl-C; 143
-    SIGTERM, 129 SIGHUP; 141, silently, that nobody reads stdout any more. Other exceptions are our
-    bugs and keep their traceback.
+    SIGTERM; silently, 129 SIGHUP and 141 that nobody reads stdout any more. Other exceptions are
+    our bugs and keep their traceback.
     """
     try:
         with termination_raises():
@@ -50,6 +50,8 @@ def guard(main: Callable[[], None]) -> int:
     except WinnowError as error:
         return _fail(f"error: {error}", 1)
     except Terminated as ended:
+        if ended.number == signal.SIGHUP:  # the terminal is gone, or who started us tells
+            return SIGNALLED + ended.number
         return _fail(f"terminated; {AGAIN}", SIGNALLED + ended.number)
     except KeyboardInterrupt:
         return _fail(f"interrupted; {AGAIN}", SIGNALLED + signal.SIGINT)

@@ -67,11 +67,13 @@ def run(
     log: Path | None = None,
     capture: bool = True,
     timeout: float | None = None,
+    ending: int = signal.SIGTERM,
 ) -> Finished:
     """Run a command to its end; nothing that it started is left when this does not return.
 
-    `log` receives all output; otherwise it is captured, or shown if not `capture`. Raises ToolError
-    when the command cannot be started or takes more than `timeout` seconds.
+    `log` receives all output; otherwise it is captured, or shown if not `capture`. `ending` is the
+    signal that asks its session to end. Raises ToolError when the command cannot be started or
+    takes more than `timeout` seconds.
     """
     pipe = subprocess.PIPE if capture else None
     with contextlib.ExitStack() as stack:
@@ -80,7 +82,7 @@ def run(
             log.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(log.open("wb"))
             options |= {"stdout": file, "stderr": subprocess.STDOUT}
-        child = stack.enter_context(_guarded([str(part) for part in command], options))
+        child = stack.enter_context(_guarded([str(part) for part in command], options, ending))
         try:
             out, error = child.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as late:
@@ -98,7 +100,7 @@ def _text(output: bytes | None) -> str:
 
 @contextlib.contextmanager
 def _guarded(
-    command: Sequence[str], options: Mapping[str, Any]
+    command: Sequence[str], options: Mapping[str, Any], ending: int
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a child; end its session unless the block ends well, even when we are killed in it."""
     guardian = child = None
@@ -114,7 +116,7 @@ def _guarded(
         well = True
     except BaseException:
         if child is not None:
-            end_session(child)
+            end_session(child, ending)
         well = True
         raise
     finally:
@@ -165,9 +167,9 @@ def _undisturbed() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def end_session(child: subprocess.Popen[bytes]) -> None:
+def end_session(child: subprocess.Popen[bytes], ending: int) -> None:
     """End a child that leads a session, and all that it started: first asked, then killed."""
-    _signal_session(child, signal.SIGTERM)
+    _signal_session(child, ending)
     until = time.monotonic() + GRACE_SECONDS
     while _is_running(child) and time.monotonic() < until:
         time.sleep(0.02)
