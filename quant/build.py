@@ -13,10 +13,10 @@ from torch import nn
 from quant.allocate.bits import Choice
 from quant.data import Split, input_shape, load_split
 from quant.distill.teacher import read_teacher
-from quant.layers.quant_layer import BitWidths
+from quant.layers.bit_widths import BitWidths
 from quant.models.chain import ChainNet, InputShape, backbone, exit_network
-from quant.models.channels import CompressibleNet, channel_counts, narrow
 from quant.models.library import network_of
+from quant.network.channels import CompressibleNet, channel_counts, narrow
 from quant.network.convert import fold_norms, tap_layers, to_quantized, to_winograd
 from quant.network.sites import Site, find_sites
 from quant.train.checkpoint import load_model

@@ -39,8 +39,8 @@ from quant.distill.blockwise import train_blocks
 from quant.distill.teacher import check_blocks, described
 from quant.golden import golden_arrays
 from quant.layers.winograd_layer import WinogradConv2d
-from quant.models.channels import CompressibleNet, channel_counts
 from quant.network.calibrate import calibrate
+from quant.network.channels import CompressibleNet, channel_counts
 from quant.network.convert import fold_norms, tap_layers, to_winograd
 from quant.prune.kernel import hold_pattern, release
 from quant.prune.methods import check_pruning, new_pruner, storage

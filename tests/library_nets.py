@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quant.models.channels import CompressibleNet
 from quant.models.library import make_model
+from quant.network.channels import CompressibleNet
 
 CLASSES = 10
 

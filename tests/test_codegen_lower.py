@@ -13,7 +13,8 @@ from codegen.ir import INPUT, NODES, Graph, MaxPool, TensorType, Winograd
 from codegen.lower import Place, lower_dense, lower_network, lower_winograd, max_pool
 from quant.data import Samples
 from quant.golden import golden_arrays
-from quant.layers.quant_layer import BitWidths, QuantDense, QuantWinogradConv2d
+from quant.layers.bit_widths import BitWidths
+from quant.layers.quant_layer import QuantDense, QuantWinogradConv2d
 from quant.layers.quantizers import set_exponents
 from quant.models.chain import ChainNet, InputShape, backbone, chain_spec
 from quant.models.library import make_model

@@ -13,8 +13,8 @@ from quant.allocate.flops import flops, parameters
 from quant.allocate.layer_cost import cost_parts, layer_costs, total
 from quant.allocate.sizes import layer_keeps, layer_shapes
 from quant.models.chain import InputShape
-from quant.models.channels import CompressibleNet, channel_counts, narrow
 from quant.models.library import make_model, network_of
+from quant.network.channels import CompressibleNet, channel_counts, narrow
 from quant.network.convert import tap_layers, to_winograd
 from quant.network.sites import find_sites
 from winnow.config import Config, ModelConfig, ShrinkConfig

@@ -25,8 +25,8 @@ from quant.distill.blockwise import (
     train_blocks,
 )
 from quant.models.chain import ChainNet, InputShape, chain_spec
-from quant.models.channels import ChannelGroup, CompressibleNet, channel_counts, narrow
 from quant.models.library import NAMES, make_model
+from quant.network.channels import ChannelGroup, CompressibleNet, channel_counts, narrow
 from quant.train.resume import Resume
 from quant.train.training import Plan, fit
 from winnow.config import DistillConfig, ModelConfig

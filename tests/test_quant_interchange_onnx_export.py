@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from quant.interchange.onnx_export import Exported, export_onnx, export_qonnx
 from quant.interchange.onnx_run import Quant, run_onnx
+from quant.layers.bit_widths import BitWidths
 from quant.layers.quant_layer import (
-    BitWidths,
     QuantDense,
     QuantDirectConv2d,
     QuantTapLayer,

@@ -16,8 +16,8 @@ from codegen.interpret import interpret
 from codegen.ir import INPUT, Graph, MaxPool, TensorType, Winograd
 from codegen.lower import Place, lower_dense, lower_winograd
 from quant.golden import as_map, to_integers
+from quant.layers.bit_widths import BitWidths
 from quant.layers.quant_layer import (
-    BitWidths,
     QuantDense,
     QuantDirectConv2d,
     QuantTapLayer,

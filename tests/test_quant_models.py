@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from quant.allocate.flops import flops, layer_flops, parameters
-from quant.models.channels import ChannelGroup, CompressibleNet, remove_channels
 from quant.models.library import NAMES, make_model
 from quant.models.model_spec import round_width
+from quant.network.channels import ChannelGroup, CompressibleNet, remove_channels
 from winnow.errors import ConfigError
 
 CLASSES = 10

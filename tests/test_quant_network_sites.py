@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from quant.models.chain import ChainNet, InputShape, backbone, chain_spec
-from quant.models.channels import remove_channels
 from quant.models.library import make_model
+from quant.network.channels import remove_channels
 from quant.network.sites import find_sites, trace, visit_layers
 from winnow.config import ModelConfig
 from winnow.errors import ConfigError

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from quant.allocate.layer_cost import Part, total
 from quant.distill import distillation
 from quant.models.chain import ChainNet, InputShape, chain_spec
-from quant.models.channels import ChannelGroup, CompressibleNet, channel_counts
 from quant.models.library import make_model
+from quant.network.channels import ChannelGroup, CompressibleNet, channel_counts
 from quant.shrink.saliency import (
     counts_within,
     gates,

@@ -20,8 +20,8 @@ from quant.build import Build, compact_network, load_compact, load_trained, new_
 from quant.data import Samples, Split
 from quant.data.augment import Augmentation
 from quant.models.chain import ChainNet, backbone
-from quant.models.channels import channel_counts
 from quant.models.library import make_model
+from quant.network.channels import channel_counts
 from quant.shrink.cascade import level_epochs, level_shares
 from quant.shrink.task import Task
 from quant.stages import CHANNEL_METHODS, STAGES, run_stage

@@ -11,8 +11,8 @@ import torch
 
 from quant.allocate.layer_cost import Part, cost_parts, total
 from quant.models.chain import InputShape
-from quant.models.channels import CompressibleNet
 from quant.models.library import make_model, network_of
+from quant.network.channels import CompressibleNet
 from quant.shrink.structure import (
     Choice,
     candidates,

@@ -53,6 +53,10 @@ class ArtefactError(WinnowError):
     """A file of an earlier stage is missing, corrupt or belongs to another build."""
 
 
+class NetworkError(WinnowError):
+    """A float network holds something that has no record in `quant.network.graph`."""
+
+
 class GraphError(WinnowError):
     """An integer graph breaks the contract of `docs/ir.md`."""
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from quant.allocate.flops import layer_flops
 from quant.allocate.sizes import layer_keeps, layer_shapes
-from quant.models.channels import ChannelGroup, CompressibleNet
+from quant.network.channels import ChannelGroup, CompressibleNet
 from quant.network.convert import tap_layers, to_winograd
 from quant.network.sites import find_sites
 from winnow.blocking import LayerShape

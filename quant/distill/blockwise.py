@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from quant.data import Split, to_input
-from quant.models.channels import CompressibleNet
+from quant.network.channels import CompressibleNet
 from quant.train.resume import Resume
 from quant.train.training import Plan, fit
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quant.models.channels import CompressibleNet
+from quant.network.channels import CompressibleNet
 from winnow.artefact import load_arrays
 from winnow.errors import ArtefactError, ConfigError, ToolError, shown
 

@@ -15,6 +15,7 @@ from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
+from quant.layers.bit_widths import BitWidths
 from quant.layers.quantizers import (
     AccumulatorBias,
     FeatureQuant,
@@ -36,16 +37,6 @@ from quant.layers.winograd_layer import (
     add_bias,
     tap_sums,
 )
-
-
-@dataclass(frozen=True)
-class BitWidths:
-    """Bits of a layer's numbers; `output` is None for raw accumulators, `relu` picks unsigned."""
-
-    weight: int
-    operand: int
-    output: int | None
-    relu: bool = True
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from quant.models.channels import ChannelGroup, CompressibleNet
+from quant.network.channels import ChannelGroup, CompressibleNet
 from winnow.config import ModelConfig
 from winnow.errors import ConfigError
 
@@ -172,6 +172,11 @@ class ChainNet(CompressibleNet):
                 feature = branch.features(x)
                 shallow.append((branch.classify(feature), feature))
         return self.classify(x), x, shallow
+
+    def by_exit(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the logits, and those of every exit by the convolution it follows."""
+        logits, _, shallow = self.with_exits(x)
+        return logits, {name: value for name, (value, _) in zip(self.exits, shallow, strict=True)}
 
     def blocks(self) -> list[str]:
         """Return the norms that end a stage: of the last convolution before every pool."""

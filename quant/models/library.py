@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from quant.models.chain import ChainNet, InputShape, chain_spec
-from quant.models.channels import CompressibleNet
 from quant.models.mobilenet import mobilenet_v2
 from quant.models.model_spec import ModelSpec
 from quant.models.resnet import resnet18, resnet34, resnet50
 from quant.models.vgg import NAGADOMI, VGG16, vgg16, vgg_nagadomi
+from quant.network.channels import CompressibleNet
 from winnow.config import CHAIN, ModelConfig
 from winnow.errors import ConfigError
 

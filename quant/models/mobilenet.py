@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from quant.models.channels import ChannelGroup, CompressibleNet
 from quant.models.model_spec import ModelSpec, init_weights, round_width
+from quant.network.channels import ChannelGroup, CompressibleNet
 
 LINEAR_STD = 0.01
 DROPOUT = 0.2

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from quant.models.channels import ChannelGroup, CompressibleNet
 from quant.models.model_spec import ModelSpec, init_weights
+from quant.network.channels import ChannelGroup, CompressibleNet
 
 LINEAR_STD = 0.01
 STAGE_CHANNELS = (64, 128, 256, 512)

@@ -13,8 +13,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from quant.models.channels import ChannelGroup, CompressibleNet
 from quant.models.model_spec import ModelSpec, init_weights
+from quant.network.channels import ChannelGroup, CompressibleNet
 
 LINEAR_STD = 0.01
 IMAGENET_EDGE = 7  # pixels of the map that the ImageNet classifier reads

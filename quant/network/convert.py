@@ -15,8 +15,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from quant.layers.bit_widths import BitWidths
 from quant.layers.quant_layer import (
-    BitWidths,
     QuantDense,
     QuantDirectConv2d,
     QuantTapLayer,

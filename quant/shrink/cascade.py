@@ -15,7 +15,7 @@ from dataclasses import replace
 from torch import nn
 
 from quant.distill import distillation
-from quant.models.channels import CompressibleNet
+from quant.network.channels import CompressibleNet
 from quant.shrink.saliency import counts_within, keep_strongest, saliencies
 from quant.shrink.task import Shrunk, Task
 from quant.train.history import History

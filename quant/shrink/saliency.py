@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from quant.allocate.layer_cost import Part, total
-from quant.models.channels import ChannelGroup, CompressibleNet, remove_channels
+from quant.network.channels import ChannelGroup, CompressibleNet, remove_channels
 from quant.train.objective import Loss
 
 

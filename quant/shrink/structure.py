@@ -27,7 +27,7 @@ from quant.allocate.layer_cost import Part
 from quant.data import to_input
 from quant.distill import distillation
 from quant.distill.blockwise import make_block, segments, train_block, train_blocks
-from quant.models.channels import CompressibleNet, channel_counts
+from quant.network.channels import CompressibleNet, channel_counts
 from quant.shrink.saliency import keep_strongest, saliencies
 from quant.shrink.task import Shrunk, Task, width_choices
 from quant.train.training import fit

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from quant.allocate.layer_cost import Part, total
 from quant.data import Split, to_input
-from quant.models.channels import CompressibleNet, channel_counts
+from quant.network.channels import CompressibleNet, channel_counts
 from quant.shrink.saliency import floors
 from quant.train.history import History
 from quant.train.resume import Resume

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layer graph: the layers that multiply, and what follows each of them alone.
+
+    conv -> norm -> relu -> pool -> fc    gives    conv (norm, relu, pool), fc reads conv
+
+Compression needs this to fold BatchNorm, to size layers for the cycle model and to quantize
+outputs; lowering needs it to know which layer reads which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from quant.network.graph import (
+    INPUT,
+    LAYERS,
+    AdaptiveAvgPool,
+    BatchNorm,
+    Dropout,
+    Flatten,
+    Identity,
+    MaxPool,
+    NetworkGraph,
+    Node,
+    Relu,
+    Shape,
+)
+from quant.network.network import Network
+
+L = TypeVar("L", bound=nn.Module)
+PASSING = (Identity, Dropout, Flatten)  # leave values alone in evaluation
+
+
+@dataclass(frozen=True)
+class PlacedLayer:
+    """A layer in its network.
+
+    Members:
+        name: of its record.
+        source: the layer whose result, and nothing else, it reads; "input" for the network's
+            input; None for anything else, such as a sum.
+        in_channels, height, width: the map it reads; a fully connected layer reads the map that
+            was flattened.
+        out_channels: channels of its result.
+        result: record of its result behind what follows, before it is flattened.
+        norm: record of the BatchNorm that follows, if any.
+        relu, pool: whether a ReLU, and a 2x2 max pool, follow.
+    """
+
+    name: str
+    source: str | None
+    in_channels: int
+    out_channels: int
+    height: int
+    width: int
+    result: str
+    norm: str | None = None
+    relu: bool = False
+    pool: bool = False
+
+
+LayerGraph = dict[str, PlacedLayer]
+
+
+def layer_graph(graph: NetworkGraph) -> LayerGraph:
+    """Return the layers of a network by name, as they run; those of its exits are left out."""
+    graph = graph.ending_at(graph.output)
+    nodes, readers = graph.by_name, graph.readers()
+    layers: LayerGraph = {}
+    owner: dict[str, str | None] = {INPUT: INPUT}  # result -> the layer it is the result of
+    for node in graph.nodes:
+        source = owner[node.inputs[0]] if len(node.inputs) == 1 else None
+        if isinstance(node, LAYERS):
+            channels, height, width = read_map(graph, nodes, node.inputs[0])
+            layers[node.name] = PlacedLayer(
+                node.name, source, channels, node.shape[0], height, width, node.name
+            )
+            owner[node.name] = node.name
+            continue
+        owner[node.name] = None
+        if source == INPUT and isinstance(node, PASSING):
+            owner[node.name] = INPUT
+        elif source in layers and source is not None:
+            alone = len(readers[node.inputs[0]]) == 1
+            follower = _with(layers[source], node, nodes, alone)
+            if follower is not None:
+                layers[source] = follower
+                owner[node.name] = source
+    return layers
+
+
+def _with(
+    layer: PlacedLayer, node: Node, nodes: dict[str, Node], alone: bool
+) -> PlacedLayer | None:
+    """Return a layer with a record that follows it; None if the engine has no such step there.
+
+    A record that changes values follows only if it `alone` reads them.
+    """
+    keeps_size = isinstance(node, AdaptiveAvgPool) and node.shape == nodes[node.inputs[0]].shape
+    if keeps_size or isinstance(node, PASSING):
+        return layer
+    if not alone:
+        return None
+    if isinstance(node, BatchNorm) and layer.norm is None and not layer.relu and not layer.pool:
+        return replace(layer, norm=node.name, result=node.name)
+    if isinstance(node, Relu) and not layer.pool:
+        return replace(layer, relu=True, result=node.name)
+    if isinstance(node, MaxPool) and is_engine_pool(node) and not layer.pool:
+        return replace(layer, pool=True, result=node.name)
+    return None
+
+
+def is_engine_pool(node: MaxPool) -> bool:
+    """Whether a pool is the engine's: 2x2, stride 2, incomplete windows dropped."""
+    return (node.kernel, node.stride, node.padding, node.ceil) == ((2, 2), (2, 2), (0, 0), False)
+
+
+def read_map(graph: NetworkGraph, nodes: dict[str, Node], name: str) -> Shape:
+    """Return the map (c, h, w) that a result is, or was before it was flattened."""
+    start = graph.shape_of(name)
+    while len(graph.shape_of(name)) == 1 and name != INPUT and isinstance(nodes[name], PASSING):
+        name = nodes[name].inputs[0]
+    found = graph.shape_of(name)
+    return found if len(found) == 3 else (*start, 1, 1)
+
+
+@torch.no_grad()
+def layer_results(net: Network, x: Tensor) -> dict[str, Tensor]:
+    """Return every layer's result behind what follows it, for x [n, c, h, w] in evaluation."""
+    layers = layer_graph(net.graph)
+    was_training = net.training
+    try:
+        results = net.eval().run(x, [layer.result for layer in layers.values()])
+    finally:
+        net.train(was_training)
+    return dict(zip(layers, results, strict=True))
+
+
+@torch.no_grad()
+def visit_layers(
+    net: Network, layers: Sequence[L], x: Tensor, visit: Callable[[L, Tensor], None]
+) -> None:
+    """Run `net` on x in evaluation mode; call `visit(layer, input)` just before each layer runs.
+
+    So every layer is visited with what the layers before it, already visited, give it.
+    """
+    chosen = {name: m for name, m in net.named_modules() if any(m is layer for layer in layers)}
+
+    def before(node: Node, value: Tensor) -> None:
+        if node.name in chosen:
+            visit(chosen[node.name], value)
+
+    was_training = net.training
+    try:
+        net.eval().run(x, [net.graph.output], before)
+    finally:
+        net.train(was_training)

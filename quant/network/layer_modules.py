@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records with weights and the modules that hold them: from one to the other and back.
+
+A new kind of layer is one row of `KINDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from quant.layers.quant_layer import QuantDense, QuantDirectConv2d, QuantWinogradConv2d
+from quant.layers.winograd_layer import Dense, DirectConv2d, Window, WinogradConv2d
+from quant.network import graph
+from quant.network.graph import BatchNorm, Conv, Direct, Linear, Node, Pair, Winograd
+from winnow.errors import NetworkError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of layer: its record, what a module says of it, and the module of a record."""
+
+    record: type[Node]
+    read: Callable[[Any], dict[str, Any]]
+    make: Callable[[Any], nn.Module]
+
+
+def pair(value: Any) -> Pair:
+    """Return a size of torch, one number or two, as (rows, columns)."""
+    rows, columns = value if isinstance(value, tuple | list) else (value, value)
+    return int(rows), int(columns)
+
+
+def layer_node(module: nn.Module, name: str, inputs: tuple[str, ...]) -> Node | None:
+    """Return the record of a module with weights; None if its kind is unknown.
+
+    Raises NetworkError for an option that the flow does not know.
+    """
+    kind = KINDS.get(type(module))
+    if kind is None:
+        return None
+    try:
+        return kind.record(name, inputs, **kind.read(module))
+    except NetworkError as error:
+        raise NetworkError(f"'{name}' ({type(module).__name__}) {error}") from error
+
+
+def layer_module(node: Node) -> nn.Module:
+    """Return a module for a record, with fresh weights."""
+    is_quantized = getattr(node, "widths", None) is not None
+    is_flat = isinstance(node, BatchNorm) and len(node.shape) == 1
+    return _BY_RECORD[type(node), is_quantized or is_flat].make(node)
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise NetworkError(what)
+
+
+def _conv(module: nn.Conv2d) -> dict[str, Any]:
+    _require(module.padding_mode == "zeros", f"pads with '{module.padding_mode}', must be 'zeros'")
+    return {
+        "in_channels": module.in_channels,
+        "out_channels": module.out_channels,
+        "kernel": pair(module.kernel_size),
+        "stride": pair(module.stride),
+        "padding": _padding(module),
+        "dilation": pair(module.dilation),
+        "groups": module.groups,
+        "bias": module.bias is not None,
+    }
+
+
+def _padding(module: nn.Conv2d) -> Pair:
+    """Return the padding in pixels, also of "same" and "valid"."""
+    if not isinstance(module.padding, str):
+        return pair(module.padding)
+    if module.padding == "valid":
+        return 0, 0
+    reach = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    _require(not any(r % 2 for r in reach), "pads 'same' for an even kernel; use an odd one")
+    return reach[0] // 2, reach[1] // 2
+
+
+def _make_conv(n: Conv) -> nn.Module:
+    return nn.Conv2d(
+        n.in_channels, n.out_channels, n.kernel, n.stride, n.padding, n.dilation, n.groups, n.bias
+    )
+
+
+def _linear(module: nn.Linear) -> dict[str, Any]:
+    return {
+        "in_features": module.in_features,
+        "out_features": module.out_features,
+        "bias": module.bias is not None,
+    }
+
+
+def _norm(module: nn.BatchNorm2d) -> dict[str, Any]:
+    has_all = module.affine and module.track_running_stats
+    _require(has_all, "must have weights and running statistics (affine, track_running_stats)")
+    return {"channels": module.num_features, "eps": module.eps, "momentum": module.momentum}
+
+
+def _winograd(module: WinogradConv2d) -> dict[str, Any]:
+    return {**_channels(module), "m": module.m}
+
+
+def _direct(module: DirectConv2d) -> dict[str, Any]:
+    w = module.window
+    return {**_channels(module), "kernel": w.kernel, "stride": w.stride, "padding": w.padding}
+
+
+def _window(n: Direct) -> Window:
+    return Window(n.kernel, n.stride, n.padding)
+
+
+def _dense(module: Dense) -> dict[str, Any]:
+    return {**_channels(module), "operands": int(module.weight.shape[1])}
+
+
+def _channels(module: Any) -> dict[str, Any]:
+    widths = {"widths": module.widths} if hasattr(module, "widths") else {}
+    return {"in_channels": module.in_channels, "out_channels": module.out_channels, **widths}
+
+
+KINDS: Mapping[type[nn.Module], Kind] = {
+    nn.Conv2d: Kind(Conv, _conv, _make_conv),
+    nn.Linear: Kind(
+        Linear, _linear, lambda n: nn.Linear(n.in_features, n.out_features, bias=n.bias)
+    ),
+    nn.BatchNorm2d: Kind(BatchNorm, _norm, lambda n: nn.BatchNorm2d(n.channels, n.eps, n.momentum)),
+    nn.BatchNorm1d: Kind(BatchNorm, _norm, lambda n: nn.BatchNorm1d(n.channels, n.eps, n.momentum)),
+    WinogradConv2d: Kind(
+        Winograd, _winograd, lambda n: WinogradConv2d(n.in_channels, n.out_channels, n.m)
+    ),
+    DirectConv2d: Kind(
+        Direct, _direct, lambda n: DirectConv2d(n.in_channels, n.out_channels, _window(n))
+    ),
+    Dense: Kind(graph.Dense, _dense, lambda n: Dense(n.operands, n.out_channels, n.in_channels)),
+    QuantWinogradConv2d: Kind(
+        Winograd,
+        _winograd,
+        lambda n: QuantWinogradConv2d(n.in_channels, n.out_channels, n.m, n.widths),
+    ),
+    QuantDirectConv2d: Kind(
+        Direct,
+        _direct,
+        lambda n: QuantDirectConv2d(n.in_channels, n.out_channels, _window(n), n.widths),
+    ),
+    QuantDense: Kind(
+        graph.Dense,
+        _dense,
+        lambda n: QuantDense(n.operands, n.out_channels, n.in_channels, n.widths),
+    ),
+}
+_SPECIAL = (QuantWinogradConv2d, QuantDirectConv2d, QuantDense, nn.BatchNorm1d)
+_BY_RECORD = {(kind.record, module in _SPECIAL): kind for module, kind in KINDS.items()}

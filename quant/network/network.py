@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A graph with its weights: a module that runs the records one after another.
+
+Layers keep the paths they had in the module that was read, so the state dict has the same names in
+the same order. What a network computes is equal, bit for bit, to what that module computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from quant.network.from_module import read_graph
+from quant.network.graph import INPUT, WITH_WEIGHTS, NetworkGraph, Node, Shape
+from quant.network.layer_modules import layer_node
+from quant.network.operations import compute
+from winnow.errors import NetworkError
+
+Visit = Callable[[Node, Tensor], None]
+
+
+class Network(nn.Module):
+    """A runnable graph: input [n, c, h, w], output [n, ...] of the record `graph.output`.
+
+    `layers` are the modules of the records with weights, by name, in the order of the state dict;
+    they are shared, not copied. Raises NetworkError for a name that a module cannot have.
+    """
+
+    def __init__(self, graph: NetworkGraph, layers: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.graph = graph
+        for name, layer in layers.items():
+            _place(self, name, layer)
+
+    @classmethod
+    def of(cls, module: nn.Module, shape: Shape, method: str = "forward") -> Network:
+        """Return the network of any module for images of `shape`, which shares its layers.
+
+        `method` and NetworkError as in `quant.network.from_module.read_graph`. A network with the
+        same input is returned as it is.
+        """
+        if isinstance(module, Network) and module.graph.input == tuple(shape):
+            return module
+        graph = read_graph(module, tuple(shape), method)
+        names = {node.name for node in graph.nodes if isinstance(node, WITH_WEIGHTS)}
+        found = {name: m for name, m in module.named_modules() if name in names}
+        network = cls(graph, found)
+        network.train(module.training)
+        return network
+
+    def layers(self) -> dict[str, nn.Module]:
+        """Return the modules with weights by name, in the order of the state dict."""
+        names = {node.name for node in self.graph.nodes if isinstance(node, WITH_WEIGHTS)}
+        return {name: module for name, module in self.named_modules() if name in names}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x, [self.graph.output])[0]
+
+    def run(self, x: Tensor, wanted: Sequence[str], before: Visit | None = None) -> list[Tensor]:
+        """Return the results called `wanted` for inputs x [n, c, h, w]; no other record runs.
+
+        `before(record, value)` is called for every record with weights just before it runs on
+        `value`, so that it can change the layer.
+        """
+        nodes = self.graph.needed(wanted)
+        reads = _num_reads(nodes, wanted)
+        values = {INPUT: x}
+        for node in nodes:
+            inputs = [values[name] for name in node.inputs]
+            if isinstance(node, WITH_WEIGHTS):
+                if before is not None:
+                    before(node, inputs[0])
+                values[node.name] = self.get_submodule(node.name)(inputs[0])
+            else:
+                values[node.name] = compute(node, inputs, training=self.training)
+            for name in node.inputs:  # so that a map is gone when nothing reads it any more
+                reads[name] -= 1
+                if not reads[name]:
+                    del values[name]
+        return [values[name] for name in wanted]
+
+    def with_exits(self, x: Tensor) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+        """Return logits, the last map [n, c, h, w], and (logits, map) of every exit, in order."""
+        ends = [self.graph.output, *(end for _, end in self.graph.exits)]
+        wanted = [name for end in ends for name in (end, last_map(self.graph, end))]
+        results = self.run(x, wanted)
+        pairs = list(zip(results[::2], results[1::2], strict=True))
+        return (*pairs[0], pairs[1:])
+
+    def refresh(self) -> None:
+        """Read the records again after layers were changed or replaced in place."""
+        nodes = []
+        for node in self.graph.nodes:
+            if isinstance(node, WITH_WEIGHTS):
+                made = layer_node(self.get_submodule(node.name), node.name, node.inputs)
+                assert made is not None  # whoever replaces a layer gives one of a known kind
+                nodes.append(made)
+            else:
+                nodes.append(node)
+        graph = self.graph
+        self.graph = NetworkGraph.of(graph.input, nodes, graph.output, graph.exits)
+
+    def part(self, graph: NetworkGraph, names: Mapping[str, str] | None = None) -> Network:
+        """Return the network of a graph made of this one's records; it shares their layers.
+
+        `names` maps the names of records here to those of `graph`, where they differ.
+        """
+        new = names or {}
+        layers = {new.get(name, name): layer for name, layer in self.layers().items()}
+        kept = {node.name for node in graph.nodes}
+        made = Network(graph, {name: layer for name, layer in layers.items() if name in kept})
+        made.train(self.training)
+        return made
+
+
+def _num_reads(nodes: Iterable[Node], wanted: Iterable[str]) -> dict[str, int]:
+    """Return how often every result is read, with one more for those that are returned."""
+    reads = {INPUT: 0}
+    for name in (name for node in nodes for name in node.inputs):
+        reads[name] = reads.get(name, 0) + 1
+    for name in wanted:
+        reads[name] = reads.get(name, 0) + 1
+    return reads
+
+
+def last_map(graph: NetworkGraph, output: str) -> str:
+    """Return the last result (c, h, w) on the way to `output`: what its classifier reads."""
+    nodes, name = graph.by_name, output
+    while name != INPUT and len(nodes[name].shape) < 3:
+        name = nodes[name].inputs[0]
+    return name
+
+
+def exit_network(net: Network, name: str) -> Network:
+    """Return the network that ends at an exit; it shares the layers, and the exit's become its own.
+
+    Layers `exits.NAME.fc` are called `fc`, as those of the classifier they replace.
+    """
+    graph = net.graph.ending_at(dict(net.graph.exits)[name])
+    prefix = f"exits.{name}."
+    names = {
+        node.name: node.name.removeprefix(prefix) if isinstance(node, WITH_WEIGHTS) else node.name
+        for node in graph.nodes
+    }
+    nodes = [
+        replace(node, name=names[node.name], inputs=tuple(names.get(i, i) for i in node.inputs))
+        for node in graph.nodes
+    ]
+    renamed = NetworkGraph.of(graph.input, nodes, names[graph.output])
+    return net.part(renamed, names)
+
+
+def backbone(net: Network) -> Network:
+    """Return the network without its exits; it shares the layers."""
+    return net.part(net.graph.ending_at(net.graph.output))
+
+
+def _place(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Put a module at a dotted path, making the containers on the way."""
+    *folders, name = path.split(".")
+    parent = root
+    for folder in folders:
+        if folder not in parent._modules:
+            _add(parent, folder, nn.Module())
+        parent = parent._modules[folder]
+    _add(parent, name, module)
+
+
+def _add(parent: nn.Module, name: str, module: nn.Module) -> None:
+    if hasattr(parent, name) or not name:
+        raise NetworkError(f"a layer cannot be called '{name}'; rename that member of the network")
+    parent.add_module(name, module)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rewrites of a network: spatial -> Winograd domain -> folded -> quantized.
+
+Each takes a network and returns a new one with layers of its own; what it does to the graph stands
+before its arrow. Those of `EXACT` change nothing that the network computes in evaluation but the
+rounding of floats. Weights are trained in the rewritten form: `to_winograd` comes before pruning,
+`fold_norms` after it, `to_quantized` before quantization-aware training.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from quant.layers.bit_widths import BitWidths
+from quant.layers.quant_layer import (
+    QuantDense,
+    QuantDirectConv2d,
+    QuantTapLayer,
+    QuantWinogradConv2d,
+)
+from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, Window, WinogradConv2d
+from quant.network.graph import LAYERS, Dropout, Identity
+from quant.network.layer_graph import layer_graph, read_map
+from quant.network.network import Network
+
+KERNEL, PADDING = (3, 3), (1, 1)
+
+
+def tap_layers(net: nn.Module) -> dict[str, TapLayer]:
+    """Return the layers that multiply in taps, by dotted path."""
+    return {name: m for name, m in net.named_modules() if isinstance(m, TapLayer)}
+
+
+def to_winograd(net: Network, m: int) -> Network:
+    """Return a copy whose layers multiply in taps, 3x3 convolutions of stride 1 as F(m, 3).
+
+        Conv 3x3, stride 1, padding 1 -> Winograd     other Conv -> Direct     Linear -> Dense
+
+    Convolutions in groups (depthwise ones) or with dilation stay as they are.
+    """
+    nodes = net.graph.by_name
+
+    def replaced(name: str, module: nn.Module) -> nn.Module:
+        node = nodes[name]
+        if not isinstance(node, LAYERS):
+            return module
+        channels = read_map(net.graph, nodes, node.inputs[0])[0]
+        layer = _tap_layer(module, m, channels)
+        if layer is None:
+            return module
+        layer.load_spatial(module.weight.detach())
+        if module.bias is not None:
+            layer.bias.data.copy_(module.bias.detach())
+        return layer.to(module.weight)
+
+    return _mapped(net, replaced)
+
+
+def _mapped(net: Network, replaced: Callable[[str, nn.Module], nn.Module]) -> Network:
+    """Return a copy of a network with every layer replaced."""
+    net = copy.deepcopy(net)
+    layers = {name: replaced(name, module) for name, module in net.layers().items()}
+    made = Network(net.graph, layers)
+    made.refresh()
+    made.train(net.training)
+    return made
+
+
+def _tap_layer(
+    module: nn.Module, m: int, channels: int
+) -> WinogradConv2d | DirectConv2d | Dense | None:
+    """Return the layer that stands in for a module, without weights; None if there is none."""
+    if isinstance(module, nn.Linear):
+        return Dense(module.in_features, module.out_features, channels)
+    if not isinstance(module, nn.Conv2d) or module.groups != 1:
+        return None
+    is_engine = (module.kernel_size, module.padding) == (KERNEL, PADDING)
+    if is_engine and module.stride == module.dilation == (1, 1):
+        return WinogradConv2d(module.in_channels, module.out_channels, m)
+    if module.dilation != (1, 1):
+        return None
+    window = Window(module.kernel_size, module.stride, module.padding)
+    return DirectConv2d(module.in_channels, module.out_channels, window)
+
+
+@torch.no_grad()
+def fold_norms(net: Network) -> Network:
+    """Return a copy with every BatchNorm that follows a tap layer folded into U and the bias.
+
+    conv = Winograd(x)   norm = BatchNorm(conv)   y = Relu(norm)
+    -> conv = Winograd(x)   y = Relu(conv)
+    """
+    net = copy.deepcopy(net)
+    placed, folded = layer_graph(net.graph), []
+    for name, layer in tap_layers(net).items():
+        norm_name = placed[name].norm if name in placed else None
+        if norm_name is None:
+            continue
+        norm = net.get_submodule(norm_name)
+        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        layer.weight.mul_(gain[:, None, None])
+        layer.bias.copy_((layer.bias - norm.running_mean) * gain + norm.bias)
+        folded.append(norm_name)
+    return net.part(net.graph.without(folded))
+
+
+def without_dropout(net: Network) -> Network:
+    """Return a copy without records that do nothing in evaluation.
+
+    relu = Relu(x)   drop = Dropout(relu)   y = Flatten(drop) -> relu = Relu(x)   y = Flatten(relu)
+    """
+    net = copy.deepcopy(net)
+    idle = [node.name for node in net.graph.nodes if isinstance(node, Dropout | Identity)]
+    return net.part(net.graph.without(idle))
+
+
+EXACT = (fold_norms, without_dropout)  # and `to_winograd` for every m
+
+
+@torch.no_grad()
+def to_quantized(net: Network, widths: Mapping[str, BitWidths]) -> Network:
+    """Return a copy of a folded network with Brevitas layers; weights, masks, biases taken over.
+
+        conv = Winograd(x) -> conv = Winograd(x) widths=...
+
+    `widths` has an entry for every tap layer. Scales are 1 until `quant.network.calibrate`.
+    """
+
+    def replaced(name: str, layer: nn.Module) -> nn.Module:
+        if not isinstance(layer, TapLayer):
+            return layer
+        made = _quantized(layer, widths[name])
+        for key in ("weight", "bias", "mask"):
+            getattr(made, key).copy_(getattr(layer, key))
+        return made.to(layer.weight)
+
+    return _mapped(net, replaced)
+
+
+def _quantized(layer: TapLayer, widths: BitWidths) -> QuantTapLayer:
+    if isinstance(layer, WinogradConv2d):
+        return QuantWinogradConv2d(layer.in_channels, layer.out_channels, layer.m, widths)
+    if isinstance(layer, DirectConv2d):
+        return QuantDirectConv2d(layer.in_channels, layer.out_channels, layer.window, widths)
+    operands = layer.weight.shape[1]
+    return QuantDense(operands, layer.out_channels, layer.in_channels, widths)

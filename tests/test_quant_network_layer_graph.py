@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layer graph: which layer reads which, and what follows it, in chains, sums and by hand."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quant.models.chain import ChainNet, InputShape, chain_spec
+from quant.models.library import NAMES, make_model
+from quant.network.layer_graph import LayerGraph, layer_graph, layer_results, visit_layers
+from quant.network.network import Network
+from quant.network.sites import find_sites
+from winnow.config import ModelConfig
+
+MODEL = ModelConfig(channels=(4, 6, 8), pool_after=(1, 3), exit_after=(1, 2), hidden=(12,))
+
+
+def chain() -> Network:
+    return Network.of(ChainNet(chain_spec(MODEL, InputShape(2, 12, 5))), (2, 12, 12), "by_exit")
+
+
+def layers_of(module: nn.Module, shape: tuple[int, int, int]) -> LayerGraph:
+    return layer_graph(Network.of(module, shape).graph)
+
+
+def test_chain() -> None:
+    found = [
+        (p.name, p.source, p.in_channels, p.height, p.norm, p.relu, p.pool, p.result)
+        for p in layer_graph(chain().graph).values()
+    ]
+    assert found == [
+        ("conv1", "input", 2, 12, "conv1_norm", True, True, "pool"),
+        ("conv2", "conv1", 4, 6, "conv2_norm", True, False, "relu_1"),
+        ("conv3", "conv2", 6, 6, "conv3_norm", True, True, "pool_1"),
+        ("fc1", "conv3", 8, 3, None, True, False, "relu_3"),
+        ("fc", "fc1", 12, 1, None, False, False, "fc"),
+    ]
+
+
+def test_results_are_taken_after_what_follows() -> None:
+    net = chain().eval()
+    x = torch.rand(3, 2, 12, 12)
+    results = layer_results(net.train(), x)
+    assert net.training
+    net.eval()
+    assert torch.equal(results["conv3"], net.with_exits(x)[1])
+    assert torch.equal(results["fc"], net(x))
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_sum_belongs_to_no_layer(inplace: bool) -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = (nn.Conv2d(2, 2, 3, padding=1) for _ in range(3))
+            self.relu = nn.ReLU(inplace)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.relu(self.a(x))
+            z = self.b(y)
+            z += y
+            return self.c(self.relu(z))
+
+    assert [(p.source, p.relu) for p in layers_of(Sum(), (2, 6, 6)).values()] == [
+        ("input", True),
+        ("a", False),
+        (None, False),
+    ]
+
+
+def test_what_is_read_twice_has_no_follower() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = (nn.Conv2d(2, 2, 3, padding=1) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            return self.b(y.relu()) + self.c(y)
+
+    found = layers_of(Twice(), (2, 6, 6))
+    assert not found["a"].relu
+    assert [found[name].source for name in "bc"] == [None, "a"]
+
+
+def test_residual_network() -> None:
+    placed = layers_of(make_model("resnet18", 10, width=0.125), (3, 32, 32))
+    assert len(placed) == 21  # 17 convolutions, 3 projections, the classifier
+    assert placed["layer1.0.conv1"].source == "conv1"
+    assert placed["layer1.0.conv2"].source == "layer1.0.conv1"
+    assert placed["layer1.1.conv1"].source is None
+    assert [p.relu for p in placed.values()].count(True) == 9  # the stem and the blocks' first
+
+
+def test_other_pools_are_not_the_engines() -> None:
+    for pool in (nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2)):
+        net = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), pool, nn.Conv2d(2, 2, 1))
+        first, second = layers_of(net, (2, 7, 7)).values()
+        assert not first.pool
+        assert second.source is None
+
+
+@pytest.mark.parametrize("order", ["norm after relu", "norm after pool", "relu after pool"])
+def test_steps_in_another_order_do_not_follow(order: str) -> None:
+    steps = {"norm": nn.BatchNorm2d(2), "relu": nn.ReLU(), "pool": nn.MaxPool2d(2)}
+    last, first = (steps[name] for name in order.split(" after "))
+    net = nn.Sequential(nn.Conv2d(2, 2, 1), first, last, nn.Conv2d(2, 2, 1))
+    assert layers_of(net, (2, 8, 8))["3"].source is None
+
+
+def test_layers_are_visited_with_what_earlier_visits_left() -> None:
+    net = Network.of(nn.Sequential(nn.Flatten(), nn.Linear(2, 2), nn.Linear(2, 2)), (2, 1, 1))
+    seen = []
+
+    def double(layer: nn.Module, x: Tensor) -> None:
+        seen.append(x.clone())
+        with torch.no_grad():
+            layer.weight.copy_(2 * torch.eye(2))
+            layer.bias.zero_()
+
+    visit_layers(net, list(net.layers().values()), torch.ones(1, 2, 1, 1), double)
+    assert [x.tolist() for x in seen] == [[[1, 1]], [[2, 2]]]
+    assert net.training
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_are_placed_as_hooks_saw_them(name: str) -> None:
+    for edge in (32, 64):
+        module = make_model(name, 10, edge=edge, width=0.125)
+        shape = (3, edge, edge)
+        placed = {key: asdict(p) for key, p in layers_of(module, shape).items()}
+        for layer in placed.values():
+            del layer["result"]
+        assert placed == {key: asdict(site) for key, site in find_sites(module, shape).items()}
