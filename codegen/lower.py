@@ -9,7 +9,6 @@ that is no power of two, or a weight that is no multiple of its scale, is a Lowe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,9 @@ from quant.data import INPUT_BITS, INPUT_EXPONENT, input_shape
 from quant.golden import layer_name
 from quant.layers.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d
 from quant.layers.quantizers import bits_of, exponents, scale_of
-from quant.network.sites import Site, find_sites
+from quant.network.graph import NetworkGraph, Relu
+from quant.network.layer_graph import LayerGraph, layer_graph, unfolded
+from quant.network.network import Network
 from winnow.config import Config
 from winnow.errors import LoweringError
 from winnow.fixed_point import IntArray, int_range
@@ -98,20 +99,20 @@ def _lower(
     return _weight(layer, weight_exponent, name), fields
 
 
-def lower_network(net: nn.Module, sites: Mapping[str, Site], entry: TensorType) -> Graph:
-    """Return the graph of a network whose layers, at `sites`, form a chain.
+def lower_network(net: Network, entry: TensorType) -> Graph:
+    """Return the integer graph of a network whose layers form a chain.
 
     A layer becomes the node of its name; a pool that follows becomes a node `<name>_pool`. Raises
     LoweringError that names the layer for what cannot be expressed.
     """
+    placed = layer_graph(net.graph)
+    _check_chain(net.graph, placed)
     nodes: list[Node] = []
     results = {INPUT: (INPUT, entry)}  # by layer: the node that holds its result, and its type
-    for path, site in sites.items():
-        name, source = layer_name(path), layer_name(site.source or "")
-        if source not in results:
-            raise LoweringError(f"layer '{name}': it reads a sum; the engine runs chains of layers")
+    for path, found in placed.items():
+        name, source = layer_name(path), layer_name(found.source or "")
         nodes.append(_lower_module(net.get_submodule(path), Place(name, *results[source])))
-        if site.pool:
+        if found.pool:
             nodes.append(max_pool(f"{name}_pool", name, nodes[-1].output))
         results[name] = (nodes[-1].name, nodes[-1].output)
     return Graph(entry, tuple(nodes))
@@ -128,12 +129,39 @@ def _lower_module(layer: nn.Module, place: Place) -> Node:
     )
 
 
+def _check_chain(graph: NetworkGraph, placed: LayerGraph) -> None:
+    """Raise LoweringError that names the first record that the engine does not run."""
+    for path, found in placed.items():
+        if found.source is None:
+            read = graph.by_name[unfolded(graph, graph.by_name[path].inputs[0])]
+            raise LoweringError(
+                f"layer '{layer_name(path)}': it reads '{read.name}' ({type(read).__name__}); "
+                f"{_RUNS}"
+            )
+    for node in graph.nodes:
+        if isinstance(node, Relu) and node.limit is not None:
+            raise LoweringError(
+                f"'{node.name}' is a ReLU with the limit {node.limit:g}; use one without: its "
+                "quantized output has a limit of its own"
+            )
+    last = unfolded(graph, graph.output)
+    if last != graph.head():
+        kind = type(graph.by_name[last]).__name__
+        raise LoweringError(f"the network ends with '{last}' ({kind}), not with a layer; {_RUNS}")
+
+
+_RUNS = (
+    "the engine runs chains of 3x3 convolutions and fully connected layers, each with ReLU and "
+    "2x2 max pool at most, and the last one gives the result"
+)
+
+
 def lower_checkpoint(config: Config, out: Path) -> Graph:
-    """Return the graph of the trained network in `out` (qat.npz and bits.json)."""
+    """Return the integer graph of the trained network in `out` (qat.npz)."""
     network = load_quantized(Build(config, out, torch.device("cpu")))
     channels, edge, _ = input_shape(config.data)
     entry = TensorType(channels, edge, edge, INPUT_BITS, False, INPUT_EXPONENT)
-    return lower_network(network, find_sites(network, entry.shape), entry)
+    return lower_network(network, entry)
 
 
 def _exponents(proxy: nn.Module, name: str, what: str) -> IntArray:

@@ -23,7 +23,7 @@ import torch
 
 from quant.allocate.sizes import layer_shapes, measured_keeps, total_cycles
 from quant.build import Build, load_bits, load_pruned
-from quant.network.convert import tap_layers
+from quant.network.rewrite import tap_layers
 from quant.recipes import Recipe, load_recipes
 from quant.stages import COMPARED, STAGES, run_stage
 from quant.train.training import pick_device
@@ -92,8 +92,8 @@ def measure(build: Build) -> Run:
     numbers = {name: build.record(name).numbers for name in _STAGES}
     net, bits = load_pruned(build), load_bits(build)
     widths = {name: choice.weight for name, choice in bits.items()}
-    sites, layers = build.sites(net), tap_layers(net)
-    shapes = layer_shapes(net, sites, measured_keeps(net), widths)
+    layers = tap_layers(net)
+    shapes = layer_shapes(net, measured_keeps(net), widths)
     left = {name: int((layer.u != 0).sum()) for name, layer in layers.items()}
     total = sum(layer.weight.numel() for layer in layers.values())
     return Run(

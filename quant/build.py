@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,16 +15,17 @@ from quant.allocate.bits import Choice
 from quant.data import Split, input_shape, load_split
 from quant.distill.teacher import read_teacher
 from quant.layers.bit_widths import BitWidths
-from quant.models.chain import ChainNet, InputShape, backbone, exit_network
+from quant.models.chain import InputShape
 from quant.models.library import network_of
-from quant.network.channels import CompressibleNet, channel_counts, narrow
-from quant.network.convert import fold_norms, tap_layers, to_quantized, to_winograd
-from quant.network.sites import Site, find_sites
-from quant.train.checkpoint import load_model
+from quant.network.graph import TapNode
+from quant.network.layer_graph import layer_graph
+from quant.network.network import Network, backbone, exit_network
+from quant.network.network_file import load_graph, load_network
+from quant.network.rewrite import tap_layers, to_quantized
 from quant.train.distributed import World
 from quant.train.training import Plan, accuracy
 from winnow import flow
-from winnow.errors import ArtefactError
+from winnow.errors import ArtefactError, ConfigError
 
 SEEDS = {"train": 1, "prune": 2, "qat": 3, "shrink": 4}  # every stage draws from its own seed
 WIDTHS = range(2, 9)
@@ -47,10 +49,6 @@ class Build(flow.Build):
     def split(self) -> Split:
         """Read the data, once per process."""
         return _read_split(self.config.data)
-
-    def sites(self, net: nn.Module) -> dict[str, Site]:
-        """Return where the layers of one of this build's networks sit."""
-        return find_sites(net, (self.shape.channels, self.shape.edge, self.shape.edge))
 
     def plan(self, stage: str, epochs: int, learning_rate: float, batch: int = 0) -> Plan:
         """Return how a stage trains; a batch of 0 is that of fp32 training."""
@@ -80,118 +78,101 @@ class Build(flow.Build):
         }
 
 
-def new_network(build: Build) -> CompressibleNet:
+def new_network(build: Build) -> Network:
     """Return the fp32 network of the configuration, as initialised by torch's generator."""
     return network_of(build.config.model, build.shape)
 
 
-def compressed_network(build: Build, net: CompressibleNet) -> CompressibleNet:
-    """Return the part of an fp32 network that is compressed: up to `model.exit`, no other exit."""
-    number = build.config.model.exit
-    if not isinstance(net, ChainNet):
-        return net
-    return exit_network(net, number) if number else backbone(net)
+def compressed_network(build: Build, net: Network) -> Network:
+    """Return a copy of the part of an fp32 network that is compressed: up to `model.exit`.
+
+    Raises ConfigError when there is no such exit.
+    """
+    number, exits = build.config.model.exit, dict(net.graph.exits)
+    if not number:
+        return copy.deepcopy(backbone(net))
+    name = f"conv{number}"
+    if name not in exits:
+        known = ", ".join(known.removeprefix("conv") for known in exits) or "none"
+        raise ConfigError(
+            f"model.exit must be 0 (the whole network) or one of model.exit_after ({known}), "
+            f"got {number}"
+        )
+    return copy.deepcopy(exit_network(net, name))
 
 
-def load_trained(build: Build) -> CompressibleNet:
-    """Read the fp32 network of this build."""
-    net = new_network(build)
-    load_model(build.out / "train.npz", net, build.command("train"))
+def load_stage(build: Build, stage: str) -> Network:
+    """Read the network that a stage saved, in evaluation mode."""
+    net = load_network(build.out / f"{stage}.npz", build.command(stage))
+    found, wanted = net.graph.input, build.shape.image
+    if found != wanted:
+        raise ArtefactError(
+            f"'{build.out / stage}.npz' reads images of {list(found)}, those of data.source are "
+            f"{list(wanted)}; run: {build.command(stage)}"
+        )
     return net.to(build.device).eval()
 
 
-def other_teacher(build: Build) -> nn.Module | None:
+def load_trained(build: Build) -> Network:
+    """Read the fp32 network of this build, with its exits."""
+    return load_stage(build, "train")
+
+
+def other_teacher(build: Build) -> Network | None:
     """Read the fp32 network of the build that `distill.teacher` names; None if it names none."""
     folder = build.config.distill.teacher
     if not folder:
         return None
-    return read_teacher(Path(folder), build.config.data, build.shape).to(build.device)
+    return read_teacher(Path(folder), build.config.data).to(build.device)
 
 
-def load_teacher(build: Build) -> nn.Module:
+def load_teacher(build: Build) -> Network:
     """Read the fp32 network that teaches: of `distill.teacher`, or of this build."""
     teacher = other_teacher(build) or load_trained(build)
     return teacher.to(memory_format=torch.channels_last)  # runs faster
 
 
-def winograd_network(build: Build, net: nn.Module) -> nn.Module:
-    """Return a copy of an fp32 network in the Winograd domain."""
-    return to_winograd(net, build.config.engine.m, build.sites(net))
-
-
-def load_counts(build: Build, net: CompressibleNet) -> dict[str, int]:
-    """Read the channels per group that shrinking left `net`; ArtefactError if of another model."""
-    path, made_by = build.out / "shrink.json", build.command("shrink")
-    counts, full = build.record("shrink").numbers.get("channels"), channel_counts(net)
-    if isinstance(counts, dict) and counts.keys() == full.keys():
-        if all(isinstance(n, int) and 1 <= n <= full[name] for name, n in counts.items()):
-            return counts
-    raise ArtefactError(f"'{path}' belongs to another model; run: {made_by}")
-
-
-def compact_network(build: Build) -> CompressibleNet:
-    """Return the fp32 network as shrinking saves it, without its weights."""
-    net = compressed_network(build, new_network(build))
-    if build.config.shrink.method != "none":
-        narrow(net, load_counts(build, net))
-    return net
-
-
-def load_compact(build: Build) -> CompressibleNet:
+def load_compact(build: Build) -> Network:
     """Read the shrunk fp32 network."""
-    net = compact_network(build)
-    load_model(build.out / "shrink.npz", net, build.command("shrink"))
-    return net.to(build.device).eval()
+    return load_stage(build, "shrink")
 
 
-def folded_network(build: Build) -> nn.Module:
-    """Return the network as pruning saves it, without its weights."""
-    net = winograd_network(build, compact_network(build))
-    fold_norms(net, build.sites(net))
-    return net
-
-
-def load_pruned(build: Build) -> nn.Module:
+def load_pruned(build: Build) -> Network:
     """Read the pruned network, BatchNorm folded."""
-    net = folded_network(build)
-    load_model(build.out / "prune.npz", net, build.command("prune"))
-    return net.to(build.device).eval()
+    return load_stage(build, "prune")
 
 
 def load_bits(build: Build) -> dict[str, Choice]:
     """Read the chosen widths of every layer; ArtefactError if they are of another model."""
     path, made_by = build.out / "bits.json", build.command("bits")
     numbers = build.record("bits").numbers
-    names = list(tap_layers(folded_network(build)))
+    graph = load_graph(build.out / "prune.npz", build.command("prune"))
+    names = [node.name for node in graph.nodes if isinstance(node, TapNode)]
     widths = []
     for key in ("bits", "operand_bits"):
         found = numbers.get(key)
-        if not isinstance(found, dict) or sorted(found) != sorted(names):
+        if not isinstance(found, dict) or found.keys() != set(names):
             raise ArtefactError(f"'{path}' belongs to another model; run: {made_by}")
-        widths.append([found[name] for name in names])
-    if any(width not in WIDTHS for row in widths for width in row):
+        widths.append(found)
+    if any(width not in WIDTHS for table in widths for width in table.values()):
         raise ArtefactError(f"'{path}' belongs to another model; run: {made_by}")
-    return {
-        name: Choice(*pair) for name, pair in zip(names, zip(*widths, strict=True), strict=True)
-    }
+    return {name: Choice(widths[0][name], widths[1][name]) for name in names}
 
 
-def quantized_network(build: Build, net: nn.Module) -> nn.Module:
+def quantized_network(build: Build, net: Network) -> Network:
     """Return the Brevitas copy of a folded network at the chosen widths, not calibrated.
 
     The last layer gives its accumulators; a layer that no ReLU follows has a signed output.
     """
-    sites, bits = build.sites(net), load_bits(build)
-    last, features = list(sites)[-1], build.config.quantize.activation_bits
+    placed, bits = layer_graph(net.graph), load_bits(build)
+    last, features = net.graph.head(), build.config.quantize.activation_bits
     widths = {
-        name: BitWidths(*bits[name], None if name == last else features, relu=sites[name].relu)
+        name: BitWidths(*bits[name], None if name == last else features, relu=placed[name].relu)
         for name in tap_layers(net)
     }
     return to_quantized(net, widths)
 
 
-def load_quantized(build: Build) -> nn.Module:
+def load_quantized(build: Build) -> Network:
     """Read the trained Brevitas network of a build, on the CPU, in float64, to evaluate."""
-    net = quantized_network(build, folded_network(build))
-    load_model(build.out / "qat.npz", net, build.command("qat"))
-    return net.double().eval()
+    return load_stage(build, "qat").cpu().double().eval()

@@ -14,10 +14,9 @@ from quant.distill.exits import ask, curve, format_curve, leaving_costs, whole_c
 from quant.distill.teacher import described
 from quant.interchange.onnx_export import export_onnx, export_qonnx
 from quant.interchange.torch_import import load_checkpoint
-from quant.models.chain import ChainNet
+from quant.network.network_file import save_network
 from quant.page.page import write_page
 from quant.stages import STAGES
-from quant.train.checkpoint import save_model
 from quant.train.history import History
 from winnow.config import CHAIN
 from winnow.errors import ConfigError
@@ -43,7 +42,7 @@ def import_checkpoint(build: Build, options: argparse.Namespace) -> None:
 
     def work() -> Result:
         path = build.out / "train.npz"
-        save_model(path, net)
+        files = save_network(path, net)
         accuracies = build.accuracies("fp32", net.to(build.device).double())
         fresh = f" ({', '.join(imported.fresh)} left fresh)" if imported.fresh else ""
         summary = (
@@ -55,7 +54,7 @@ def import_checkpoint(build: Build, options: argparse.Namespace) -> None:
             "imported": options.checkpoint.name,
             "config": described(build.config),
         }
-        return Result([path], summary, accuracies | more)
+        return Result(files, summary, accuracies | more)
 
     # The record is that of training, so that the stages after it take the weights.
     record_run(STAGES["train"], build, lambda _: work())
@@ -82,19 +81,17 @@ def page(build: Build, _: argparse.Namespace) -> None:
 def exits(build: Build, _: argparse.Namespace) -> None:
     """Print accuracy against cost of leaving the trained chain at its exits."""
     net = load_trained(build)
-    if not isinstance(net, ChainNet):
+    if not net.graph.exits:
         raise ConfigError(
             f"exits needs a network with exits: model.name must be '{CHAIN}', got "
             f"'{build.config.model.name}'"
         )
-    size = build.shape
-    shape = (size.channels, size.edge, size.edge)
-    costs = leaving_costs(net, shape, build.config)
-    whole = whole_cost(net, shape, build.config)
+    costs = leaving_costs(net, build.config)
+    whole = whole_cost(net, build.config)
     samples = build.split().test
     answers = ask(net, samples, build.device)
     alone = [100 * float(row.mean()) for row in answers.right]
-    names = [name for name, _ in net.spec.exits]
+    names = [name for name, _ in net.graph.exits]
     print(
         f"early exit of {len(samples)} test images; cost: modelled cycles of all layers an image "
         "pays for, over those of the whole network without exits"

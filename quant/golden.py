@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from quant.data import Samples, to_input
 from quant.layers.quant_layer import QuantTapLayer
 from quant.layers.quantizers import scale_of
-from quant.network.sites import trace
+from quant.network.layer_graph import layer_results
+from quant.network.network import Network
 from winnow.errors import LoweringError
 
 BATCH = 120
@@ -28,7 +29,7 @@ def layer_name(path: str) -> str:
 
 
 @torch.no_grad()
-def golden_arrays(net: nn.Module, samples: Samples) -> dict[str, NDArray[Any]]:
+def golden_arrays(net: Network, samples: Samples) -> dict[str, NDArray[Any]]:
     """Return `images` uint8 [n, c, h, w], `labels` [n] and `layer.<name>` [n, c, h, w] integers.
 
     Maps are taken after ReLU and pool and have the smallest type that holds their width; a raw
@@ -39,7 +40,7 @@ def golden_arrays(net: nn.Module, samples: Samples) -> dict[str, NDArray[Any]]:
     parts: dict[str, list[NDArray[Any]]] = {}
     for start in range(0, len(samples), BATCH):
         x = to_input(samples.images[start : start + BATCH], torch.float64)
-        for path, value in trace(net, x).results.items():
+        for path, value in layer_results(net, x).items():
             name = layer_name(path)
             integers = to_integers(value, net.get_submodule(path), name)
             parts.setdefault(f"layer.{name}", []).append(as_map(integers))

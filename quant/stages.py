@@ -31,23 +31,23 @@ from quant.build import (
     new_network,
     other_teacher,
     quantized_network,
-    winograd_network,
 )
 from quant.data import to_input
 from quant.distill import distillation, self_distillation
 from quant.distill.blockwise import train_blocks
 from quant.distill.teacher import check_blocks, described
-from quant.golden import golden_arrays
+from quant.golden import golden_arrays, layer_name
 from quant.layers.winograd_layer import WinogradConv2d
 from quant.network.calibrate import calibrate
-from quant.network.channels import CompressibleNet, channel_counts
-from quant.network.convert import fold_norms, tap_layers, to_winograd
+from quant.network.network import Network
+from quant.network.network_file import save_network
+from quant.network.rewrite import fold_norms, tap_layers, to_winograd
+from quant.network.structure import channel_counts
 from quant.prune.kernel import hold_pattern, release
 from quant.prune.methods import check_pruning, new_pruner, storage
 from quant.shrink.cascade import cascade
 from quant.shrink.structure import structure
 from quant.shrink.task import Task, check_budget
-from quant.train.checkpoint import save_model
 from quant.train.history import History
 from quant.train.resume import Resume
 from quant.train.training import fit
@@ -105,20 +105,18 @@ def train(build: Build, resume: Resume) -> Result:
     return _saved(build, net, "fp32", history, **numbers)
 
 
-def _check_recipe(build: Build, net: CompressibleNet, teacher: CompressibleNet | None) -> None:
+def _check_recipe(build: Build, net: Network, teacher: Network | None) -> None:
     """Raise ConfigError for what later stages could not do, before anything is trained."""
-    config, size = build.config, build.shape
+    config = build.config
     compressed = compressed_network(build, net)  # an exit that is not there
-    x = torch.zeros(1, size.channels, size.edge, size.edge, device=build.device)
-    check_blocks(net, teacher or net, config.distill, x)
-    check_blocks(compressed, teacher or net, replace(config.distill, block_epochs=0), x)
+    check_blocks(net, teacher or net, config.distill)
+    check_blocks(compressed, teacher or net, replace(config.distill, block_epochs=0))
     if config.shrink.method != "none":
-        parts = cost_parts(compressed, x.shape[1:], config)
+        parts = cost_parts(compressed, config)
         check_budget(config, parts, compressed)
-    sites = build.sites(compressed)
-    tapped = to_winograd(compressed, config.engine.m, sites)
-    check_pruning(config.prune, sparse_layers(tapped, sites, config.prune.skip))
-    check_bits(cost_table(config, tapped, sites), config.quantize.budget_share)
+    tapped = to_winograd(compressed, config.engine.m)
+    check_pruning(config.prune, sparse_layers(tapped, config.prune.skip))
+    check_bits(cost_table(config, tapped), config.quantize.budget_share)
 
 
 def shrink(build: Build, resume: Resume) -> Result:
@@ -128,8 +126,7 @@ def shrink(build: Build, resume: Resume) -> Result:
     if config.shrink.method == "none":
         numbers = {"channels": channel_counts(net), "share": 1.0}
         return _saved(build, net, "shrunk", History(), **numbers)
-    size = build.shape
-    parts = cost_parts(net, (size.channels, size.edge, size.edge), config)
+    parts = cost_parts(net, config)
     check_budget(config, parts, net)
     plan = build.plan("shrink", config.shrink.epochs, config.shrink.learning_rate)
     teacher = other_teacher(build) or trained
@@ -143,18 +140,17 @@ def shrink(build: Build, resume: Resume) -> Result:
 def prune(build: Build, resume: Resume) -> Result:
     """Prune by the configured method, fine-tune under the teacher, fold BatchNorm."""
     config, split, teacher = build.config, build.split(), load_teacher(build)
-    net = winograd_network(build, load_compact(build))
-    sites = build.sites(net)
+    net = to_winograd(load_compact(build), config.engine.m)
     x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
-    sparse = sparse_layers(net, sites, config.prune.skip)
+    sparse = sparse_layers(net, config.prune.skip)
     pruner = new_pruner(config.prune, net, sparse, x)
     plan = build.plan("prune", config.prune.epochs, config.prune.learning_rate, config.prune.batch)
     loss = distillation(net, teacher, config.distill)
     history = fit(net, split, loss, plan, resume=resume, begin_epoch=pruner.begin_epoch)
     pruner.release()
     numbers = {"storage": storage(config.prune, sparse), **pruner.numbers()}
-    fold_norms(net, sites)
-    return _saved(build, net, "pruned", history, keep=measured_keeps(net), **numbers)
+    folded = fold_norms(net)
+    return _saved(build, folded, "pruned", history, keep=measured_keeps(folded), **numbers)
 
 
 def choose_bits(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training here)
@@ -164,7 +160,7 @@ def choose_bits(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no tra
     labels = samples.labels[:SAMPLE_IMAGES].to(build.device)
     choices, names = choices_of(config), list(tap_layers(net))
     table = sensitivities(net, x, labels, choices, config.quantize.sensitivity)
-    cost = cost_table(config, net, build.sites(net))
+    cost = cost_table(config, net)
     columns = choose(table, cost, config.quantize.budget_share)
     chosen = {name: choices[column] for name, column in zip(names, columns, strict=True)}
     share = share_of(cost, columns)
@@ -206,23 +202,23 @@ def qat(build: Build, resume: Resume) -> Result:
     return _saved(build, net, "quantized", history)
 
 
-def _pattern_layers(
-    build: Build, pruned: torch.nn.Module, net: torch.nn.Module
-) -> list[WinogradConv2d]:
+def _pattern_layers(build: Build, pruned: Network, net: Network) -> list[WinogradConv2d]:
     """Return the layers of `net` whose kernels are pattern-pruned but have no mask for it."""
     if build.config.prune.method != PATTERN:
         return []
-    names = sparse_layers(pruned, build.sites(pruned), build.config.prune.skip)
+    names = sparse_layers(pruned, build.config.prune.skip)
     layers = [net.get_submodule(name) for name in names]
     return [layer for layer in layers if isinstance(layer, WinogradConv2d)]
 
 
 def golden(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training here)
     """Write every layer's integers for the whole test set."""
-    arrays = golden_arrays(load_quantized(build), build.split().test)
+    net = load_quantized(build)
+    arrays = golden_arrays(net, build.split().test)
     path = build.out / "golden.npz"
     save_arrays(path, arrays)
-    right = arrays["layer.fc"][:, :, 0, 0].argmax(1) == arrays["labels"]
+    logits = arrays[f"layer.{layer_name(net.graph.head())}"][:, :, 0, 0]
+    right = logits.argmax(1) == arrays["labels"]
     accuracy = 100 * float(right.mean())
     summary = f"integers of {len(right)} test images, accuracy {accuracy:.2f}%,"
     return Result([path], summary, {"images": len(right), "golden_accuracy": accuracy})
@@ -233,16 +229,13 @@ KINDS = {"fp32": "train", "shrunk": "shrink", "pruned": "prune", "quantized": "q
 COMPARED = tuple((kind, KINDS[kind]) for kind in ("fp32", "pruned", "quantized"))
 
 
-def _saved(
-    build: Build, net: torch.nn.Module, kind: str, history: History, **numbers: object
-) -> Result:
+def _saved(build: Build, net: Network, kind: str, history: History, **numbers: object) -> Result:
     """Save a trained network and measure it: a quantized one in float64, which is exact."""
     path = build.out / f"{KINDS[kind]}.npz"
-    if build.world.is_main:
-        save_model(path, net)
+    files = save_network(path, net) if build.world.is_main else []
     accuracies = build.accuracies(kind, net.double() if kind == "quantized" else net)
     summary = f"{kind} test accuracy {accuracies[f'{kind}_accuracy']:.2f}%"
-    return Result([path], summary, accuracies | {"history": history.table()} | numbers)
+    return Result(files, summary, accuracies | {"history": history.table()} | numbers)
 
 
 WORK: dict[str, Callable[[Build, Resume], Result]] = {

@@ -16,11 +16,12 @@ from quant.golden import golden_arrays
 from quant.layers.bit_widths import BitWidths
 from quant.layers.quant_layer import QuantDense, QuantWinogradConv2d
 from quant.layers.quantizers import set_exponents
-from quant.models.chain import ChainNet, InputShape, backbone, chain_spec
-from quant.models.library import make_model
+from quant.models.chain import InputShape
+from quant.models.library import make_model, network_of
 from quant.network.calibrate import calibrate
-from quant.network.convert import fold_norms, tap_layers, to_quantized, to_winograd
-from quant.network.sites import find_sites
+from quant.network.layer_graph import layer_graph
+from quant.network.network import Network, backbone
+from quant.network.rewrite import fold_norms, tap_layers, to_quantized, to_winograd
 from tests.engines import expected_maps
 from tests.ladder import multiplies
 from winnow.config import Config, ModelConfig, QuantizeConfig
@@ -45,32 +46,30 @@ def place(channels: int = 8) -> Place:
 
 
 def random_net(
-    net: nn.Module,
+    net: Network,
     m: int,
     quantize: QuantizeConfig,
     bits: dict[str, int],
     entry: TensorType = ENTRY,
-) -> nn.Module:
+) -> Network:
     """The Brevitas form of a network, random weights, calibrated on noise."""
-    shape = entry.shape
-    winograd = to_winograd(net, m, find_sites(net, shape))
+    winograd = to_winograd(net, m)
     generator = torch.Generator().manual_seed(m)
     for layer in tap_layers(winograd).values():
         nn.init.normal_(layer.weight, std=0.3, generator=generator)
         nn.init.normal_(layer.bias, std=0.1, generator=generator)
-    sites = find_sites(winograd, shape)
-    fold_norms(winograd, sites)
-    last = list(sites)[-1]
+    folded = fold_norms(winograd)
+    last = folded.graph.head()
     widths = {
         name: BitWidths(
             bits[name],
             quantize.operand_bits[0],
             None if name == last else quantize.activation_bits,
-            relu=site.relu,
+            relu=found.relu,
         )
-        for name, site in sites.items()
+        for name, found in layer_graph(folded.graph).items()
     }
-    made = to_quantized(winograd, widths)
+    made = to_quantized(folded, widths)
     calibrate(made, random_images(generator, entry)[:8] / 256.0)
     return made
 
@@ -79,8 +78,8 @@ def random_images(generator: torch.Generator, entry: TensorType) -> Tensor:
     return torch.randint(0, 256, (20, *entry.shape), generator=generator, dtype=torch.uint8)
 
 
-def chain_net(model: ModelConfig) -> ChainNet:
-    return backbone(ChainNet(chain_spec(model, InputShape(1, 16, 10))))
+def chain_net(model: ModelConfig) -> Network:
+    return backbone(network_of(model, InputShape(1, 16, 10)))
 
 
 def test_fields_of_a_winograd_layer() -> None:
@@ -123,14 +122,14 @@ def test_dense_keep_counts_channels_at_one_pixel() -> None:
     assert lowered.output == TensorType(2, 1, 1, 32, True, -14)
 
 
-def require_golden(net: nn.Module, entry: TensorType = ENTRY) -> Graph:
+def require_golden(net: Network, entry: TensorType = ENTRY) -> Graph:
     """The graph of a network; the interpreter must give the network's golden integers.
 
     A node of the network's layer has what the pool makes of it in a node of its own.
     """
     images = random_images(torch.Generator().manual_seed(9), entry)
     golden = golden_arrays(net, Samples(images, torch.zeros(20, dtype=torch.int64)))
-    graph = lower_network(net, find_sites(net, entry.shape), entry)
+    graph = lower_network(net, entry)
     maps = expected_maps(graph, images.numpy())
     assert [f"layer.{name}" for name in maps] == [n for n in golden if n.startswith("layer.")]
     for name, integers in maps.items():
@@ -154,23 +153,46 @@ def test_network_equals_its_golden_vectors(m: int) -> None:
 @pytest.mark.parametrize("name", ["vgg16_bn", "vgg_nagadomi"])
 def test_library_chain_equals_its_golden_vectors(name: str) -> None:
     entry = TensorType(3, 32, 32, 8, False, -8)
-    net = make_model(name, 10, 3, 32, 0.02)
-    sites = find_sites(net, entry.shape)
-    assert [site.name for site in sites.values()][-1] == net.head
-    made = random_net(net, 2, QuantizeConfig(), dict.fromkeys(sites, 6), entry)
+    module = make_model(name, 10, 3, 32, 0.02)
+    net = Network.of(module, entry.shape)
+    layers = [n for n, m in module.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    made = random_net(net, 2, QuantizeConfig(), dict.fromkeys(layers, 6), entry)
     graph = require_golden(made, entry)
-    pools = sum(isinstance(module, nn.MaxPool2d) for module in net.modules())
+    pools = sum(isinstance(part, nn.MaxPool2d) for part in module.modules())
     assert sum(isinstance(node, MaxPool) for node in graph.nodes) == pools > 0
-    assert len(multiplies(graph)) == len(sites)
+    assert [n.name for n in multiplies(graph)] == [path.replace(".", "_") for path in layers]
 
 
 def test_network_with_sums_is_refused() -> None:
-    net = make_model("resnet18", 10, 1, 16, 0.1)
-    bits = dict.fromkeys(find_sites(net, ENTRY.shape), 8)
-    made = random_net(net, 2, QuantizeConfig(), bits)
-    match = r"^layer 'layer1_1_conv1': it reads a sum; the engine runs chains of layers$"
+    net = Network.of(make_model("resnet18", 10, 1, 16, 0.1), ENTRY.shape)
+    made = random_net(net, 2, QuantizeConfig(), dict.fromkeys(layer_graph(net.graph), 8))
+    match = r"^layer 'layer1_1_conv1': it reads 'layer1.0.relu_1' \(Relu\); the engine runs chains"
     with pytest.raises(LoweringError, match=match):
-        lower_network(made, find_sites(made, ENTRY.shape), ENTRY)
+        lower_network(made, ENTRY)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (
+            [nn.Conv2d(1, 8, 3, padding=1), nn.ReLU6()],
+            r"^'1' is a ReLU with the limit 6; use one w",
+        ),
+        (
+            [nn.Conv2d(1, 8, 3, padding=1), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(512, 2)],
+            r"^layer '3': it reads '1' \(AvgPool\); the engine runs chains of 3x3 conv",
+        ),
+        (
+            [nn.Flatten(), nn.Linear(256, 2), nn.ReLU()],
+            r"^the network ends with '2' \(Relu\), not with a layer; the engine runs chains",
+        ),
+    ],
+)
+def test_what_the_engine_does_not_run_is_named(layers: list[nn.Module], message: str) -> None:
+    net = Network.of(nn.Sequential(*layers), ENTRY.shape)
+    made = random_net(net, 2, QuantizeConfig(), dict.fromkeys(layer_graph(net.graph), 8))
+    with pytest.raises(LoweringError, match=message):
+        lower_network(made, ENTRY)
 
 
 def test_scale_that_is_no_power_of_two_is_refused() -> None:
@@ -205,17 +227,17 @@ def test_wrong_channels_are_refused() -> None:
 
 
 def test_foreign_layer_is_refused() -> None:
-    net = nn.Sequential(nn.Conv2d(1, 2, 3))
+    net = Network.of(nn.Sequential(nn.Conv2d(1, 2, 3)), ENTRY.shape)
     match = r"^layer '0': cannot lower Conv2d; the engine runs QuantWinogradConv2d and Quant"
     with pytest.raises(LoweringError, match=match):
-        lower_network(net, find_sites(net, ENTRY.shape), ENTRY)
+        lower_network(net, ENTRY)
 
 
 def test_lowered_layers_are_plain_records() -> None:
     config = Config()
     net = chain_net(config.model)
-    made = random_net(net, 2, config.quantize, dict.fromkeys(net.spec.names, 6))
-    graph = lower_network(made, find_sites(made, ENTRY.shape), ENTRY)
+    made = random_net(net, 2, config.quantize, dict.fromkeys(layer_graph(net.graph), 6))
+    graph = lower_network(made, ENTRY)
     check_graph(graph)
     assert all(type(node) in NODES for node in graph.nodes)
     assert [layer.inputs for layer in multiplies(graph)] == [

@@ -22,10 +22,11 @@ from quant.allocate.bits import (
     share_of,
 )
 from quant.allocate.sizes import layer_keeps, layer_shapes
-from quant.models.chain import ChainNet, InputShape, backbone, chain_spec
+from quant.models.chain import InputShape
+from quant.models.library import network_of
 from quant.network.calibrate import quantize_weight
-from quant.network.convert import to_winograd
-from quant.network.sites import find_sites
+from quant.network.network import Network, backbone
+from quant.network.rewrite import tap_layers, to_winograd
 from winnow.blocking import LayerShape, Op
 from winnow.config import Config, ModelConfig, QuantizeConfig
 from winnow.engine import EngineConfig
@@ -71,12 +72,14 @@ def test_full_budget_keeps_the_widest() -> None:
     assert share_of(cycles, [0, 1]) == 8 / 12
 
 
+def winograd_of(config: Config) -> Network:
+    return to_winograd(backbone(network_of(config.model, InputShape(1, 16, 10))), 2)
+
+
 def digits_shapes() -> list[LayerShape]:
-    net = ChainNet(chain_spec(Config().model, InputShape(1, 16, 10)))
-    sites = find_sites(net, (1, 16, 16))
-    winograd = to_winograd(net, 2, sites)
-    keeps = layer_keeps(Config(), winograd, sites)
-    return list(layer_shapes(winograd, sites, keeps, dict.fromkeys(sites, 8)).values())
+    winograd = winograd_of(Config())
+    keeps = layer_keeps(Config(), winograd)
+    return list(layer_shapes(winograd, keeps, dict.fromkeys(tap_layers(winograd), 8)).values())
 
 
 def test_digits_budget_forces_two_widths() -> None:
@@ -103,13 +106,11 @@ def test_cycle_table_has_a_row_per_layer_and_grows_with_width() -> None:
 
 
 def test_bit_operations_are_products_times_both_widths() -> None:
-    spatial = ChainNet(chain_spec(SMALL.model, InputShape(1, 16, 10)))
-    sites = find_sites(spatial, (1, 16, 16))
-    net = to_winograd(backbone(spatial), 2, sites)
+    net = winograd_of(SMALL)
     keeps = {"conv1": 1, "conv2": 2, "fc": 2}
     # taps x tiles x channels in x channels out, one or two of eight kept
     by_hand = [16 * 64 * 1 * 4 // 8, 16 * 16 * 4 * 8 * 2 // 8, 8 * 64 * 10 * 2 // 8]
-    assert multiplications(net, sites, keeps) == by_hand
+    assert multiplications(net, keeps) == by_hand
     table = bit_operations(by_hand, (Choice(4, 6), Choice(8, 8)))
     assert table.tolist() == [[n * 24, n * 64] for n in by_hand]
 
@@ -117,12 +118,10 @@ def test_bit_operations_are_products_times_both_widths() -> None:
 def test_narrow_operands_pay_in_bit_operations_only() -> None:
     quantize = QuantizeConfig(weight_bits=(8,), operand_bits=(4, 8))
     config = replace(SMALL, quantize=quantize)
-    spatial = ChainNet(chain_spec(config.model, InputShape(1, 16, 10)))
-    sites = find_sites(spatial, (1, 16, 16))
-    net = to_winograd(backbone(spatial), 2, sites)
-    cycles = cost_table(config, net, sites)
+    net = winograd_of(config)
+    cycles = cost_table(config, net)
     assert (cycles[:, 0] == cycles[:, 1]).all()
-    bops = cost_table(replace(config, quantize=replace(quantize, budget="bops")), net, sites)
+    bops = cost_table(replace(config, quantize=replace(quantize, budget="bops")), net)
     assert (2 * bops[:, 0] == bops[:, 1]).all()
     assert choose(np.zeros((3, 2)), bops, 0.5) == [0, 0, 0]
 

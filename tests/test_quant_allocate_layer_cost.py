@@ -14,9 +14,10 @@ from quant.allocate.layer_cost import cost_parts, layer_costs, total
 from quant.allocate.sizes import layer_keeps, layer_shapes
 from quant.models.chain import InputShape
 from quant.models.library import make_model, network_of
-from quant.network.channels import CompressibleNet, channel_counts, narrow
-from quant.network.convert import tap_layers, to_winograd
-from quant.network.sites import find_sites
+from quant.network.network import Network
+from quant.network.rewrite import tap_layers, to_winograd
+from quant.network.structure import channel_counts
+from tests.library_nets import narrow
 from winnow.config import Config, ModelConfig, ShrinkConfig
 from winnow.cycles import layer_cycles
 
@@ -26,14 +27,14 @@ CONFIG = Config(
 )
 
 
-def net_of(name: str) -> CompressibleNet:
+def net_of(name: str) -> Network:
     torch.manual_seed(0)
     if name == "chain":
         return network_of(CONFIG.model, InputShape(3, 32, 10))
-    return make_model(name, 10, width=0.25)
+    return Network.of(make_model(name, 10, width=0.25), SHAPE)
 
 
-def narrower(net: CompressibleNet) -> tuple[CompressibleNet, dict[str, int]]:
+def narrower(net: Network) -> tuple[Network, dict[str, int]]:
     """Return a copy whose groups lost different numbers of channels, and its counts."""
     counts = {n: c // 2 - i % 3 for i, (n, c) in enumerate(channel_counts(net).items())}
     copied = copy.deepcopy(net)
@@ -41,12 +42,11 @@ def narrower(net: CompressibleNet) -> tuple[CompressibleNet, dict[str, int]]:
     return copied, counts
 
 
-def cycles(net: CompressibleNet) -> int:
+def cycles(net: Network) -> int:
     """Return the modelled cycles of a network from its own shapes."""
-    sites = find_sites(net, SHAPE)
-    tapped = to_winograd(net, CONFIG.engine.m, sites)
+    tapped = to_winograd(net, CONFIG.engine.m)
     bits = dict.fromkeys(tap_layers(tapped), 8)
-    shapes = layer_shapes(tapped, sites, layer_keeps(CONFIG, tapped, sites), bits)
+    shapes = layer_shapes(tapped, layer_keeps(CONFIG, tapped), bits)
     return sum(layer_cycles(CONFIG.engine, shape).total for shape in shapes.values())
 
 
@@ -57,7 +57,7 @@ MEASURES = {"flops": lambda net: flops(net, SHAPE), "parameters": parameters, "c
 @pytest.mark.parametrize("budget", MEASURES)
 def test_cost_is_that_of_the_narrower_network(name: str, budget: str) -> None:
     net = net_of(name)
-    parts = cost_parts(net, SHAPE, replace(CONFIG, shrink=ShrinkConfig(budget=budget)))
+    parts = cost_parts(net, replace(CONFIG, shrink=ShrinkConfig(budget=budget)))
     assert total(parts, channel_counts(net)) == MEASURES[budget](net)
     smaller, counts = narrower(net)
     assert total(parts, counts) == MEASURES[budget](smaller)
@@ -66,6 +66,6 @@ def test_cost_is_that_of_the_narrower_network(name: str, budget: str) -> None:
 
 def test_layer_costs_are_the_cycles_of_each_layer() -> None:
     net = net_of("chain")
-    costs = layer_costs(net, SHAPE, CONFIG)
+    costs = layer_costs(net, CONFIG)
     assert list(costs) == ["conv1", "conv2", "fc1", "fc"]
     assert sum(costs.values()) == cycles(net)

@@ -16,19 +16,19 @@ from quant.allocate.sensitivity import (
     sensitivities,
     weight_divergence,
 )
-from quant.models.chain import ChainNet, InputShape, backbone, chain_spec
+from quant.models.chain import InputShape
+from quant.models.library import network_of
 from quant.network.calibrate import quantize_weight
-from quant.network.convert import tap_layers, to_winograd
-from quant.network.sites import find_sites
+from quant.network.network import Network, backbone, last_map
+from quant.network.rewrite import tap_layers, to_winograd
 from winnow.config import ModelConfig
 
 MODEL = ModelConfig(channels=(4, 8), pool_after=(1,), exit_after=(1,))
 
 
 @pytest.fixture
-def net() -> nn.Module:
-    spatial = ChainNet(chain_spec(MODEL, InputShape(1, 16, 10)))
-    made = to_winograd(backbone(spatial), 2, find_sites(spatial, (1, 16, 16)))
+def net() -> Network:
+    made = to_winograd(backbone(network_of(MODEL, InputShape(1, 16, 10))), 2)
     generator = torch.Generator().manual_seed(0)
     for layer in tap_layers(made).values():
         nn.init.normal_(layer.weight, std=0.3, generator=generator)
@@ -89,7 +89,7 @@ def test_curvature_is_half_the_mean_diagonal_times_the_squared_change(net: nn.Mo
     """For the classifier the Hessian of cross entropy is known: mean of x x^T o (p - p^2)."""
     x, labels = inputs()
     net.eval()
-    features = net.features(x).flatten(1)  # n, k
+    features = net.run(x, [last_map(net.graph, net.graph.output)])[0].flatten(1)  # n, k
     p = torch.softmax(net(x), 1)
     trace = float(((p - p * p).sum(1) * features.square().sum(1)).mean().detach())
     layer = net.get_submodule("fc")

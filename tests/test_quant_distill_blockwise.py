@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quant.data import Samples, Split
 from quant.data.augment import Augmentation
-from quant.distill import Scheduled
 from quant.distill.blockwise import (
     least_squares,
     make_block,
@@ -24,20 +24,23 @@ from quant.distill.blockwise import (
     train_block,
     train_blocks,
 )
-from quant.models.chain import ChainNet, InputShape, chain_spec
-from quant.models.library import NAMES, make_model
-from quant.network.channels import ChannelGroup, CompressibleNet, channel_counts, narrow
+from quant.models.chain import InputShape
+from quant.models.library import NAMES, make_model, network_of
+from quant.network.network import Network
+from quant.network.structure import block_ends, channel_counts
+from quant.train.objective import Scheduled
 from quant.train.resume import Resume
 from quant.train.training import Plan, fit
+from tests.library_nets import narrow
 from winnow.config import DistillConfig, ModelConfig
 
 STILL = Augmentation(0.0, 0.0, 0.0)
 
 
-def chain(channels: tuple[int, ...] = (8, 16)) -> ChainNet:
+def chain(channels: tuple[int, ...] = (8, 16)) -> Network:
     torch.manual_seed(0)
     model = ModelConfig(channels=channels, pool_after=(1, 2), exit_after=())
-    return ChainNet(chain_spec(model, InputShape(1, 16, 10)))
+    return network_of(model, InputShape(1, 16, 10))
 
 
 def split_of(count: int = 256) -> Split:
@@ -60,10 +63,10 @@ def resume_at(folder: Path) -> Resume:
 @pytest.mark.parametrize("name", NAMES)
 def test_segments_in_a_row_are_the_network(name: str) -> None:
     torch.manual_seed(0)
-    net = make_model(name, 10, width=0.125).eval()
+    net = Network.of(make_model(name, 10, width=0.125).eval(), (3, 32, 32))
     x = torch.rand(2, 3, 32, 32)
     parts = segments(net)
-    assert len(parts) == len(net.blocks()) + 1
+    assert len(parts) == len(block_ends(net.graph)) + 1
     assert torch.equal(run(parts, x), net(x))
     shared = {id(p) for part in parts for p in part.parameters()}
     assert shared == {id(p) for p in net.parameters()}
@@ -75,30 +78,8 @@ def test_segments_of_a_chain_end_with_its_blocks() -> None:
     first, second, head = segments(net)
     feature = net.conv1_norm(net.conv1(x))
     assert torch.equal(first(x), feature)
-    assert torch.equal(second(feature), net.conv2_norm(net.conv2(net.pool(net.relu(feature)))))
+    assert torch.equal(second(feature), net.conv2_norm(net.conv2(F.max_pool2d(feature.relu(), 2))))
     assert torch.equal(head(second(feature)), net(x))
-
-
-class _Crossing(CompressibleNet):
-    """A network whose second block reads the input again."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.b(self.a(x) + x)
-
-    def blocks(self) -> list[str]:
-        return ["a"]
-
-    def channel_groups(self) -> list[ChannelGroup]:
-        return []
-
-
-def test_a_shortcut_around_the_end_of_a_block_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'add' reads 'x' of an earlier block"):
-        segments(_Crossing())
 
 
 def test_regressor_starts_at_the_least_squares_solution() -> None:

@@ -23,7 +23,9 @@ from quant.distill.exits import (
     leaving_costs,
     whole_cost,
 )
-from quant.models.chain import ChainNet, InputShape, chain_spec, exit_network
+from quant.models.chain import InputShape
+from quant.models.library import network_of
+from quant.network.network import Network, backbone, exit_network
 from quant.stages import STAGES, run_stage
 from tests.engines import expected_maps
 from tests.ladder import multiplies
@@ -43,9 +45,9 @@ CONFIG = Config(
 )
 
 
-def net_of(config: Config = CONFIG) -> ChainNet:
+def net_of(config: Config = CONFIG) -> Network:
     torch.manual_seed(0)
-    return ChainNet(chain_spec(config.model, InputShape(1, 16, 10))).eval()
+    return network_of(config.model, InputShape(1, 16, 10)).eval()
 
 
 def answers_of(confidence: list[list[float]], right: list[list[int]]) -> Answers:
@@ -72,7 +74,7 @@ def test_asked_exits_are_the_exit_networks() -> None:
     labels = torch.randint(0, 10, (300,), generator=generator)
     answers = ask(net, Samples(images, labels), torch.device("cpu"))
     assert answers.right.shape == (3, 300)
-    for row, single in enumerate((exit_network(net, 1), exit_network(net, 2), net)):
+    for row, single in enumerate((exit_network(net, "conv1"), exit_network(net, "conv2"), net)):
         with torch.no_grad():
             logits = single.eval()(images * 2.0**-8).double()
         np.testing.assert_array_equal(answers.right[row], logits.argmax(1) == labels)
@@ -91,8 +93,8 @@ def test_an_image_pays_for_the_trunk_and_every_exit_it_tried() -> None:
     exit1 = cycles(Op.WINOGRAD, 8, 16, 8, 2, True)
     exit2 = cycles(Op.WINOGRAD, 16, 16, 4, 2, False)
     net = net_of()
-    assert whole_cost(net, SHAPE, CONFIG) == conv1 + conv2 + conv3 + fc
-    assert leaving_costs(net, SHAPE, CONFIG) == [
+    assert whole_cost(net, CONFIG) == conv1 + conv2 + conv3 + fc
+    assert leaving_costs(net, CONFIG) == [
         conv1 + exit1 + fc,
         conv1 + exit1 + fc + conv2 + exit2 + fc,
         conv1 + exit1 + fc + conv2 + exit2 + fc + conv3 + fc,
@@ -104,7 +106,7 @@ def test_a_chain_without_exits_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"^model\.exit_after must name a convolution .* got \[\]"
     ):
-        leaving_costs(net_of(bare), SHAPE, bare)
+        leaving_costs(net_of(bare), bare)
 
 
 def test_table_of_a_curve() -> None:
@@ -154,7 +156,7 @@ def test_verb_prints_the_curve_of_a_trained_build(
 def test_verb_needs_a_network_with_exits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("quant.exchange.load_trained", lambda _: torch.nn.Identity())
+    monkeypatch.setattr("quant.exchange.load_trained", lambda _: backbone(net_of()))
     options = build_of(tmp_path, '[model]\nname = "resnet18"\n')
     monkeypatch.setattr(sys, "argv", ["quant", "exits", *options])
     assert guard(main) == 1

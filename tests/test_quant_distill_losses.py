@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from quant.distill import distillation, self_distillation
-from quant.distill.features import attention, attention_distance, maps_of
-from quant.models.chain import ChainNet, InputShape, backbone, chain_spec, exit_network
-from quant.models.library import make_model
-from quant.network.convert import fold_norms, to_winograd
-from quant.network.sites import find_sites
+from quant.distill.features import attention, attention_distance
+from quant.models.chain import InputShape
+from quant.models.library import make_model, network_of
+from quant.network.network import Network, backbone, exit_network
+from quant.network.rewrite import fold_norms, to_winograd
+from quant.network.structure import block_ends
 from quant.train.objective import soft_cross_entropy, temperature_at
 from winnow.config import Config, DistillConfig, ModelConfig
 
@@ -26,10 +27,10 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.rand(6, 1, 16, 16, generator=generator), torch.arange(6)
 
 
-def spatial_net() -> ChainNet:
+def spatial_net() -> Network:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return ChainNet(chain_spec(CONFIG.model, InputShape(1, 16, 10)))
+        return network_of(CONFIG.model, InputShape(1, 16, 10))
 
 
 def test_soft_cross_entropy_is_zero_for_equals_and_positive_otherwise() -> None:
@@ -48,7 +49,7 @@ def test_soft_cross_entropy_is_the_divergence_from_teacher_to_student() -> None:
 def test_every_exit_learns() -> None:
     net = spatial_net()
     self_distillation(net, DistillConfig())(*batch()).backward()
-    assert set(net.exits) == {"conv1", "conv2"}
+    assert [name for name, _ in net.graph.exits] == ["conv1", "conv2"]
     assert all(float(p.grad.abs().sum()) > 0 for p in net.parameters())
 
 
@@ -60,13 +61,12 @@ def test_hint_pulls_the_exit_and_not_the_deepest_map() -> None:
     assert float(with_hint.detach()) > float(without.detach())
     (with_hint - without).backward()
     assert float(net.conv3.weight.grad.abs().sum()) < 1e-4
-    assert float(net.exits["conv1"].exit1_conv1.weight.grad.abs().sum()) > 1e-4
+    assert float(net.get_submodule("exits.conv1.exit1_conv1").weight.grad.abs().sum()) > 1e-4
 
 
 def test_teacher_is_left_alone() -> None:
     teacher = spatial_net()
-    sites = find_sites(teacher, (1, 16, 16))
-    student = to_winograd(backbone(teacher), 2, sites)
+    student = to_winograd(backbone(teacher), 2)
     distillation(student, teacher, DistillConfig())(*batch()).backward()
     assert all(p.grad is None for p in teacher.parameters())
     assert not teacher.training
@@ -76,9 +76,9 @@ def test_exit_network_gives_the_logits_of_its_exit() -> None:
     net = spatial_net().eval()
     for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         torch.nn.init.uniform_(norm.running_mean)
-    _, _, shallow = net.with_exits(batch()[0])
+    (_, *shallow), _ = net.with_exits(batch()[0])
     for number, (logits, _) in zip(CONFIG.model.exit_after, shallow, strict=True):
-        assert torch.equal(exit_network(net, number).eval()(batch()[0]), logits)
+        assert torch.equal(exit_network(net, f"conv{number}").eval()(batch()[0]), logits)
 
 
 def test_winograd_net_is_the_spatial_net_before_and_after_folding() -> None:
@@ -87,12 +87,11 @@ def test_winograd_net_is_the_spatial_net_before_and_after_folding() -> None:
         net(batch()[0])  # moves the running statistics
     net.eval()
     want = net(batch()[0]).detach()
-    sites = find_sites(net, (1, 16, 16))
-    ours = to_winograd(backbone(net), 4, sites).eval()
+    ours = to_winograd(backbone(net), 4).eval()
     torch.testing.assert_close(ours(batch()[0]).detach(), want, rtol=0, atol=1e-4)
-    fold_norms(ours, sites)
-    torch.testing.assert_close(ours(batch()[0]).detach(), want, rtol=0, atol=1e-4)
-    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in ours.modules())
+    folded = fold_norms(ours).eval()
+    torch.testing.assert_close(folded(batch()[0]).detach(), want, rtol=0, atol=1e-4)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
 
 
 def test_temperature_goes_from_the_first_to_the_last_epoch() -> None:
@@ -124,7 +123,7 @@ def test_losses_use_the_temperature_of_the_epoch() -> None:
 
 def test_self_distillation_trains_networks_without_exits() -> None:
     torch.manual_seed(0)
-    net = make_model("resnet18", 10, edge=16, width=0.125).eval()
+    net = Network.of(make_model("resnet18", 10, edge=16, width=0.125).eval(), (3, 16, 16))
     x, labels = torch.rand(4, 3, 16, 16), torch.arange(4)
     loss = self_distillation(net, DistillConfig())(x, labels)
     assert torch.equal(loss, F.cross_entropy(net(x), labels))
@@ -160,12 +159,11 @@ def test_feature_loss_reaches_the_student_up_to_its_last_block_only() -> None:
     assert float(student.fc.weight.grad.abs().sum()) < 1e-4
 
 
-def test_maps_are_those_of_the_blocks_and_hooks_are_gone() -> None:
+def test_maps_are_those_of_the_blocks() -> None:
     net = spatial_net().eval()
     x = batch()[0]
-    logits, maps = maps_of(net, net.blocks(), lambda: net(x))
+    logits, *maps = net.run(x, [net.graph.output, *block_ends(net.graph)])
     assert torch.equal(logits, net(x))
     assert [tuple(m.shape) for m in maps] == [(6, 4, 16, 16), (6, 8, 8, 8), (6, 8, 4, 4)]
     want = net.conv1_norm(net.conv1(x))
     assert torch.equal(maps[0], want)
-    assert not any(module._forward_hooks for module in net.modules())

@@ -15,6 +15,7 @@ from quant.build import Build, load_teacher, load_trained, new_network, other_te
 from quant.distill.teacher import check_blocks
 from quant.models.chain import InputShape
 from quant.models.library import make_model, network_of
+from quant.network.network import Network
 from quant.stages import STAGES, run_stage
 from winnow.artefact import Record
 from winnow.config import (
@@ -58,7 +59,7 @@ def copied(large: Path, tmp_path: Path) -> Path:
     """A copy of that folder which a test may spoil."""
     folder = tmp_path / "large"
     folder.mkdir()
-    for name in ("train.npz", "train.json"):
+    for name in ("train.npz", "train.network.json", "train.json"):
         (folder / name).write_bytes((large / name).read_bytes())
     return folder
 
@@ -189,12 +190,11 @@ def test_an_exit_has_other_blocks_than_the_whole_network(
 def test_attention_compares_sizes_that_block_wise_training_cannot() -> None:
     chain = ModelConfig(channels=(8, 8, 8), pool_after=(1, 2, 3), exit_after=())
     net = network_of(chain, InputShape(3, 32, 10))
-    teacher = make_model("vgg_nagadomi", 10, width=0.125)  # its blocks end behind the pools
-    x = torch.zeros(1, 3, 32, 32)
-    check_blocks(net, teacher, DistillConfig(feature=1.0), x)
+    teacher = Network.of(make_model("vgg_nagadomi", 10, edge=64, width=0.125), (3, 64, 64))
+    check_blocks(net, teacher, DistillConfig(feature=1.0))
     assert net.training
-    with pytest.raises(ConfigError, match=r"16x16 8x8 4x4 pixels, .* with 32x32 16x16 8x8$"):
-        check_blocks(net, teacher, DistillConfig(teacher="large", block_epochs=1), x)
+    with pytest.raises(ConfigError, match=r"64x64 32x32 16x16 pixels, .* with 32x32 16x16 8x8$"):
+        check_blocks(net, teacher, DistillConfig(teacher="large", block_epochs=1))
 
 
 def test_block_epochs_without_a_teacher(tmp_path: Path) -> None:

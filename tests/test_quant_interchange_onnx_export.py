@@ -33,9 +33,10 @@ from quant.layers.quant_layer import (
 )
 from quant.layers.quantizers import set_exponents
 from quant.layers.winograd_layer import Dense, DirectConv2d, Window, WinogradConv2d
-from quant.models.library import NAMES
-from quant.network.convert import fold_norms, tap_layers, to_quantized, to_winograd
-from quant.network.sites import find_sites, visit_layers
+from quant.models.library import NAMES, make_model
+from quant.network.layer_graph import layer_graph, visit_layers
+from quant.network.network import Network
+from quant.network.rewrite import fold_norms, tap_layers, to_quantized, to_winograd
 from tests.library_nets import CLASSES, images, tiny
 from winnow.errors import (
     ArtefactError,
@@ -238,15 +239,19 @@ def test_direct_qonnx_equals_brevitas_exactly(window: Window, tmp_path: Path) ->
 
 def test_converted_residual_network_is_exported_at_every_stage(tmp_path: Path) -> None:
     """Winograd with BatchNorm and in-place ReLU, then folded and quantized: exact."""
-    net, x = tiny("resnet18"), torch.rand(2, 3, 8, 8)
-    net.layer3, net.layer4, net.fc = nn.Identity(), nn.Identity(), nn.Linear(16, CLASSES)
-    sites = find_sites(net, (3, 8, 8))
-    winograd = to_winograd(net, 2, sites)
+    module, x = make_model("resnet18", CLASSES, width=0.125), torch.rand(2, 3, 8, 8)
+    module.layer3, module.layer4 = nn.Identity(), nn.Identity()
+    module.fc = nn.Linear(16, CLASSES)
+    with torch.no_grad():
+        module(torch.randn(4, 3, 8, 8))
+    net = Network.of(module.eval(), (3, 8, 8))
+    winograd = to_winograd(net, 2)
     export_onnx(winograd, x, tmp_path / "float.onnx")
     assert_runs_alike(tmp_path / "float.onnx", net, torch.rand(2, 3, 8, 8))
-    fold_norms(winograd, sites)
-    widths = {name: BitWidths(6, 8, 8, sites[name].relu) for name in tap_layers(winograd)}
-    quantized = to_quantized(winograd, widths).eval()
+    folded = fold_norms(winograd)
+    placed = layer_graph(folded.graph)
+    widths = {name: BitWidths(6, 8, 8, placed[name].relu) for name in tap_layers(folded)}
+    quantized = to_quantized(folded, widths).eval()
     layers = [module for module in quantized.modules() if isinstance(module, QuantTapLayer)]
     visit_layers(quantized, layers, x, scale)
     export_qonnx(quantized, x, tmp_path / "quant.onnx")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from quant.interchange.torch_import import load_checkpoint
-from quant.train.checkpoint import save_model
+from quant.network.network_file import save_network
 from tests.library_nets import images, tiny
 from winnow.errors import (
     ArtefactError,
@@ -73,7 +73,7 @@ def test_checkpoint_is_read_in_every_form(suffix: str, write: Writer, tmp_path: 
 
 def test_own_checkpoint_is_read(tmp_path: Path) -> None:
     source, net = tiny("vgg_nagadomi"), tiny("vgg_nagadomi")
-    save_model(tmp_path / "weights.npz", source)
+    save_network(tmp_path / "weights.npz", source)
     load_checkpoint(net, tmp_path / "weights.npz")
     assert torch.equal(net(images()[:1] * 0 + 1), source(images()[:1] * 0 + 1))
 
@@ -107,7 +107,7 @@ def test_classifier_for_other_classes_stays_fresh(tmp_path: Path) -> None:
     imported = load_checkpoint(net, tmp_path / "weights.pt", replace_head=True)
     assert imported.fresh == ("fc.weight", "fc.bias")
     assert torch.equal(net.fc.weight, fresh)
-    assert torch.equal(net.layer4[0].conv1.weight, source.layer4[0].conv1.weight)
+    assert torch.equal(*(n.get_submodule("layer4.0.conv1").weight for n in (net, source)))
 
 
 def _drop(state: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def test_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_damaged_checkpoint_is_told(suffix: str, length: int, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
     if suffix == ".npz":
-        save_model(path, tiny())
+        save_network(path, tiny())
     else:
         (write_torch if suffix == ".pt" else write_safetensors)(path, tiny().state_dict())
     path.write_bytes(path.read_bytes()[:length])

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from quant.allocate.flops import flops, layer_flops, parameters
 from quant.models.library import NAMES, make_model
 from quant.models.model_spec import round_width
-from quant.network.channels import ChannelGroup, CompressibleNet, remove_channels
+from quant.network.channels import ChannelGroup, remove_channels
+from quant.network.graph import Relu
+from quant.network.network import Network
+from quant.network.structure import block_ends, channel_groups
 from winnow.errors import ConfigError
 
 CLASSES = 10
@@ -86,7 +89,7 @@ RESNETS = {
     "resnet50": (3, (3, 4, 6, 3)),
 }
 
-# Activations that one image passes at 224 pixels, one per module call.
+# Activations that one image passes at 224 pixels.
 NUM_RELUS = {
     "vgg16": 13 + 2,
     "vgg16_bn": 13 + 2,
@@ -98,17 +101,6 @@ NUM_RELUS = {
     "mobilenet_v2": 1 + 1 + 2 * 16 + 1,
 }
 
-# Edge in pixels of the map after every block, for 32 and 224 pixels.
-BLOCK_EDGES = {
-    "vgg16": ([16, 8, 4, 2, 1], [112, 56, 28, 14, 7]),
-    "vgg16_bn": ([16, 8, 4, 2, 1], [112, 56, 28, 14, 7]),
-    "vgg_nagadomi": ([16, 8, 4], [112, 56, 28]),
-    "vgg_nagadomi_bn": ([16, 8, 4], [112, 56, 28]),
-    "resnet18": ([32, 16, 8, 4], [56, 28, 14, 7]),
-    "resnet34": ([32, 16, 8, 4], [56, 28, 14, 7]),
-    "resnet50": ([32, 16, 8, 4], [56, 28, 14, 7]),
-    "mobilenet_v2": ([32, 32, 16, 8, 8, 4, 4], [112, 56, 28, 14, 14, 7, 7]),
-}
 NUM_GROUPS = {
     "vgg16": 13,
     "vgg16_bn": 13,
@@ -121,10 +113,10 @@ NUM_GROUPS = {
 }
 
 
-def shape_of(name: str, edge: int) -> CompressibleNet:
+def shape_of(name: str, edge: int) -> Network:
     """Return a full-width network without storage."""
     with torch.device("meta"):
-        return make_model(name, 1000, edge=edge)
+        return Network.of(make_model(name, 1000, edge=edge), (3, edge, edge))
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +125,7 @@ def _seed() -> None:
 
 
 @torch.no_grad()
-def small(name: str, edge: int = 32, width: float | None = None) -> CompressibleNet:
+def small(name: str, edge: int = 32, width: float | None = None) -> Network:
     """Return a narrow float64 network in evaluation mode whose every layer matters.
 
     BatchNorm has the statistics of a batch, so that no map fades away, and uneven gains.
@@ -150,7 +142,11 @@ def small(name: str, edge: int = 32, width: float | None = None) -> Compressible
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
     net(torch.randn(4, 3, edge, edge, dtype=torch.float64))
-    return net.eval()
+    return Network.of(net.eval(), (3, edge, edge))
+
+
+def library(name: str, width: float = 1.0) -> Network:
+    return Network.of(make_model(name, CLASSES, width=width), (3, 32, 32))
 
 
 def others(channels: int) -> Tensor:
@@ -231,26 +227,9 @@ def test_names_and_shapes_are_torchvisions(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_blocks_end_where_the_map_shrinks(name: str) -> None:
-    for edge, expected in zip((32, 224), BLOCK_EDGES[name], strict=True):
-        net = shape_of(name, edge)
-        edges = []
-        for block in net.blocks():
-            net.get_submodule(block).register_forward_hook(
-                lambda _module, _inputs, output: edges.append(output.shape[-1])  # noqa: B023
-            )
-        net(torch.zeros(2, 3, edge, edge, device="meta"))
-        assert edges == expected
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_activation_is_a_module(name: str) -> None:
-    net, calls = shape_of(name, 224), []
-    for module in net.modules():
-        if isinstance(module, nn.ReLU | nn.ReLU6):
-            module.register_forward_hook(lambda *_: calls.append(1))
-    net(torch.zeros(1, 3, 224, 224, device="meta"))
-    assert len(calls) == NUM_RELUS[name]
+def test_every_activation_has_a_record(name: str) -> None:
+    nodes = shape_of(name, 224).graph.nodes
+    assert sum(isinstance(node, Relu) for node in nodes) == NUM_RELUS[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -259,7 +238,8 @@ def test_narrow_network_learns_in_all_parameters(name: str) -> None:
     x = torch.randn(4, 1, 32, 32)
     loss = nn.functional.cross_entropy(net(x), torch.arange(4))
     loss.backward()
-    assert net.get_submodule(net.head).out_features == CLASSES
+    head = Network.of(net, (1, 32, 32)).graph.head()
+    assert net.get_submodule(head).out_features == CLASSES
     still = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     # Batch statistics cancel the gradient of the bias of a convolution before BatchNorm.
     assert [n for n in still if not (n.startswith("features") and n.endswith("bias"))] == []
@@ -280,7 +260,7 @@ def test_documented_table_is_that_of_the_code(root: Path) -> None:
         large = shape_of(name, 224)
         with torch.device("meta"):
             narrow = make_model(name, CLASSES)
-        cells = [f"`{name}`", len(large.blocks()), len(large.channel_groups())]
+        cells = [f"`{name}`", len(block_ends(large.graph)), len(channel_groups(large.graph))]
         for net, edge in ((large, 224), (narrow, 32)):
             cells += [f"{parameters(net):,}", f"{flops(net, (3, edge, edge)) / 1e9:.3f} G"]
         rows.append("| " + " | ".join(map(str, cells)) + " |")
@@ -294,7 +274,7 @@ def test_documented_table_is_that_of_the_code(root: Path) -> None:
 def test_removing_silent_channels_of_any_group_keeps_the_output(name: str) -> None:
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     reference = small(name)
-    groups = reference.channel_groups()
+    groups = channel_groups(reference.graph)
     assert len(groups) == NUM_GROUPS[name]
     assert len({group.name for group in groups}) == len(groups)
     for group in groups:
@@ -310,7 +290,7 @@ def test_removing_silent_channels_of_any_group_keeps_the_output(name: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_removing_all_groups_at_once_keeps_the_output(name: str) -> None:
     net = small(name)
-    groups = net.channel_groups()
+    groups = channel_groups(net.graph)
     for group in groups:
         silence(net, group)
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
@@ -319,7 +299,7 @@ def test_removing_all_groups_at_once_keeps_the_output(name: str) -> None:
         remove_channels(net, group, others(group.channels(net)))
     torch.testing.assert_close(net(x), expected, rtol=0, atol=1e-9)
     assert parameters(net) < before
-    assert net.channel_groups() == groups
+    assert channel_groups(net.graph) == groups
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -328,7 +308,7 @@ def test_removing_speaking_channels_changes_the_output(name: str) -> None:
     reference = small(name)
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     expected = reference(x)
-    for group in reference.channel_groups():
+    for group in channel_groups(reference.graph):
         net = copy.deepcopy(reference)
         remove_channels(net, group, others(group.channels(net)))
         assert (net(x) - expected).abs().max() > 1e-4, group.name
@@ -337,26 +317,26 @@ def test_removing_speaking_channels_changes_the_output(name: str) -> None:
 def test_stem_of_a_narrow_mobilenet_is_a_residual_width() -> None:
     """At width 0.25 the first block has 8 channels on both sides, and so a shortcut."""
     for width, offered in ((0.5, True), (0.25, False)):
-        net = make_model("mobilenet_v2", CLASSES, width=width)
-        assert ("features.0.0" in [group.name for group in net.channel_groups()]) == offered
+        net = library("mobilenet_v2", width)
+        assert ("features.0.0" in [group.name for group in channel_groups(net.graph)]) == offered
 
 
 def test_flattened_pixels_of_the_imagenet_form_leave_together() -> None:
     net = small("vgg16_bn", edge=72, width=0.125)
-    group = net.channel_groups()[-1]
+    group = channel_groups(net.graph)[-1]
     assert group.positions == 49
     silence(net, group)
     x = torch.randn(1, 3, 72, 72, dtype=torch.float64)
     expected = net(x)
     remove_channels(net, group, others(64))
-    assert net.classifier[0].in_features == 61 * 49
+    assert net.get_submodule("classifier.0").in_features == 61 * 49
     torch.testing.assert_close(net(x), expected, rtol=0, atol=1e-9)
 
 
 def test_basic_block_shrinks_as_counted_by_hand() -> None:
-    net = make_model("resnet18", CLASSES)
+    net = library("resnet18")
     size, before = parameters(net), layer_flops(net, (3, 32, 32))
-    group = next(g for g in net.channel_groups() if g.name == "layer2.0.conv1")
+    group = next(g for g in channel_groups(net.graph) if g.name == "layer2.0.conv1")
     remove_channels(net, group, torch.arange(120))  # of 128, stride 2: 16x16 out
     after = layer_flops(net, (3, 32, 32))
     lost = {name: before[name] - after[name] for name in before if before[name] != after[name]}
@@ -365,17 +345,17 @@ def test_basic_block_shrinks_as_counted_by_hand() -> None:
 
 
 def test_inverted_residual_shrinks_as_counted_by_hand() -> None:
-    net = make_model("mobilenet_v2", CLASSES)
+    net = library("mobilenet_v2")
     size, cost = parameters(net), flops(net, (3, 32, 32))
-    group = next(g for g in net.channel_groups() if g.name == "features.2.conv.0.0")
+    group = next(g for g in channel_groups(net.graph) if g.name == "features.2.conv.0.0")
     remove_channels(net, group, torch.arange(88))  # of 96, 32x32, between 16 and 24 channels
     assert size - parameters(net) == 8 * (16 + 2 + 9 + 2 + 24)
     assert cost - flops(net, (3, 32, 32)) == 8 * (16 + 9 + 24) * 32**2
 
 
 def test_shrunk_network_still_trains() -> None:
-    net = make_model("mobilenet_v2", CLASSES, width=0.25)
-    for group in net.channel_groups():
+    net = library("mobilenet_v2", 0.25)
+    for group in channel_groups(net.graph):
         remove_channels(net, group, others(group.channels(net)))
     net(torch.randn(2, 3, 32, 32)).sum().backward()
     assert all(p.grad is not None and p.grad.shape == p.shape for p in net.parameters())
@@ -394,7 +374,7 @@ def test_shrunk_network_still_trains() -> None:
 )
 def test_bad_choice_of_channels_is_refused(kept: Tensor, told: str) -> None:
     net = small("resnet18")
-    group = net.channel_groups()[0]
+    group = channel_groups(net.graph)[0]
     before = {name: value.clone() for name, value in net.state_dict().items()}
     with pytest.raises(ValueError, match="must be ascending int64 channels") as error:
         remove_channels(net, group, kept)

@@ -20,8 +20,8 @@ from quant.build import load_pruned
 from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, WinogradConv2d
 from quant.models.chain import InputShape
 from quant.models.library import network_of
-from quant.network.convert import tap_layers, to_winograd
-from quant.network.sites import find_sites
+from quant.network.network import Network
+from quant.network.rewrite import tap_layers, to_winograd
 from quant.prune.keep_per_tap import allocate, gains
 from quant.prune.methods import METHODS, new_pruner
 from quant.prune.target import Pruner, best_mask
@@ -46,7 +46,13 @@ def dense_layer(weights: list[float]) -> Dense:
 
 def pruner_of(layer: TapLayer, x: Tensor, **settings: object) -> Pruner:
     config = PruneConfig(**settings)  # type: ignore[arg-type]
-    return new_pruner(config, nn.Sequential(layer), {"0": layer}, x)
+    return new_pruner(config, network_around(layer, x), {"0": layer}, x)
+
+
+def network_around(layer: TapLayer, x: Tensor) -> Network:
+    """Return the network of one layer for inputs like x [n, c, h, w]."""
+    before = [nn.Flatten()] if isinstance(layer, Dense) else []
+    return Network.of(nn.Sequential(*before, layer), tuple(x.shape[1:]))
 
 
 def descend(layer: TapLayer, pruner: Pruner, slope: Tensor, aim: Tensor, *, steps: int) -> None:
@@ -282,7 +288,7 @@ def test_pattern_lowers_with_its_largest_keep(
     measured = Record.load(build.out / "prune.json", "").numbers["keep"]
     assert {layer.name: layer.keep for layer in multiplies(graph)} == measured
     net = load_pruned(build)
-    predicted = layer_keeps(config, net, build.sites(net))
+    predicted = layer_keeps(config, net)
     assert predicted == measured
     assert predicted["fc"] in kept
     golden = load_arrays(build.out / "golden.npz", "")
@@ -307,9 +313,8 @@ def test_strided_and_pointwise_layers_of_a_residual_network(method: str) -> None
     shape = (3, 16, 16)
     torch.manual_seed(0)
     plain = network_of(ModelConfig(name="resnet18", width=0.125), InputShape(3, 16, 10))
-    sites = find_sites(plain, shape)
-    net = to_winograd(plain, 2, sites)
-    sparse = sparse_layers(net, sites, 1)
+    net = to_winograd(plain, 2)
+    sparse = sparse_layers(net, 1)
     config = PruneConfig(method=method, epochs=2, steps=1)
     pruner = new_pruner(config, net, sparse, torch.randn(64, *shape))
     optimizer = torch.optim.SGD(net.parameters(), 1e-3)

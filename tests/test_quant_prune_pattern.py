@@ -16,7 +16,7 @@ from torch import nn
 from codegen.lower import lower_checkpoint
 from quant.build import load_pruned, load_quantized
 from quant.layers.winograd_layer import DirectConv2d, Window, WinogradConv2d
-from quant.network.convert import tap_layers
+from quant.network.rewrite import tap_layers
 from quant.prune.kernel import hold_pattern, kernel_of, release, through_kernel
 from quant.prune.methods import new_pruner
 from quant.prune.pattern import all_patterns, distil, kept_energy, nearest

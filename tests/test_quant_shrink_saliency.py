@@ -15,7 +15,9 @@ from quant.allocate.layer_cost import Part, total
 from quant.distill import distillation
 from quant.models.chain import ChainNet, InputShape, chain_spec
 from quant.models.library import make_model
-from quant.network.channels import ChannelGroup, CompressibleNet, channel_counts
+from quant.network.channels import ChannelGroup
+from quant.network.network import Network
+from quant.network.structure import channel_counts, channel_groups
 from quant.shrink.saliency import (
     counts_within,
     gates,
@@ -29,7 +31,7 @@ STEP = 1e-7
 
 
 @torch.no_grad()
-def lively(net: CompressibleNet) -> CompressibleNet:
+def lively(net: nn.Module) -> Network:
     """Return a float64 network with statistics of data and uneven gains, in evaluation mode."""
     net.double()
     for module in net.modules():
@@ -38,10 +40,10 @@ def lively(net: CompressibleNet) -> CompressibleNet:
             nn.init.normal_(module.bias, std=0.3)
             module.momentum = 1.0
     net(torch.rand(4, 3, 32, 32, dtype=torch.float64))
-    return net.eval()
+    return Network.of(net.eval(), (3, 32, 32))
 
 
-def net_of(name: str) -> CompressibleNet:
+def net_of(name: str) -> Network:
     torch.manual_seed(0)
     if name == "chain":
         model = ModelConfig(channels=(6, 8), pool_after=(1, 2), exit_after=())
@@ -61,7 +63,7 @@ def batches(count: int = 1) -> list[tuple[Tensor, Tensor]]:
 
 
 def difference(
-    net: CompressibleNet, group: ChannelGroup, channel: int, batch: tuple[Tensor, Tensor]
+    net: Network, group: ChannelGroup, channel: int, batch: tuple[Tensor, Tensor]
 ) -> float:
     """Return the central difference of the cross entropy when one channel is scaled."""
     values = []
@@ -81,7 +83,7 @@ def test_saliency_is_the_change_of_the_loss_when_a_channel_fades(name: str) -> N
     net, samples = net_of(name), batches(2)
     found = saliencies(net, lambda x, labels: F.cross_entropy(net(x), labels), samples)
     assert all(p.grad is None for p in net.parameters())
-    for group in (net.channel_groups()[0], net.channel_groups()[-1]):
+    for group in (channel_groups(net.graph)[0], channel_groups(net.graph)[-1]):
         channels = range(3)
         want = [sum(abs(difference(net, group, c, batch)) for batch in samples) for c in channels]
         got = found[group.name]
@@ -93,7 +95,7 @@ def test_saliency_is_the_change_of_the_loss_when_a_channel_fades(name: str) -> N
 
 
 @torch.no_grad()
-def kill(net: CompressibleNet, group: ChannelGroup, channels: Iterable[int]) -> None:
+def kill(net: Network, group: ChannelGroup, channels: Iterable[int]) -> None:
     for channel in channels:
         for module in gates(net, group):
             for value in (module.weight, module.bias):
@@ -104,7 +106,7 @@ def kill(net: CompressibleNet, group: ChannelGroup, channels: Iterable[int]) -> 
 @pytest.mark.parametrize("name", ["chain", "vgg16", "mobilenet_v2"])
 def test_dead_channels_go_first_and_nothing_changes(name: str) -> None:
     net = net_of(name)
-    groups = net.channel_groups()
+    groups = channel_groups(net.graph)
     dead = {groups[0].name: [1, 4], groups[-1].name: [0, 2, 3]}
     for group in (groups[0], groups[-1]):
         kill(net, group, dead[group.name])

@@ -12,7 +12,7 @@ import torch
 from quant.allocate.layer_cost import Part, cost_parts, total
 from quant.models.chain import InputShape
 from quant.models.library import make_model, network_of
-from quant.network.channels import CompressibleNet
+from quant.network.network import Network
 from quant.shrink.structure import (
     Choice,
     candidates,
@@ -28,11 +28,11 @@ PERCENTS = (25, 50, 75)
 CHAIN = ModelConfig(channels=(16, 32, 64), pool_after=(2, 3), exit_after=())
 
 
-def net_of(name: str) -> CompressibleNet:
+def net_of(name: str) -> Network:
     torch.manual_seed(0)
     if name == "chain":
         return network_of(CHAIN, InputShape(3, 32, 10))
-    return make_model(name, 10, width=0.25)
+    return Network.of(make_model(name, 10, width=0.25), SHAPE)
 
 
 def test_widths_are_the_nearest_multiples() -> None:
@@ -59,7 +59,7 @@ def test_all_groups_of_a_block_are_narrowed_together() -> None:
 @pytest.mark.parametrize("name", ["chain", "vgg16_bn", "resnet18", "mobilenet_v2"])
 def test_pairs_of_neighbours_add_up_to_the_cost_of_every_combination(name: str) -> None:
     net = net_of(name)
-    parts = cost_parts(net, SHAPE, Config(shrink=ShrinkConfig(budget="flops")))
+    parts = cost_parts(net, Config(shrink=ShrinkConfig(budget="flops")))
     table = candidates(net, PERCENTS, 8)
     fixed, costs = pair_costs(parts, group_blocks(net), table)
     assert [cost.shape[1] for cost in costs] == [len(choices) for choices in table]

@@ -22,8 +22,8 @@ from codegen.check import check_graph
 from codegen.interpret import interpret
 from codegen.lower import lower_checkpoint
 from quant.__main__ import main
-from quant.build import Build, load_quantized
-from quant.network.convert import tap_layers
+from quant.build import Build, load_bits, load_quantized
+from quant.network.rewrite import tap_layers
 from quant.stages import STAGES, WORK, run_stage
 from quant.train.resume import Resume
 from tests.engines import expected_maps
@@ -220,17 +220,24 @@ def test_damaged_checkpoint_is_seen_by_lowering(copy: Build) -> None:
         lower_checkpoint(TINY, copy.out)
 
 
-def test_checkpoint_of_another_model_is_rejected(copy: Build) -> None:
-    other = replace(TINY, model=replace(TINY.model, channels=(4, 16)))
+def test_network_for_other_images_is_rejected(copy: Build) -> None:
+    other = replace(TINY, data=replace(TINY.data, image_size=24))
     match = (
-        r"qat\.npz' belongs to another model \('\S+' must be float32\[.*\], "
-        r"is float32\[.*\]\); run: python -m quant qat"
+        r"qat\.npz' reads images of \[1, 16, 16\], those of data.source are \[1, 24, 24\]; "
+        r"run: python -m quant qat"
     )
     with pytest.raises(ArtefactError, match=match):
         lower_checkpoint(other, copy.out)
-    deeper = replace(TINY, model=replace(TINY.model, channels=(4, 8, 8)))
-    with pytest.raises(ArtefactError, match=r"bits\.json' belongs to another model; run: python"):
-        lower_checkpoint(deeper, copy.out)
+
+
+def test_widths_of_another_network_are_rejected(copy: Build) -> None:
+    path = copy.out / "bits.json"
+    record = Record.load(path, "")
+    bits = record.numbers["bits"]
+    for wrong in ({**bits, "conv3": 8}, {**bits, "conv1": 9}, None):
+        replace(record, numbers={**record.numbers, "bits": wrong}).save(path)
+        with pytest.raises(ArtefactError, match=r"bits\.json' belongs to another model; run: py"):
+            load_bits(copy)
 
 
 def test_checkpoint_with_other_names_is_rejected(copy: Build) -> None:

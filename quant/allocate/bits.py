@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
-from torch import nn
 
 from quant.allocate.sizes import layer_keeps, layer_shapes
-from quant.network.convert import tap_layers
-from quant.network.sites import Site
+from quant.network.layer_graph import layer_graph
+from quant.network.network import Network
+from quant.network.rewrite import tap_layers
 from winnow.blocking import LayerShape
 from winnow.config import Config
 from winnow.cycles import layer_cycles
@@ -70,14 +70,12 @@ def bit_operations(multiplications: Sequence[int], choices: Sequence[Choice]) ->
 
 
 @torch.no_grad()
-def multiplications(
-    net: nn.Module, sites: Mapping[str, Site], keeps: Mapping[str, int]
-) -> list[int]:
+def multiplications(net: Network, keeps: Mapping[str, int]) -> list[int]:
     """Return how many products each tap layer needs per image with `keeps` of 8 weights."""
-    counts = []
+    counts, placed = [], layer_graph(net.graph)
     for name, layer in tap_layers(net).items():
-        site, like = sites[name], layer.weight
-        size = (1, site.in_channels, site.height, site.width)
+        place, like = placed[name], layer.weight
+        size = (1, place.in_channels, place.height, place.width)
         columns = layer.input_transform(
             torch.zeros(size, dtype=like.dtype, device=like.device)
         ).shape[2]
@@ -85,13 +83,13 @@ def multiplications(
     return counts
 
 
-def cost_table(config: Config, net: nn.Module, sites: Mapping[str, Site]) -> NDArray[np.int64]:
+def cost_table(config: Config, net: Network) -> NDArray[np.int64]:
     """Return what the configured budget counts, [tap layers, choices], at the configured keeps."""
-    choices, keeps = choices_of(config), layer_keeps(config, net, sites)
+    choices, keeps = choices_of(config), layer_keeps(config, net)
     if config.quantize.budget == "bops":
-        return bit_operations(multiplications(net, sites, keeps), choices)
+        return bit_operations(multiplications(net, keeps), choices)
     names = list(tap_layers(net))
-    shapes = layer_shapes(net, sites, keeps, dict.fromkeys(names, choices[-1].weight))
+    shapes = layer_shapes(net, keeps, dict.fromkeys(names, choices[-1].weight))
     return cycle_table(config.engine, [shapes.get(name) for name in names], choices)
 
 

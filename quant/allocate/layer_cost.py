@@ -17,9 +17,10 @@ from torch import nn
 
 from quant.allocate.flops import layer_flops
 from quant.allocate.sizes import layer_keeps, layer_shapes
-from quant.network.channels import ChannelGroup, CompressibleNet
-from quant.network.convert import tap_layers, to_winograd
-from quant.network.sites import find_sites
+from quant.network.channels import ChannelGroup
+from quant.network.network import Network
+from quant.network.rewrite import tap_layers, to_winograd
+from quant.network.structure import channel_groups
 from winnow.blocking import LayerShape
 from winnow.config import Config
 from winnow.cycles import layer_cycles
@@ -27,7 +28,6 @@ from winnow.cycles import layer_cycles
 WEIGHT_BITS = 8
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
-InputSize = tuple[int, int, int]  # c, h, w
 Price = Callable[[int, int], int]  # channels read, channels written -> cost
 
 
@@ -57,13 +57,10 @@ def total(parts: Iterable[Part], counts: Mapping[str, int]) -> int:
     return sum(part.cost(counts) for part in parts)
 
 
-def cost_parts(net: CompressibleNet, shape: InputSize, config: Config) -> list[Part]:
-    """Return the parts of a network whose cost `config.shrink.budget` counts.
-
-    `shape` is an input [c, h, w].
-    """
-    prices = PRICES[config.shrink.budget](net, shape, config)
-    groups = net.channel_groups()
+def cost_parts(net: Network, config: Config) -> list[Part]:
+    """Return the parts of a network whose cost `config.shrink.budget` counts."""
+    prices = PRICES[config.shrink.budget](net, config)
+    groups = channel_groups(net.graph)
     reads, writes = _readers(groups), _writers(groups)
     return [
         Part(name, reads.get(name), writes.get(name), _channels(net.get_submodule(name)), price)
@@ -71,9 +68,9 @@ def cost_parts(net: CompressibleNet, shape: InputSize, config: Config) -> list[P
     ]
 
 
-def layer_costs(net: CompressibleNet, shape: InputSize, config: Config) -> dict[str, int]:
+def layer_costs(net: Network, config: Config) -> dict[str, int]:
     """Return the modelled engine cycles of every layer of a network by name."""
-    prices = _cycles(net, shape, config)
+    prices = _cycles(net, config)
     return {name: price(*_channels(net.get_submodule(name))) for name, price in prices.items()}
 
 
@@ -94,10 +91,10 @@ def _channels(module: nn.Module) -> tuple[int, int]:
     return module.in_channels, module.out_channels
 
 
-def _flops(net: CompressibleNet, shape: InputSize, _: Config) -> dict[str, Price]:
+def _flops(net: Network, _: Config) -> dict[str, Price]:
     prices: dict[str, Price] = {}
     positions = _positions(net)
-    for name, macs in layer_flops(net, shape).items():
+    for name, macs in layer_flops(net, net.graph.input).items():
         module = net.get_submodule(name)
         read, written = _channels(module)
         if _is_depthwise(module):
@@ -108,7 +105,7 @@ def _flops(net: CompressibleNet, shape: InputSize, _: Config) -> dict[str, Price
     return prices
 
 
-def _parameters(net: CompressibleNet, _shape: InputSize, _: Config) -> dict[str, Price]:
+def _parameters(net: Network, _: Config) -> dict[str, Price]:
     prices: dict[str, Price] = {}
     positions = _positions(net)
     for name, module in net.named_modules():
@@ -124,11 +121,10 @@ def _parameters(net: CompressibleNet, _shape: InputSize, _: Config) -> dict[str,
     return prices
 
 
-def _cycles(net: CompressibleNet, shape: InputSize, config: Config) -> dict[str, Price]:
-    sites = find_sites(net, shape)
-    tapped = to_winograd(net, config.engine.m, sites)
+def _cycles(net: Network, config: Config) -> dict[str, Price]:
+    tapped = to_winograd(net, config.engine.m)
     bits = dict.fromkeys(tap_layers(tapped), WEIGHT_BITS)
-    shapes = layer_shapes(tapped, sites, layer_keeps(config, tapped, sites), bits)
+    shapes = layer_shapes(tapped, layer_keeps(config, tapped), bits)
     return {name: _cycle_price(config, name, found) for name, found in shapes.items()}
 
 
@@ -159,9 +155,9 @@ def _is_depthwise(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and module.groups > 1
 
 
-def _positions(net: CompressibleNet) -> dict[str, int]:
+def _positions(net: Network) -> dict[str, int]:
     """Return the operands per channel of the linear layers that read a group."""
-    return {name: g.positions for g in net.channel_groups() for name in g.consumers}
+    return {name: g.positions for g in channel_groups(net.graph) for name in g.consumers}
 
 
 PRICES = {"flops": _flops, "parameters": _parameters, "cycles": _cycles}

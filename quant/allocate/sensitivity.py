@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from quant.allocate.bits import Choice
 from quant.layers.winograd_layer import TapLayer, add_bias, tap_sums
 from quant.network.calibrate import best_exponents, quantize, quantize_weight
-from quant.network.convert import tap_layers
+from quant.network.rewrite import tap_layers
 from winnow.fixed_point import int_range
 
 Table = NDArray[np.float64]

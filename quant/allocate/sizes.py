@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from torch import nn
 
 from quant.layers.winograd_layer import Dense, TapLayer, WinogradConv2d
-from quant.network.convert import tap_layers
-from quant.network.sites import Site
+from quant.network.layer_graph import layer_graph
+from quant.network.network import Network
+from quant.network.rewrite import tap_layers
 from winnow.blocking import LayerShape, Op
 from winnow.config import PATTERN, Config
 from winnow.cycles import layer_cycles
@@ -17,23 +18,23 @@ from winnow.engine import EngineConfig
 from winnow.srbs import SUB_ROW, max_keep
 
 
-def sparse_layers(net: nn.Module, sites: Mapping[str, Site], skip: int) -> dict[str, TapLayer]:
+def sparse_layers(net: Network, skip: int) -> dict[str, TapLayer]:
     """Return the tap layers that pruning touches: all but the first `skip`, as they run."""
     layers = tap_layers(net)
-    ordered = [name for name in sites if name in layers]
+    ordered = [name for name in layer_graph(net.graph) if name in layers]
     return {name: layers[name] for name in ordered[skip:]}
 
 
-def layer_keeps(config: Config, net: nn.Module, sites: Mapping[str, Site]) -> dict[str, int]:
+def layer_keeps(config: Config, net: Network) -> dict[str, int]:
     """Return the non-zeros per sub-row that pruning leaves each tap layer.
 
-    A pruned layer tells by its mask. Of one that is still dense the configuration does: half a
-    sub-row of 16 may hold all that stay; how far keeps per tap go above `keep` is not known.
+    The mask of a pruned layer says it. For a layer that is still dense the configuration does: half
+    a sub-row of 16 may hold all that stay; how far keeps per tap go above `keep` is not known.
     """
     pruned_keep = min(config.prune.keep * config.prune.sub_row // SUB_ROW, SUB_ROW)
     if config.prune.method == PATTERN:
         pruned_keep = SUB_ROW  # kernels with zeros are dense in the Winograd domain
-    sparse = sparse_layers(net, sites, config.prune.skip)
+    sparse = sparse_layers(net, config.prune.skip)
     keeps = {}
     for name, layer in tap_layers(net).items():
         expected = min(pruned_keep if name in sparse else SUB_ROW, layer.in_channels)
@@ -52,25 +53,22 @@ def measured_keeps(net: nn.Module) -> dict[str, int]:
 
 
 def layer_shapes(
-    net: nn.Module,
-    sites: Mapping[str, Site],
-    keeps: Mapping[str, int],
-    bits: Mapping[str, int],
+    net: Network, keeps: Mapping[str, int], bits: Mapping[str, int]
 ) -> dict[str, LayerShape]:
     """Return the cycle model's description of every layer that the engine can run."""
-    shapes = {}
+    shapes, placed = {}, layer_graph(net.graph)
     for name, layer in tap_layers(net).items():
-        op, site = _op(layer), sites[name]
+        op, place = _op(layer), placed[name]
         if op is not None:
             shapes[name] = LayerShape(
                 op,
-                site.in_channels,
-                site.out_channels,
-                site.height,
-                site.width,
+                place.in_channels,
+                place.out_channels,
+                place.height,
+                place.width,
                 keeps[name],
                 bits[name],
-                site.pool,
+                place.pool,
             )
     return shapes
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Block-wise distillation: a student learns its teacher's maps one block at a time.
 
-`segments` cuts a network at its `blocks()`. A block of the student is trained on a map and shall
+`segments` cuts a network where its blocks end. A block of the student is trained on a map and shall
 give the teacher's map behind the same block: of the same height and width, and of the same channels
 behind a 1x1 convolution, the *regressor* of FitNets (Romero et al., ICLR 2015), which is dropped
 afterwards. Either the teacher feeds the block, so that blocks are independent (Ahmed et al. 2021),
@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from quant.data import Split, to_input
-from quant.network.channels import CompressibleNet
+from quant.network.graph import INPUT, NetworkGraph
+from quant.network.network import Network
+from quant.network.structure import block_ends
 from quant.train.resume import Resume
 from quant.train.training import Plan, fit
 
@@ -26,41 +28,22 @@ MAX_ROWS = 20_000  # pixels that the start of a regressor is solved from
 RIDGE = 1e-6  # of the mean energy of a channel: for channels that depend on each other
 
 
-class _BlockTracer(fx.Tracer):
-    """Traces a network without looking into the modules that end its blocks."""
+def segments(net: Network) -> list[Network]:
+    """Return the parts of a network between its blocks' ends, in order; they share its layers.
 
-    def __init__(self, ends: Sequence[str]) -> None:
-        super().__init__()
-        self.ends = set(ends)
-
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return name in self.ends or super().is_leaf_module(module, name)
-
-
-def segments(net: CompressibleNet) -> list[fx.GraphModule]:
-    """Return the parts of a network between its blocks' ends, in order; they share its modules.
-
-    The last one ends with the logits: there is one more than there are blocks. Raises ValueError
-    when something but a block's output crosses its end.
+    The last one ends with the logits: there is one more than there are blocks.
     """
-    ends = net.blocks()
-    graph = _BlockTracer(ends).trace(net)
-    parts = []
-    part, known = fx.Graph(), dict[fx.Node, fx.Node]()
-    for node in graph.nodes:
-        if node.op == "output":
-            part.output(known[node.args[0]])
-            parts.append(fx.GraphModule(net, part))
-            break
-        missing = [n.name for n in node.all_input_nodes if n not in known]
-        if missing:
-            raise ValueError(f"'{node.name}' reads '{missing[0]}' of an earlier block")
-        known[node] = part.node_copy(node, known.__getitem__)
-        if node.target in ends:
-            part.output(known[node])
-            parts.append(fx.GraphModule(net, part))
-            part = fx.Graph()
-            known = {node: part.placeholder("feature")}
+    graph = net.graph.ending_at(net.graph.output)
+    parts, entry, done = [], INPUT, set[str]()
+    for end in (*block_ends(graph), graph.output):
+        nodes = [
+            replace(node, inputs=tuple(INPUT if i == entry else i for i in node.inputs))
+            for node in graph.needed([end])
+            if node.name not in done
+        ]
+        done.update(node.name for node in nodes)
+        parts.append(net.part(NetworkGraph.of(graph.shape_of(entry), nodes, end)))
+        entry = end
     return parts
 
 
@@ -172,8 +155,8 @@ def train_block(block: Block, split: Split, plan: Plan, resume: Resume) -> None:
 
 
 def train_blocks(
-    student: CompressibleNet,
-    teacher: CompressibleNet,
+    student: Network,
+    teacher: Network,
     split: Split,
     plan: Plan,
     *,

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quant.allocate.layer_cost import InputSize, layer_costs
+from quant.allocate.layer_cost import layer_costs
 from quant.data import Samples, to_input
-from quant.models.chain import ChainNet, backbone, exit_network
+from quant.network.network import Network, backbone, exit_network
 from winnow.config import Config
 from winnow.errors import ConfigError
 
@@ -49,13 +49,13 @@ class Point:
 
 
 @torch.no_grad()
-def ask(net: ChainNet, samples: Samples, device: torch.device) -> Answers:
+def ask(net: Network, samples: Samples, device: torch.device) -> Answers:
     """Return what the exits and the end of a network say of all samples."""
     net.eval()
     confidence, right = [], []
     for start in range(0, len(samples), BATCH):
         part = slice(start, start + BATCH)
-        logits, _, shallow = net.with_exits(to_input(samples.images[part]).to(device))
+        ((logits, _), *shallow), _ = net.with_exits(to_input(samples.images[part]).to(device))
         every = torch.stack([*(exit_logits for exit_logits, _ in shallow), logits])
         best = every.double().softmax(2).max(2)
         confidence.append(best.values.cpu())
@@ -67,27 +67,27 @@ def _joined(parts: Sequence[Tensor]) -> NDArray:
     return np.asarray(torch.cat(list(parts), dim=1).numpy())
 
 
-def leaving_costs(net: ChainNet, shape: InputSize, config: Config) -> list[int]:
+def leaving_costs(net: Network, config: Config) -> list[int]:
     """Return the modelled cycles of an image that leaves at each exit, and at the end last.
 
     Raises ConfigError when the network has no exit.
     """
-    if not net.spec.exits:
+    if not net.graph.exits:
         raise ConfigError("model.exit_after must name a convolution for early exit, got []")
-    whole = layer_costs(backbone(net), shape, config)
+    whole = layer_costs(backbone(net), config)
+    shared = {node.name for node in net.graph.needed([net.graph.output])}
     tried, costs = 0, []
-    for name, _ in net.spec.exits:
-        number = int(name.removeprefix("conv"))
-        before = {c.name for c in net.spec.convs[:number]}
-        alone = layer_costs(exit_network(net, number), shape, config)
+    for name, end in net.graph.exits:
+        before = {node.name for node in net.graph.needed([end])} & shared
+        alone = layer_costs(exit_network(net, name), config)
         tried += sum(cycles for layer, cycles in alone.items() if layer not in before)
-        costs.append(tried + sum(whole[layer] for layer in before))
+        costs.append(tried + sum(cycles for layer, cycles in whole.items() if layer in before))
     return [*costs, tried + sum(whole.values())]
 
 
-def whole_cost(net: ChainNet, shape: InputSize, config: Config) -> int:
+def whole_cost(net: Network, config: Config) -> int:
     """Return the modelled cycles of the network without exits."""
-    return sum(layer_costs(backbone(net), shape, config).values())
+    return sum(layer_costs(backbone(net), config).values())
 
 
 def curve(

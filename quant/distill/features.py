@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the blocks of two networks see: maps taken by hooks, compared as attention.
+"""What the blocks of two networks see, compared as attention maps.
 
 The attention map of a block is the energy of its channels at every pixel, scaled to length 1
 (Zagoruyko & Komodakis, ICLR 2017, with p = 2). It has no channels, so student and teacher may
@@ -9,32 +9,8 @@ quantized layer has it inside, the fp32 one behind it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
-
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-T = TypeVar("T")
-
-
-def maps_of(net: nn.Module, names: Sequence[str], run: Callable[[], T]) -> tuple[T, list[Tensor]]:
-    """Return what `run()` returns and the outputs [n, c, h, w] of the modules called `names`."""
-    maps: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ARG001 (torch's)
-            maps[name] = output
-
-        return hook
-
-    handles = [net.get_submodule(name).register_forward_hook(keep(name)) for name in names]
-    try:
-        result = run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return result, [maps[name] for name in names]
+from torch import Tensor
 
 
 def attention(x: Tensor) -> Tensor:

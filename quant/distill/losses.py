@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from quant.distill.features import attention_distance, maps_of
-from quant.models.chain import ChainNet
+from quant.distill.features import attention_distance
+from quant.network.network import Network
+from quant.network.structure import block_ends
 from quant.train.objective import Scheduled
 from winnow.config import DistillConfig
 
@@ -22,27 +23,27 @@ from winnow.config import DistillConfig
 class Distillation(Scheduled):
     """The loss of a student under a fixed teacher, and of its blocks if `config.feature`."""
 
-    def __init__(self, net: nn.Module, teacher: nn.Module, config: DistillConfig) -> None:
+    def __init__(self, net: Network, teacher: Network, config: DistillConfig) -> None:
         super().__init__(config)
         self.net, self.teacher = net, teacher
         teacher.eval()
-        self.blocks = net.blocks() if config.feature else []
-        self.teacher_blocks = teacher.blocks() if config.feature else []
+        self.blocks = block_ends(net.graph) if config.feature else []
+        self.teacher_blocks = block_ends(teacher.graph) if config.feature else []
 
     def against_teacher(
         self, x: Tensor, labels: Tensor, logits: Tensor, maps: list[Tensor]
     ) -> Tensor:
         """Return the loss of the student's logits and block maps for inputs x."""
-        net, blocks = self.teacher, self.teacher_blocks
+        wanted = [self.teacher.graph.output, *self.teacher_blocks]
         with torch.no_grad():
-            target, teacher_maps = maps_of(net, blocks, lambda: net(x))
+            target, *teacher_maps = self.teacher.run(x, wanted)
         total = self.with_teacher(logits, labels, target)
         for ours, theirs in zip(maps, teacher_maps, strict=True):
             total = total + self.config.feature * attention_distance(ours, theirs)
         return total
 
     def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
-        logits, maps = maps_of(self.net, self.blocks, lambda: self.net(x))
+        logits, *maps = self.net.run(x, [self.net.graph.output, *self.blocks])
         return self.against_teacher(x, labels, logits, maps)
 
 
@@ -50,9 +51,7 @@ class SelfDistillation(Scheduled):
     """The loss of an fp32 network: its deepest classifier learns from the labels, and from a
     teacher if there is one; its exits, if any, from the deepest classifier."""
 
-    def __init__(
-        self, net: nn.Module, config: DistillConfig, teacher: nn.Module | None = None
-    ) -> None:
+    def __init__(self, net: Network, config: DistillConfig, teacher: Network | None = None) -> None:
         super().__init__(config)
         self.net = net
         self.deepest = Distillation(net, teacher, config) if teacher is not None else None
@@ -63,9 +62,8 @@ class SelfDistillation(Scheduled):
             self.deepest.begin_epoch(epoch, epochs)
 
     def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
-        net, blocks = self.net, self.deepest.blocks if self.deepest else []
-        run = net.with_exits if isinstance(net, ChainNet) else (lambda x: (net(x), x, []))
-        (logits, feature, shallow), maps = maps_of(net, blocks, lambda: run(x))
+        blocks = self.deepest.blocks if self.deepest else []
+        ((logits, feature), *shallow), maps = self.net.with_exits(x, blocks)
         if self.deepest is None:
             total = F.cross_entropy(logits, labels)
         else:
@@ -78,12 +76,12 @@ class SelfDistillation(Scheduled):
 
 
 def self_distillation(
-    net: nn.Module, config: DistillConfig, teacher: nn.Module | None = None
+    net: Network, config: DistillConfig, teacher: Network | None = None
 ) -> SelfDistillation:
     """Return the loss of the fp32 network with its exits; takes inputs and labels."""
     return SelfDistillation(net, config, teacher)
 
 
-def distillation(net: nn.Module, teacher: nn.Module, config: DistillConfig) -> Distillation:
+def distillation(net: Network, teacher: Network, config: DistillConfig) -> Distillation:
     """Return the loss of a student `net` under a fixed `teacher`; takes inputs and labels."""
     return Distillation(net, teacher, config)

@@ -11,15 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from quant.distill.features import maps_of
-from quant.models.chain import InputShape
-from quant.models.library import network_of
-from quant.train.checkpoint import load_model
+from quant.network.network import Network, backbone
+from quant.network.network_file import load_network
+from quant.network.structure import block_ends
 from winnow.artefact import Record, sha256_file
-from winnow.config import Config, DataConfig, DistillConfig, ModelConfig
+from winnow.config import Config, DataConfig, DistillConfig
 from winnow.errors import ConfigError, WinnowError, shown
 from winnow.fields import from_table
 
@@ -31,7 +27,7 @@ def described(config: Config) -> dict[str, Any]:
     return config.section("data", "model")
 
 
-def read_teacher(folder: Path, data: DataConfig, shape: InputShape) -> nn.Module:
+def read_teacher(folder: Path, data: DataConfig) -> Network:
     """Read the fp32 network of the build in `folder`, trained on `data`, in evaluation mode.
 
     Raises ConfigError when the folder holds no trained network or one of other data.
@@ -41,17 +37,15 @@ def read_teacher(folder: Path, data: DataConfig, shape: InputShape) -> nn.Module
         found = Record.load(record, made_by)
         parts = found.numbers.get("config", {})
         theirs = from_table(DataConfig, parts.get("data", {}), "data")
-        model = from_table(ModelConfig, parts.get("model", {}), "model")
         _check_data(folder, asdict(theirs), asdict(data))
-        net = network_of(model, shape)
-        load_model(folder / "train.npz", net, made_by)
+        net = load_network(folder / "train.npz", made_by)
     except WinnowError as error:
         if str(error).startswith(KEY):
             raise
         raise ConfigError(f"{KEY} must be the folder of a trained build: {error}") from error
     if found.outputs.get("train.npz") != sha256_file(folder / "train.npz"):
         raise ConfigError(f"{KEY}: '{folder}/train.npz' is not the one of its record; train again")
-    return net.eval()
+    return backbone(net)
 
 
 def _check_data(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
@@ -63,18 +57,15 @@ def _check_data(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> N
             )
 
 
-@torch.no_grad()
-def check_blocks(
-    net: nn.Module, teacher: nn.Module, config: DistillConfig, x: torch.Tensor
-) -> None:
-    """Raise ConfigError if blocks must be compared and cannot be; x is one input [1, c, h, w].
+def check_blocks(net: Network, teacher: Network, config: DistillConfig) -> None:
+    """Raise ConfigError if blocks must be compared and cannot be.
 
     Attention maps need as many blocks as the teacher has, block-wise training maps of their size.
     """
     if not (config.feature or config.block_epochs):
         return
     key = "distill.block_epochs" if config.block_epochs else "distill.feature"
-    ours, theirs = (_edges(n, x) for n in (net, teacher))
+    ours, theirs = (_edges(n) for n in (net, teacher))
     same = ours == theirs if config.block_epochs else len(ours) == len(theirs)
     if not same:
         raise ConfigError(
@@ -83,11 +74,8 @@ def check_blocks(
         )
 
 
-def _edges(net: nn.Module, x: torch.Tensor) -> list[int]:
-    was_training = net.training
-    _, maps = maps_of(net, net.blocks(), lambda: net.eval()(x))
-    net.train(was_training)
-    return [int(value.shape[2]) for value in maps]
+def _edges(net: Network) -> list[int]:
+    return [net.graph.shape_of(name)[1] for name in block_ends(net.graph)]
 
 
 def _listed(edges: list[int]) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quant.network.channels import CompressibleNet
+from quant.network.network import Network
+from quant.network.network_file import GRAPH_HASH
 from winnow.artefact import load_arrays
 from winnow.errors import ArtefactError, ConfigError, ToolError, shown
 
@@ -37,7 +38,7 @@ class Imported:
     fresh: tuple[str, ...]
 
 
-def load_checkpoint(model: CompressibleNet, path: Path, *, replace_head: bool = False) -> Imported:
+def load_checkpoint(model: Network, path: Path, *, replace_head: bool = False) -> Imported:
     """Copy the weights of a .pt, .pth, .safetensors or .npz file into `model`.
 
     Names must be those of the network, which are torchvision's; a wrapping {"state_dict": ...} and
@@ -47,7 +48,7 @@ def load_checkpoint(model: CompressibleNet, path: Path, *, replace_head: bool = 
     for an unknown kind of file, ToolError when safetensors is not installed.
     """
     state = model.state_dict()
-    head = (f"{model.head}.weight", f"{model.head}.bias") if replace_head else ()
+    head = (f"{model.graph.head()}.weight", f"{model.graph.head()}.bias") if replace_head else ()
     found = {name: value for name, value in read_state(path).items() if name not in head}
     problem = _difference({n: v for n, v in state.items() if n not in head}, found)
     if problem:
@@ -111,7 +112,7 @@ def _read_safetensors(path: Path) -> Any:
 
 def _read_npz(path: Path) -> Any:
     arrays = load_arrays(path, "python -m quant train")
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {name: torch.from_numpy(a) for name, a in arrays.items() if name != GRAPH_HASH}
 
 
 _READERS: dict[str, Callable[[Path], Any]] = {
@@ -153,11 +154,9 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _head_hint(
-    model: CompressibleNet, state: Mapping[str, Tensor], found: Mapping[str, Tensor]
-) -> str:
+def _head_hint(model: Network, state: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
     """Return what to do when only the number of classes differs."""
-    head = {f"{model.head}.weight", f"{model.head}.bias"}
+    head = {f"{model.graph.head()}.weight", f"{model.graph.head()}.bias"}
     is_other = head <= found.keys() and any(found[n].shape != state[n].shape for n in head)
     rest, found_rest = ({n: v for n, v in s.items() if n not in head} for s in (state, found))
     if not is_other or _difference(rest, found_rest):

@@ -7,7 +7,8 @@
 
 The shallow exits of Be Your Own Teacher (Zhang et al., ICCV 2019) are chains too: an exit brings an
 early map to the shape of the last one with convolutions and pools of the same kind and classifies
-it. So the backbone up to an exit, with the exit, is again a network that the engine runs.
+it. So the backbone up to an exit, with the exit, is again a network that the engine runs
+(`quant.network.network.exit_network`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor, nn
 
-from quant.network.channels import ChannelGroup, CompressibleNet
 from winnow.config import ModelConfig
 from winnow.errors import ConfigError
 
@@ -32,6 +31,11 @@ class InputShape:
     channels: int
     edge: int
     classes: int
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Shape of one image, (c, h, w)."""
+        return self.channels, self.edge, self.edge
 
 
 @dataclass(frozen=True)
@@ -117,14 +121,11 @@ def _exit_spec(spec: ChainSpec, number: int) -> ChainSpec:
     return ChainSpec(tuple(convs), (), spec.classes)
 
 
-class ChainNet(CompressibleNet):
+class ChainNet(nn.Module):
     """The chain. Layers are members called by their names, norms `<layer>_norm`.
 
-    Layers may be replaced by Winograd or quantized ones (`quant.network.convert`). Exits exist for
-    training and for early exit; `forward` does not use them.
+    Exits exist for training and for early exit; `forward` does not use them.
     """
-
-    head = CLASSIFIER
 
     def __init__(self, spec: ChainSpec) -> None:
         super().__init__()
@@ -137,7 +138,7 @@ class ChainNet(CompressibleNet):
             self.add_module(name, nn.Linear(inputs, outputs))
         self.relu = nn.ReLU()
         self.pool = nn.MaxPool2d(2)
-        self.flatten = nn.Flatten()  # a module, which `quant.network.sites` can follow
+        self.flatten = nn.Flatten()
         self.exits = nn.ModuleDict({name: ChainNet(branch) for name, branch in spec.exits})
 
     def _conv(self, c: ConvSpec, x: Tensor) -> Tensor:
@@ -177,52 +178,3 @@ class ChainNet(CompressibleNet):
         """Return the logits, and those of every exit by the convolution it follows."""
         logits, _, shallow = self.with_exits(x)
         return logits, {name: value for name, (value, _) in zip(self.exits, shallow, strict=True)}
-
-    def blocks(self) -> list[str]:
-        """Return the norms that end a stage: of the last convolution before every pool."""
-        ends = [c for c in self.spec.convs if c.pool or c is self.spec.convs[-1]]
-        return [f"{c.name}_norm" for c in ends]
-
-    def channel_groups(self) -> list[ChannelGroup]:
-        """Return one group per convolution; exits that read its map are consumers too."""
-        readers = [*(c.name for c in self.spec.convs[1:]), next(iter(self.spec.linears))]
-        groups = []
-        for c, reader in zip(self.spec.convs, readers, strict=True):
-            positions = self.spec.edge**2 if reader in self.spec.linears else 1
-            consumers = [reader]
-            if c.name in self.exits:
-                first = self.exits[c.name].spec.convs[0].name
-                consumers.append(f"exits.{c.name}.{first}")
-            norms = (f"{c.name}_norm",)
-            groups.append(ChannelGroup(c.name, (c.name,), norms, tuple(consumers), positions))
-        return groups
-
-
-def backbone(net: ChainNet) -> ChainNet:
-    """Return a copy of the network without its exits."""
-    return _copied(replace(net.spec, exits=()), net.state_dict())
-
-
-def exit_network(net: ChainNet, number: int) -> ChainNet:
-    """Return the network that ends at the exit after convolution `number`, weights copied.
-
-    Raises ConfigError when there is no such exit.
-    """
-    branches = dict(net.spec.exits)
-    name = f"conv{number}"
-    if name not in branches:
-        known = ", ".join(n.removeprefix("conv") for n in branches) or "none"
-        raise ConfigError(
-            f"model.exit must be 0 (the whole network) or one of model.exit_after ({known}), "
-            f"got {number}"
-        )
-    spec, branch = net.spec, branches[name]
-    cut = ChainSpec(spec.convs[:number] + branch.convs, branch.hidden, spec.classes)
-    return _copied(cut, net.state_dict() | net.exits[name].state_dict())
-
-
-@torch.no_grad()
-def _copied(spec: ChainSpec, state: dict[str, Tensor]) -> ChainNet:
-    net = ChainNet(spec)
-    net.load_state_dict({name: state[name] for name in net.state_dict()})
-    return net.to(next(iter(state.values())).device)

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from torch import nn
+
 from quant.models.chain import ChainNet, InputShape, chain_spec
 from quant.models.mobilenet import mobilenet_v2
 from quant.models.model_spec import ModelSpec
 from quant.models.resnet import resnet18, resnet34, resnet50
 from quant.models.vgg import NAGADOMI, VGG16, vgg16, vgg_nagadomi
-from quant.network.channels import CompressibleNet
+from quant.network.network import Network
 from winnow.config import CHAIN, ModelConfig
 from winnow.errors import ConfigError
 
@@ -25,7 +27,7 @@ MAX_EDGE = 1024
 class Entry:
     """How to make a network, and the smallest input it can take (pixels)."""
 
-    make: Callable[[ModelSpec], CompressibleNet]
+    make: Callable[[ModelSpec], nn.Module]
     smallest_edge: int
 
 
@@ -44,7 +46,7 @@ NAMES = tuple(_LIBRARY)
 
 def make_model(
     name: str, classes: int, in_channels: int = 3, edge: int = 32, width: float = 1.0
-) -> CompressibleNet:
+) -> nn.Module:
     """Return a network of the library with fresh weights, input [n, in_channels, edge, edge].
 
     Up to 64 pixels it takes its CIFAR spec, beyond its ImageNet spec. `width` multiplies the
@@ -64,11 +66,12 @@ def make_model(
     return entry.make(ModelSpec(classes, in_channels, edge, width))
 
 
-def network_of(model: ModelConfig, shape: InputShape) -> CompressibleNet:
+def network_of(model: ModelConfig, shape: InputShape) -> Network:
     """Return the network of a configuration with fresh weights; ConfigError as `make_model`."""
     if model.name == CHAIN:
-        return ChainNet(chain_spec(model, shape))
-    return make_model(model.name, shape.classes, shape.channels, shape.edge, model.width)
+        return Network.of(ChainNet(chain_spec(model, shape)), shape.image, "by_exit")
+    made = make_model(model.name, shape.classes, shape.channels, shape.edge, model.width)
+    return Network.of(made, shape.image)
 
 
 def _check(what: str, value: int, low: int, high: int) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from quant.models.model_spec import ModelSpec, init_weights, round_width
-from quant.network.channels import ChannelGroup, CompressibleNet
 
 LINEAR_STD = 0.01
 DROPOUT = 0.2
@@ -54,10 +53,8 @@ class InvertedResidual(nn.Module):
         return x + self.conv(x) if self.has_shortcut else self.conv(x)
 
 
-class MobileNetV2(CompressibleNet):
+class MobileNetV2(nn.Module):
     """MobileNetV2; input [n, in_channels, edge, edge], output logits [n, classes]."""
-
-    head = "classifier.1"
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -65,14 +62,12 @@ class MobileNetV2(CompressibleNet):
         layers: list[nn.Module] = [
             _unit(spec.in_channels, channels, 3, 1 if spec.is_small else 2, 1)
         ]
-        self._ends: list[int] = []
         for number, (expansion, width, repeats, stride) in enumerate(STAGES):
             first = 1 if spec.is_small and number == UNSTRIDED_STAGE else stride
             for i in range(repeats):
                 out = spec.scaled(width)
                 layers.append(InvertedResidual(channels, out, first if i == 0 else 1, expansion))
                 channels = out
-            self._ends.append(len(layers) - 1)
         # The paper narrows every layer but this one.
         last = round_width(LAST_CHANNELS * max(1.0, spec.width))
         layers.append(_unit(channels, last, 1, 1, 1))
@@ -83,27 +78,6 @@ class MobileNetV2(CompressibleNet):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
-
-    def blocks(self) -> list[str]:
-        return [f"features.{end}" for end in self._ends]
-
-    def channel_groups(self) -> list[ChannelGroup]:
-        groups = []
-        for i, block in enumerate(self.features):
-            if not isinstance(block, InvertedResidual):
-                continue
-            if block.has_shortcut and not block.expands:
-                continue  # its hidden channels are a residual width; narrow networks only
-            if block.expands:
-                name, depthwise, project = (f"features.{i}.conv.{part}" for part in range(3))
-            else:  # the hidden channels are those of the unit before, which nothing else reads
-                name = f"features.{i - 1}"
-                depthwise, project = (f"features.{i}.conv.{part}" for part in range(2))
-            followers = (f"{name}.1", f"{depthwise}.0", f"{depthwise}.1")
-            groups.append(ChannelGroup(f"{name}.0", (f"{name}.0",), followers, (project,)))
-        last = f"features.{len(self.features) - 1}"
-        groups.append(ChannelGroup(f"{last}.0", (f"{last}.0",), (f"{last}.1",), (self.head,)))
-        return groups
 
 
 def mobilenet_v2(spec: ModelSpec) -> MobileNetV2:

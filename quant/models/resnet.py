@@ -13,7 +13,6 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from quant.models.model_spec import ModelSpec, init_weights
-from quant.network.channels import ChannelGroup, CompressibleNet
 
 LINEAR_STD = 0.01
 STAGE_CHANNELS = (64, 128, 256, 512)
@@ -29,7 +28,6 @@ class Residual(nn.Module):
     """Base of both blocks: ReLU(branch(x) + shortcut(x)), the shortcut projected where needed."""
 
     expansion: ClassVar[int]
-    inner: ClassVar[tuple[str, ...]]  # convolutions whose channels only the next one reads
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -53,7 +51,6 @@ class BasicBlock(Residual):
     """Two 3x3 convolutions."""
 
     expansion = 1
-    inner = ("1",)
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__(in_channels, channels, stride)
@@ -70,7 +67,6 @@ class Bottleneck(Residual):
     """1x1 to few channels, 3x3, 1x1 to four times as many."""
 
     expansion = 4
-    inner = ("1", "2")
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__(in_channels, channels * self.expansion, stride)
@@ -86,10 +82,8 @@ class Bottleneck(Residual):
         return self.bn3(self.conv3(self.relu(self.bn2(self.conv2(x)))))
 
 
-class ResNet(CompressibleNet):
+class ResNet(nn.Module):
     """A ResNet; input [n, in_channels, edge, edge], output logits [n, classes]."""
-
-    head = "fc"
 
     def __init__(
         self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], spec: ModelSpec
@@ -121,22 +115,6 @@ class ResNet(CompressibleNet):
         for name in self._stages:
             x = self.get_submodule(name)(x)
         return self.fc(self.avgpool(x).flatten(1))
-
-    def blocks(self) -> list[str]:
-        return list(self._stages)
-
-    def channel_groups(self) -> list[ChannelGroup]:
-        return [
-            ChannelGroup(
-                f"{name}.conv{i}",
-                (f"{name}.conv{i}",),
-                (f"{name}.bn{i}",),
-                (f"{name}.conv{int(i) + 1}",),
-            )
-            for name, block in self.named_modules()
-            if isinstance(block, Residual)
-            for i in block.inner
-        ]
 
 
 def resnet18(spec: ModelSpec) -> ResNet:

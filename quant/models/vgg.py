@@ -14,7 +14,6 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from quant.models.model_spec import ModelSpec, init_weights
-from quant.network.channels import ChannelGroup, CompressibleNet
 
 LINEAR_STD = 0.01
 IMAGENET_EDGE = 7  # pixels of the map that the ImageNet classifier reads
@@ -44,51 +43,30 @@ VGG16_SMALL = VggPlan(VGG16_STAGES, (512,))
 NAGADOMI = VggPlan(((64, 64), (128, 128), (256,) * 4), (1024, 1024), stage_dropout=0.25)
 
 
-class Vgg(CompressibleNet):
+class Vgg(nn.Module):
     """A VGG network; input [n, in_channels, edge, edge], output logits [n, classes]."""
 
     def __init__(self, plan: VggPlan, spec: ModelSpec, batch_norm: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        self._pools: list[int] = []
         channels = spec.in_channels
         for stage in plan.stages:
             for width in stage:
                 layers += _conv(channels, spec.scaled(width), batch_norm)
                 channels = spec.scaled(width)
-            self._pools.append(len(layers))
             layers.append(nn.MaxPool2d(2))
             if plan.stage_dropout:
                 layers.append(nn.Dropout(plan.stage_dropout))
         self.features = nn.Sequential(*layers)
         edge = spec.edge // plan.smallest_edge if spec.is_small else IMAGENET_EDGE
-        self.positions = edge**2
         self.avgpool = nn.Identity() if spec.is_small else nn.AdaptiveAvgPool2d(edge)
-        widths = (channels * self.positions, *(spec.scaled(width) for width in plan.hidden))
+        widths = (channels * edge**2, *(spec.scaled(width) for width in plan.hidden))
         self.flatten = nn.Flatten()
         self.classifier = _classifier(widths, spec.classes, plan.dropout)
-        self.head = f"classifier.{len(self.classifier) - 1}"
         init_weights(self, LINEAR_STD)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.flatten(self.avgpool(self.features(x))))
-
-    def blocks(self) -> list[str]:
-        return [f"features.{pool}" for pool in self._pools]
-
-    def channel_groups(self) -> list[ChannelGroup]:
-        kinds = {f"features.{i}": module for i, module in enumerate(self.features)}
-        convs = [name for name, module in kinds.items() if isinstance(module, nn.Conv2d)]
-        norms = [name for name, module in kinds.items() if isinstance(module, nn.BatchNorm2d)]
-        followers: list[tuple[str, ...]] = [(name,) for name in norms] or [()] * len(convs)
-        consumers = [*convs[1:], "classifier.0"]
-        positions = [1] * (len(convs) - 1) + [self.positions]
-        return [
-            ChannelGroup(conv, (conv,), follower, (consumer,), pixels)
-            for conv, follower, consumer, pixels in zip(
-                convs, followers, consumers, positions, strict=True
-            )
-        ]
 
 
 def _conv(in_channels: int, out_channels: int, batch_norm: bool) -> list[nn.Module]:

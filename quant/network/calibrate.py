@@ -9,11 +9,12 @@ layer's taps lie within `SPREAD` of each other so that aligning them stays a sma
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from quant.layers.quant_layer import QuantTapLayer
 from quant.layers.quantizers import bits_of, set_exponents
-from quant.network.sites import visit_layers
+from quant.network.layer_graph import visit_layers
+from quant.network.network import Network
 from winnow.fixed_point import int_range
 
 SPREAD = 6
@@ -108,7 +109,7 @@ def calibrate_layer(layer: QuantTapLayer, x: Tensor, *, clip: bool = True) -> No
 
 
 @torch.no_grad()
-def calibrate(net: nn.Module, x: Tensor, *, clip: bool = True) -> None:
+def calibrate(net: Network, x: Tensor, *, clip: bool = True) -> None:
     """Set all scales of a network, layer by layer on quantized maps, from inputs x [n, c, h, w]."""
     layers = [m for m in net.modules() if isinstance(m, QuantTapLayer)]
     visit_layers(net, layers, x, lambda layer, value: calibrate_layer(layer, value, clip=clip))

@@ -8,11 +8,13 @@ over it. Nothing else reads the channels, so no residual width changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from quant.network.network import Network
 
 
 @dataclass(frozen=True)
@@ -36,39 +38,8 @@ class ChannelGroup:
         return int(net.get_submodule(self.producers[0]).out_channels)
 
 
-class CompressibleNet(nn.Module):
-    """A network that says where it can be cut: in depth, in width and at its classifier.
-
-    Activations and pools are modules, so that hooks see them.
-    """
-
-    head: str  # name of the last linear layer
-
-    def blocks(self) -> list[str]:
-        """Return the modules, in order, whose outputs end the stages of block-wise distillation."""
-        raise NotImplementedError
-
-    def channel_groups(self) -> list[ChannelGroup]:
-        """Return the groups of channels that can be removed, in the order of the network."""
-        raise NotImplementedError
-
-
-def channel_counts(net: CompressibleNet) -> dict[str, int]:
-    """Return how many channels every group of a network has now."""
-    return {group.name: group.channels(net) for group in net.channel_groups()}
-
-
-def narrow(net: CompressibleNet, counts: Mapping[str, int]) -> None:
-    """Keep the first `counts` channels of every group, in place: for weights that are read later.
-
-    Raises ValueError as `remove_channels` does.
-    """
-    for group in net.channel_groups():
-        remove_channels(net, group, torch.arange(counts[group.name]))
-
-
 @torch.no_grad()
-def remove_channels(net: nn.Module, group: ChannelGroup, kept: Tensor) -> None:
+def remove_channels(net: Network, group: ChannelGroup, kept: Tensor) -> None:
     """Keep only the channels `kept` (int64 [n], ascending) of a group, in place.
 
     Parameters become new objects: make the optimizer afterwards. Raises ValueError, with the
@@ -84,6 +55,7 @@ def remove_channels(net: nn.Module, group: ChannelGroup, kept: Tensor) -> None:
         _keep_channels(module, kept)
     for _, module in _modules(net, group.consumers):
         _keep_operands(module, kept, group.positions)
+    net.refresh()
 
 
 def _modules(net: nn.Module, names: tuple[str, ...]) -> Iterator[tuple[str, nn.Module]]:

@@ -120,6 +120,14 @@ def is_engine_pool(node: MaxPool) -> bool:
     return (node.kernel, node.stride, node.padding, node.ceil) == ((2, 2), (2, 2), (0, 0), False)
 
 
+def unfolded(graph: NetworkGraph, name: str) -> str:
+    """Return the result that a record hands on unchanged but for its shape, or its own."""
+    nodes = graph.by_name
+    while name != INPUT and isinstance(nodes[name], PASSING):
+        name = nodes[name].inputs[0]
+    return name
+
+
 def read_map(graph: NetworkGraph, nodes: dict[str, Node], name: str) -> Shape:
     """Return the map (c, h, w) that a result is, or was before it was flattened."""
     start = graph.shape_of(name)

@@ -81,13 +81,19 @@ class Network(nn.Module):
                     del values[name]
         return [values[name] for name in wanted]
 
-    def with_exits(self, x: Tensor) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-        """Return logits, the last map [n, c, h, w], and (logits, map) of every exit, in order."""
+    def with_exits(
+        self, x: Tensor, more: Sequence[str] = ()
+    ) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
+        """Return (logits, last map [n, c, h, w]) of the end and of every exit, and `more` results.
+
+        The end comes first, the exits in their order.
+        """
         ends = [self.graph.output, *(end for _, end in self.graph.exits)]
-        wanted = [name for end in ends for name in (end, last_map(self.graph, end))]
-        results = self.run(x, wanted)
-        pairs = list(zip(results[::2], results[1::2], strict=True))
-        return (*pairs[0], pairs[1:])
+        maps = [last_map(self.graph, end) for end in ends]
+        results = self.run(x, [*ends, *maps, *more])
+        count = len(ends)
+        pairs = list(zip(results[:count], results[count : 2 * count], strict=True))
+        return pairs, results[2 * count :]
 
     def refresh(self) -> None:
         """Read the records again after layers were changed or replaced in place."""
@@ -107,10 +113,9 @@ class Network(nn.Module):
 
         `names` maps the names of records here to those of `graph`, where they differ.
         """
-        new = names or {}
-        layers = {new.get(name, name): layer for name, layer in self.layers().items()}
-        kept = {node.name for node in graph.nodes}
-        made = Network(graph, {name: layer for name, layer in layers.items() if name in kept})
+        new = names or {node.name: node.name for node in graph.nodes}
+        layers = {new[name]: layer for name, layer in self.layers().items() if name in new}
+        made = Network(graph, layers)
         made.train(self.training)
         return made
 

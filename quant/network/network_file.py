@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from quant.layers.bit_widths import BitWidths
 from quant.network.graph import RECORDS, WITH_WEIGHTS, NetworkGraph, Node
 from quant.network.layer_modules import layer_module
 from quant.network.network import Network
+from quant.network.state import arrays_of, load_state
 from winnow.artefact import load_arrays, save_arrays, write_text
 from winnow.errors import ArtefactError, NetworkError
 
@@ -40,11 +40,6 @@ Tensors = tuple[tuple[str, str, tuple[int, ...]], ...]  # name, kind of number, 
 def graph_path(arrays: Path) -> Path:
     """Return the graph file beside an arrays file: train.npz -> train.network.json."""
     return arrays.with_suffix(".network.json")
-
-
-def arrays_of(model: nn.Module) -> dict[str, NDArray[Any]]:
-    """Return a model's state, name -> array."""
-    return {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
 
 
 def save_network(path: Path, net: Network) -> list[Path]:
@@ -68,9 +63,11 @@ def load_network(path: Path, made_by: str) -> Network:
         with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once
             layers = {node.name: layer_module(node) for node in _layers(graph, tensors)}
             net = Network(graph, layers)
-        _load_state(net, tensors, arrays)
     except (NetworkError, RuntimeError, ValueError, TypeError) as error:
-        raise _damaged(path, made_by, error) from error
+        raise _damaged(graph_path(path), made_by, error) from error
+    if any(array.dtype == np.float64 for array in arrays.values()):
+        net.double()
+    load_state(net, arrays, path, made_by)
     return net.eval()
 
 
@@ -109,23 +106,6 @@ def _layers(graph: NetworkGraph, tensors: Tensors) -> list[Node]:
     if missing:
         raise NetworkError(f"record '{missing[0]}' has no tensor")
     return sorted(nodes, key=lambda node: order[node.name])
-
-
-def _load_state(net: Network, tensors: Tensors, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Copy the arrays into the network in their own kind of number; raises NetworkError."""
-    state = net.state_dict()
-    listed = {name: (kind, shape) for name, kind, shape in tensors}
-    for what, names in (("file", arrays.keys()), ("list of tensors", listed.keys())):
-        if names != state.keys():
-            other = sorted(names ^ state.keys())[0]
-            raise NetworkError(f"'{other}' is in the {what} or in the network, not in both")
-    for name, value in state.items():
-        found = (str(arrays[name].dtype), arrays[name].shape)
-        if found != listed[name] or found[1] != tuple(value.shape):
-            raise NetworkError(f"'{name}' is {found[0]}{list(found[1])}, not as listed")
-    if any(arrays[name].dtype == np.float64 for name in arrays):
-        net.double()
-    net.load_state_dict({name: torch.from_numpy(arrays[name].copy()) for name in state})
 
 
 def _damaged(path: Path, made_by: str, error: Exception) -> ArtefactError:

@@ -29,6 +29,7 @@ from quant.network.graph import (
     Relu,
     TapNode,
 )
+from quant.network.network import Network
 
 
 def is_depthwise(node: Node) -> bool:
@@ -181,3 +182,8 @@ def _after_sums(readers: Readers) -> list[Node]:
     """Return the ReLUs that read a sum."""
     sums = {n.name for nodes in readers.values() for n in nodes if isinstance(n, Add)}
     return [n for name in sums for n in readers[name] if isinstance(n, Relu)]
+
+
+def channel_counts(net: Network) -> dict[str, int]:
+    """Return how many channels every group of a network has now."""
+    return {group.name: group.channels(net) for group in channel_groups(net.graph)}

@@ -12,19 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from torch import nn
 
 from quant.allocate.sizes import layer_shapes, measured_keeps, total_cycles
-from quant.build import (
-    Build,
-    compressed_network,
-    load_bits,
-    load_pruned,
-    new_network,
-    winograd_network,
-)
+from quant.build import Build, compressed_network, load_bits, load_pruned, load_trained
 from quant.layers.winograd_layer import TapLayer
-from quant.network.convert import tap_layers
+from quant.network.network import Network
+from quant.network.rewrite import tap_layers, to_winograd
 from quant.page.plot import HEIGHT, WIDTH, Plot, Series, make_plot
 from quant.stages import COMPARED
 from winnow.artefact import Record, write_text
@@ -90,18 +83,18 @@ def _points(values: Sequence[float | None]) -> tuple[tuple[float, float], ...]:
 
 
 def _against_cycles(
-    build: Build, net: nn.Module, bits: Mapping[str, int], numbers: Mapping[str, Mapping[str, Any]]
+    build: Build, net: Network, bits: Mapping[str, int], numbers: Mapping[str, Mapping[str, Any]]
 ) -> list[Plot]:
     """Return accuracy against modelled cycles: dense at 8 bits, pruned, pruned and quantized.
 
     The dense network has all its channels, also those that `shrink` removed.
     """
     dense, wide = dict.fromkeys(bits, SUB_ROW), dict.fromkeys(bits, SUB_ROW)
-    keeps, whole = measured_keeps(net), compressed_network(build, new_network(build))
+    keeps, whole = measured_keeps(net), compressed_network(build, load_trained(build))
     costs = [
-        total_cycles(build.config.engine, layer_shapes(n, build.sites(n), k, b))
+        total_cycles(build.config.engine, layer_shapes(n, k, b))
         for n, k, b in (
-            (winograd_network(build, whole), dense, wide),
+            (to_winograd(whole, build.config.engine.m), dense, wide),
             (net, keeps, wide),
             (net, keeps, bits),
         )
@@ -115,9 +108,9 @@ def _against_cycles(
     return [plot] if plot else []
 
 
-def _maps(build: Build, net: nn.Module, bits: Mapping[str, int]) -> list[LayerMap]:
+def _maps(build: Build, net: Network, bits: Mapping[str, int]) -> list[LayerMap]:
     keeps = measured_keeps(net)
-    shapes = layer_shapes(net, build.sites(net), keeps, bits)
+    shapes = layer_shapes(net, keeps, bits)
     maps = []
     for name, layer in tap_layers(net).items():
         shape = shapes.get(name)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from quant.layers.winograd_layer import TapLayer
-from quant.network.sites import visit_layers
+from quant.network.layer_graph import visit_layers
+from quant.network.network import Network
 from quant.prune.admm import srbs_admm
 from quant.prune.gradual import Magnitude
 from quant.prune.keep_per_tap import allocate, gains
@@ -63,7 +64,7 @@ def storage(config: PruneConfig, layers: Mapping[str, TapLayer]) -> dict[str, fl
 
 
 def new_pruner(
-    config: PruneConfig, net: nn.Module, layers: Mapping[str, TapLayer], x: Tensor
+    config: PruneConfig, net: Network, layers: Mapping[str, TapLayer], x: Tensor
 ) -> Pruner:
     """Return the configured method for `layers` of a dense network, with sample inputs x.
 
@@ -75,7 +76,7 @@ def new_pruner(
 
 
 def srbs_targets(
-    config: PruneConfig, net: nn.Module, layers: Mapping[str, TapLayer], x: Tensor
+    config: PruneConfig, net: Network, layers: Mapping[str, TapLayer], x: Tensor
 ) -> tuple[Target, ...]:
     """Return the SRBS patterns that layers shall have: `keep` of 8 in all, on the average per tap.
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from quant.layers.winograd_layer import TapLayer
-from quant.network.sites import visit_layers
+from quant.network.layer_graph import visit_layers
 from quant.prune.gradual import Gradual
 from quant.prune.target import Target, best_mask
 from winnow.srbs import SUB_ROW, num_sub_rows

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quant.layers.winograd_layer import DirectConv2d, WinogradConv2d
-from quant.network.convert import tap_layers
+from quant.network.rewrite import tap_layers
 from quant.prune.gradual import Gradual
 from quant.prune.kernel import nearest_kernel
 from quant.prune.target import Target, Task, best_mask

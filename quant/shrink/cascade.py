@@ -15,7 +15,7 @@ from dataclasses import replace
 from torch import nn
 
 from quant.distill import distillation
-from quant.network.channels import CompressibleNet
+from quant.network.network import Network
 from quant.shrink.saliency import counts_within, keep_strongest, saliencies
 from quant.shrink.task import Shrunk, Task
 from quant.train.history import History
@@ -42,7 +42,7 @@ def level_epochs(epochs: int, levels: int) -> list[int]:
 def cascade(task: Task) -> Shrunk:
     """Return a copy of the network within the budget, and the channels of every level."""
     shrink = task.config.shrink
-    student: CompressibleNet = copy.deepcopy(task.net)
+    student: Network = copy.deepcopy(task.net)
     teacher: nn.Module = task.teacher
     epochs = level_epochs(shrink.epochs, shrink.levels)
     history, levels = History(), []

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from quant.allocate.layer_cost import Part, total
-from quant.network.channels import ChannelGroup, CompressibleNet, remove_channels
+from quant.network.channels import ChannelGroup, remove_channels
+from quant.network.network import Network
+from quant.network.structure import channel_groups
 from quant.train.objective import Loss
 
 
@@ -34,14 +36,14 @@ def gate_gradients(net: nn.Module, group: ChannelGroup) -> Tensor:
 
 
 def saliencies(
-    net: CompressibleNet, loss: Loss, batches: Iterable[tuple[Tensor, Tensor]]
+    net: Network, loss: Loss, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> dict[str, Tensor]:
     """Return the saliency [channels] of every group, of norm 1; all zero if nothing matters.
 
     The network is left in evaluation mode without gradients.
     """
     net.eval()
-    groups = net.channel_groups()
+    groups = channel_groups(net.graph)
     sums = {group.name: torch.zeros(group.channels(net), dtype=torch.float64) for group in groups}
     for x, labels in batches:
         net.zero_grad(set_to_none=True)
@@ -94,10 +96,8 @@ def _step(count: int, multiple: int) -> int:
     return count % multiple or multiple
 
 
-def keep_strongest(
-    net: CompressibleNet, saliency: Mapping[str, Tensor], counts: Mapping[str, int]
-) -> None:
+def keep_strongest(net: Network, saliency: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
     """Remove all but the `counts` most salient channels of every group, in place."""
-    for group in net.channel_groups():
+    for group in channel_groups(net.graph):
         if counts[group.name] < group.channels(net):
             remove_channels(net, group, strongest(saliency[group.name], counts[group.name]))

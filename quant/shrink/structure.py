@@ -27,7 +27,8 @@ from quant.allocate.layer_cost import Part
 from quant.data import to_input
 from quant.distill import distillation
 from quant.distill.blockwise import make_block, segments, train_block, train_blocks
-from quant.network.channels import CompressibleNet, channel_counts
+from quant.network.network import Network
+from quant.network.structure import block_ends, channel_counts, channel_groups
 from quant.shrink.saliency import keep_strongest, saliencies
 from quant.shrink.task import Shrunk, Task, width_choices
 from quant.train.training import fit
@@ -41,22 +42,20 @@ class Choice:
     error: float = 0.0
 
 
-def group_blocks(net: CompressibleNet) -> dict[str, int]:
+def group_blocks(net: Network) -> dict[str, int]:
     """Return the block, from 0, that produces each group's channels."""
-    parts = [dict(part.named_modules()) for part in segments(net)]
+    parts = [part.graph.by_name for part in segments(net)]
     return {
-        group.name: next(i for i, modules in enumerate(parts) if group.producers[0] in modules)
-        for group in net.channel_groups()
+        group.name: next(i for i, nodes in enumerate(parts) if group.producers[0] in nodes)
+        for group in channel_groups(net.graph)
     }
 
 
-def candidates(
-    net: CompressibleNet, percents: tuple[int, ...], multiple: int
-) -> list[list[Choice]]:
+def candidates(net: Network, percents: tuple[int, ...], multiple: int) -> list[list[Choice]]:
     """Return the widths of every block, different ones only; the last is the block as it is."""
     counts, blocks = channel_counts(net), group_blocks(net)
     table: list[list[Choice]] = []
-    for block in range(len(net.blocks()) + 1):
+    for block in range(len(block_ends(net.graph)) + 1):
         own = [name for name in counts if blocks[name] == block]
         widths = {name: width_choices(counts[name], percents, multiple) for name in own}
         choices: list[Choice] = []
@@ -175,7 +174,7 @@ def structure(task: Task) -> Shrunk:
     loss = distillation(task.net, task.teacher, config.distill)
     found = saliencies(task.net, loss, task.batches())
     table = measured(task, candidates(task.net, shrink.widths, shrink.multiple), found)
-    student: CompressibleNet = copy.deepcopy(task.net)
+    student: Network = copy.deepcopy(task.net)
     keep_strongest(student, found, best_counts(task, table))
     plan = replace(task.plan, epochs=shrink.block_epochs)
     after = train_blocks(student, task.net, task.split, plan, resume=resume, samples=task.samples)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from quant.allocate.layer_cost import Part, total
 from quant.data import Split, to_input
-from quant.network.channels import CompressibleNet, channel_counts
+from quant.network.network import Network
+from quant.network.structure import channel_counts
 from quant.shrink.saliency import floors
 from quant.train.history import History
 from quant.train.resume import Resume
@@ -26,7 +27,7 @@ BATCH = 16  # images of one gradient: few, so that gradients differ
 class Shrunk:
     """What a method returns: the network, its fine-tuning, and numbers for the record."""
 
-    net: CompressibleNet
+    net: Network
     history: History
     numbers: dict[str, object] = field(default_factory=dict)
 
@@ -45,7 +46,7 @@ class Task:
     """
 
     config: Config
-    net: CompressibleNet
+    net: Network
     teacher: nn.Module
     split: Split
     parts: list[Part]
@@ -87,7 +88,7 @@ def smallest_counts(config: Config, counts: dict[str, int]) -> dict[str, int]:
     return {n: min(width_choices(c, shrink.widths, shrink.multiple)) for n, c in counts.items()}
 
 
-def check_budget(config: Config, parts: list[Part], net: CompressibleNet) -> None:
+def check_budget(config: Config, parts: list[Part], net: Network) -> None:
     """Raise ConfigError when even the narrowest network costs more than `shrink.share` allows."""
     counts = channel_counts(net)
     least, full = total(parts, smallest_counts(config, counts)), total(parts, counts)

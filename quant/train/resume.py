@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quant.train.checkpoint import arrays_of, load_state
+from quant.network.state import arrays_of, load_state
 from quant.train.history import COLUMNS, History
 from winnow.artefact import load_arrays, save_arrays
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: a model's state as plain arrays in a .npz, checked against the model on loading."""
+"""A model's state as plain arrays, checked against the model on loading."""
 
 from __future__ import annotations
 
@@ -12,26 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from winnow.artefact import load_arrays, save_arrays
 from winnow.errors import ArtefactError
 
 
 def arrays_of(model: nn.Module) -> dict[str, NDArray[Any]]:
     """Return the model's state, name -> array."""
     return {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-
-
-def save_model(path: Path, model: nn.Module) -> None:
-    """Write the model's state atomically."""
-    save_arrays(path, arrays_of(model))
-
-
-def load_model(path: Path, model: nn.Module, made_by: str) -> None:
-    """Read a model's state in place; `made_by` is the command that makes the file.
-
-    Raises ArtefactError when the file is missing, damaged or of another model.
-    """
-    load_state(model, load_arrays(path, made_by), path, made_by)
 
 
 def load_state(
