@@ -10,7 +10,7 @@ import torch
 
 from quant.build import Build
 from quant.exchange import TOOLS
-from quant.stages import STAGES, WORK, run_stage
+from quant.run import STAGES, run_stage
 from quant.train.distributed import join, leave
 from quant.train.training import pick_device
 from winnow.cli import guard, stage_options
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
     for stage in STAGES.values():
-        summary = (WORK[stage.name].__doc__ or "").strip().rstrip(".")
+        summary = stage.summary.capitalize()
         results = (
             f"{stage.name}.json" if stage.name == "bits" else f"{stage.name}.npz and its record"
         )

@@ -25,7 +25,8 @@ from quant.allocate.sizes import layer_shapes, measured_keeps, total_cycles
 from quant.build import Build, load_bits, load_pruned
 from quant.network.rewrite import tap_layers
 from quant.recipes import Recipe, load_recipes
-from quant.stages import COMPARED, STAGES, run_stage
+from quant.results import COMPARED
+from quant.run import STAGES, run_stage
 from quant.train.training import pick_device
 from winnow.artefact import Record, sha256_value, write_bytes
 from winnow.cache import lock

@@ -16,7 +16,7 @@ from quant.interchange.onnx_export import export_onnx, export_qonnx
 from quant.interchange.torch_import import load_checkpoint
 from quant.network.network_file import save_network
 from quant.page.page import write_page
-from quant.stages import STAGES
+from quant.run import STAGES
 from quant.train.history import History
 from winnow.config import CHAIN
 from winnow.errors import ConfigError

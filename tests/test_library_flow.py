@@ -15,7 +15,7 @@ from codegen.ir import Winograd
 from codegen.lower import lower_checkpoint
 from quant.build import Build, load_quantized, load_stage
 from quant.network.graph import BatchNorm
-from quant.stages import STAGES, run_stage
+from quant.run import STAGES, run_stage
 from tests.engines import expected_maps
 from winnow.artefact import Record, load_arrays
 from winnow.config import (

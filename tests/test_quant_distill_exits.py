@@ -26,7 +26,7 @@ from quant.distill.exits import (
 from quant.models.chain import InputShape
 from quant.models.library import network_of
 from quant.network.network import Network, backbone, exit_network
-from quant.stages import STAGES, run_stage
+from quant.run import STAGES, run_stage
 from tests.engines import expected_maps
 from tests.ladder import multiplies
 from winnow.artefact import load_arrays

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import quant.stages
-from quant.build import Build, load_teacher, load_trained, new_network, other_teacher
+import quant.stages.train
+from quant.build import Build, load_teacher, load_trained, other_teacher
+from quant.check import check_recipe
 from quant.distill.teacher import check_blocks
 from quant.models.chain import InputShape
 from quant.models.library import make_model, network_of
 from quant.network.network import Network
-from quant.stages import STAGES, run_stage
+from quant.run import STAGES, run_stage
 from winnow.artefact import Record
 from winnow.config import (
     Config,
@@ -70,8 +71,8 @@ def message(build: Build, monkeypatch: pytest.MonkeyPatch) -> str:
     def no_training(*_: object, **__: object) -> None:
         raise AssertionError("training began")
 
-    monkeypatch.setattr(quant.stages, "fit", no_training)
-    monkeypatch.setattr(quant.stages, "train_blocks", no_training)
+    monkeypatch.setattr(quant.stages.train, "fit", no_training)
+    monkeypatch.setattr(quant.stages.train, "train_blocks", no_training)
     with pytest.raises(ConfigError) as caught:
         run_stage(STAGES["train"], build)
     assert "\n" not in str(caught.value)
@@ -183,8 +184,7 @@ def test_an_exit_has_other_blocks_than_the_whole_network(
     )
     # Block by block the whole network is trained, exits or not.
     build = build_at(tmp_path, taught(large, replace(SMALL, model=model), block_epochs=1))
-    net = new_network(build)
-    quant.stages._check_recipe(build, net, other_teacher(build))
+    check_recipe(build)
 
 
 def test_attention_compares_sizes_that_block_wise_training_cannot() -> None:

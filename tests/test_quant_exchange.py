@@ -15,7 +15,7 @@ import torch
 from quant.__main__ import main
 from quant.build import Build, new_network
 from quant.page.plot import Series, make_plot
-from quant.stages import STAGES, run_stage
+from quant.run import STAGES, run_stage
 from winnow.artefact import Record, load_arrays
 from winnow.cli import guard
 from winnow.config import load_config

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import quant.stages as stages
+import quant.stages.prune as stage
 from codegen.lower import lower_checkpoint
 from quant.allocate.sizes import layer_keeps, sparse_layers
 from quant.build import load_pruned
@@ -25,7 +25,7 @@ from quant.network.rewrite import tap_layers, to_winograd
 from quant.prune.keep_per_tap import allocate, gains
 from quant.prune.methods import METHODS, new_pruner
 from quant.prune.target import Pruner, best_mask
-from quant.stages import STAGES, run_stage
+from quant.run import STAGES, run_stage
 from tests.engines import expected_maps
 from tests.ladder import multiplies
 from tests.test_quant_stages import TINY, build_at, interrupt_after, run_all
@@ -255,7 +255,7 @@ def test_run_stopped_after_its_last_epoch_is_only_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "new_pruner", lambda *task: stopping(new_pruner(*task), stop))
+        patch.setattr(stage, "new_pruner", lambda *task: stopping(new_pruner(*task), stop))
         with pytest.raises(KeyboardInterrupt):
             run_stage(STAGES["prune"], build)
     assert int(load_arrays(build.out / "prune.resume.npz", "")["epoch"]) == 2

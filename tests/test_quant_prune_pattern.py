@@ -21,7 +21,7 @@ from quant.prune.kernel import hold_pattern, kernel_of, release, through_kernel
 from quant.prune.methods import new_pruner
 from quant.prune.pattern import all_patterns, distil, kept_energy, nearest
 from quant.prune.storage import pack, unpack
-from quant.stages import STAGES, run_stage
+from quant.run import STAGES, run_stage
 from tests.engines import expected_maps
 from tests.ladder import multiplies
 from tests.test_quant_stages import TINY, build_at, interrupt_after, run_all

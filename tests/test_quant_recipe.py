@@ -10,7 +10,7 @@ import torch
 
 from codegen.lower import lower_checkpoint
 from quant.build import Build
-from quant.stages import STAGES, run_stage
+from quant.run import STAGES, run_stage
 from tests.ladder import multiplies
 from winnow.artefact import Record
 from winnow.config import load_config

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-import quant.stages
+import quant.stages.train
 import quant.train.training as training
 from codegen.lower import lower_checkpoint
 from quant.allocate.flops import flops
@@ -22,9 +22,10 @@ from quant.data.augment import Augmentation
 from quant.models.library import make_model
 from quant.network.network import Network, backbone
 from quant.network.structure import channel_counts
+from quant.run import STAGES, run_stage
 from quant.shrink.cascade import level_epochs, level_shares
 from quant.shrink.task import Task
-from quant.stages import CHANNEL_METHODS, STAGES, run_stage
+from quant.stages.shrink import METHODS as CHANNEL_METHODS
 from quant.train.resume import Resume
 from quant.train.training import Plan
 from tests.engines import expected_maps
@@ -212,7 +213,7 @@ def test_levels_take_equal_relative_steps_and_all_epochs() -> None:
 def test_impossible_budget_stops_before_training(
     tmp_path: Path, method: str, budget: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quant.stages, "fit", lambda *_, **__: pytest.fail("training began"))
+    monkeypatch.setattr(quant.stages.train, "fit", lambda *_, **__: pytest.fail("training began"))
     build = with_shrink(build_at(tmp_path), method=method, budget=budget, share=0.05)
     with pytest.raises(ConfigError, match=f"shrink.share must be at least {message}.*, got 0.05$"):
         run_stage(STAGES["train"], build)

@@ -8,6 +8,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +17,6 @@ import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
-import quant.stages as stages
 import quant.train.training as training
 from codegen.check import check_graph
 from codegen.interpret import interpret
@@ -24,7 +24,7 @@ from codegen.lower import lower_checkpoint
 from quant.__main__ import main
 from quant.build import Build, load_bits, load_quantized
 from quant.network.rewrite import tap_layers
-from quant.stages import STAGES, WORK, run_stage
+from quant.run import STAGES, run_stage
 from quant.train.resume import Resume
 from tests.engines import expected_maps
 from tests.ladder import change_node, multiplies
@@ -346,10 +346,10 @@ def test_stage_has_its_own_batch(
         sizes.append(arguments[3].batch)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages, "fit", stop)
+    monkeypatch.setattr(f"quant.stages.{verb}.fit", stop)
     build = replace(done, out=tmp_path / "copy", config=replace(TINY, **{section: changed}))
     with pytest.raises(KeyboardInterrupt):
-        WORK[verb](build, Resume(tmp_path / "none.npz", "", ""))
+        import_module(STAGES[verb].module).run(build, Resume(tmp_path / "none.npz", "", ""))
     assert sizes == [7]
 
 

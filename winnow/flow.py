@@ -82,7 +82,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "train",
         "train the fp32 network with self-distillation",
-        "quant.stages",
+        "quant.stages.train",
         ("seed", "data", "model", "train", "distill"),
         tools=_TORCH,
         outside=(_DATA, _TEACHER),
@@ -90,7 +90,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "shrink",
         "remove channels until the network is within its budget",
-        "quant.stages",
+        "quant.stages.shrink",
         _shrink_keys,
         ("train",),
         tools=_TORCH,
@@ -99,7 +99,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "prune",
         "prune by the configured method, fold BatchNorm",
-        "quant.stages",
+        "quant.stages.prune",
         ("seed", *_NETWORK, "train", "distill", "prune", "engine.m"),
         ("train", "shrink"),
         tools=_TORCH,
@@ -108,7 +108,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "bits",
         "choose the widths of every layer under the budget",
-        "quant.stages",
+        "quant.stages.bits",
         (*_NETWORK, "prune", "quantize", "engine"),
         ("prune",),
         tools=_TORCH,
@@ -117,7 +117,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "qat",
         "calibrate and fine-tune the Brevitas network",
-        "quant.stages",
+        "quant.stages.qat",
         (
             *("seed", *_NETWORK, "train", "distill", "quantize", "engine.m"),
             *("prune.method", "prune.pattern_keep", "prune.skip"),
@@ -129,7 +129,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "golden",
         "write every layer's integers for the whole test set",
-        "quant.stages",
+        "quant.stages.golden",
         (*_NETWORK, "quantize", "engine.m"),
         ("bits", "qat"),
         tools=_TORCH,

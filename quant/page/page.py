@@ -19,7 +19,7 @@ from quant.layers.winograd_layer import TapLayer
 from quant.network.network import Network
 from quant.network.rewrite import tap_layers, to_winograd
 from quant.page.plot import HEIGHT, WIDTH, Plot, Series, make_plot
-from quant.stages import COMPARED
+from quant.results import COMPARED
 from winnow.artefact import Record, write_text
 from winnow.cycles import layer_cycles
 from winnow.srbs import SUB_ROW

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What later stages would refuse, found before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from quant.allocate.bits import check_budget as check_bits
+from quant.allocate.bits import cost_table
+from quant.allocate.layer_cost import cost_parts
+from quant.allocate.sizes import sparse_layers
+from quant.build import Build, compressed_network, new_network, other_teacher
+from quant.distill.teacher import check_blocks
+from quant.network.rewrite import to_winograd
+from quant.prune.methods import check_pruning
+from quant.shrink.task import check_budget
+
+
+def check_recipe(build: Build) -> None:
+    """Raise ConfigError for what later stages could not do, before anything is trained."""
+    config, teacher = build.config, other_teacher(build)
+    with torch.random.fork_rng(devices=[]):  # layers initialise from the global generator
+        net = new_network(build)
+    compressed = compressed_network(build, net)  # an exit that is not there
+    check_blocks(net, teacher or net, config.distill)
+    check_blocks(compressed, teacher or net, replace(config.distill, block_epochs=0))
+    if config.shrink.method != "none":
+        parts = cost_parts(compressed, config)
+        check_budget(config, parts, compressed)
+    tapped = to_winograd(compressed, config.engine.m)
+    check_pruning(config.prune, sparse_layers(tapped, config.prune.skip))
+    check_bits(cost_table(config, tapped), config.quantize.budget_share)

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a stage that trains leaves: its network, and the accuracies of its record."""
+
+from __future__ import annotations
+
+from quant.build import Build
+from quant.network.network import Network
+from quant.network.network_file import save_network
+from quant.train.history import History
+from winnow.flow import Result
+
+KINDS = {"fp32": "train", "shrunk": "shrink", "pruned": "prune", "quantized": "qat"}
+# Networks -> their stage; of these reports compare three.
+COMPARED = tuple((kind, KINDS[kind]) for kind in ("fp32", "pruned", "quantized"))
+SAMPLE_IMAGES = 256  # training images that pruning, sensitivity and calibration look at
+
+
+def saved(build: Build, net: Network, kind: str, history: History, **numbers: object) -> Result:
+    """Save a trained network and measure it: a quantized one in float64, which is exact."""
+    path = build.out / f"{KINDS[kind]}.npz"
+    files = save_network(path, net) if build.world.is_main else []
+    accuracies = build.accuracies(kind, net.double() if kind == "quantized" else net)
+    summary = f"{kind} test accuracy {accuracies[f'{kind}_accuracy']:.2f}%"
+    return Result(files, summary, accuracies | {"history": history.table()} | numbers)

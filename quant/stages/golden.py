@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write every layer's integers for the whole test set: qat.npz -> golden.npz."""
+
+from __future__ import annotations
+
+from quant.build import Build, load_quantized
+from quant.golden import golden_arrays, layer_name
+from quant.train.resume import Resume
+from winnow.artefact import save_arrays
+from winnow.flow import Result
+
+
+def run(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training here)
+    """Write every layer's integers for the whole test set."""
+    net = load_quantized(build)
+    arrays = golden_arrays(net, build.split().test)
+    path = build.out / "golden.npz"
+    save_arrays(path, arrays)
+    logits = arrays[f"layer.{layer_name(net.graph.head())}"][:, :, 0, 0]
+    right = logits.argmax(1) == arrays["labels"]
+    accuracy = 100 * float(right.mean())
+    summary = f"integers of {len(right)} test images, accuracy {accuracy:.2f}%,"
+    return Result([path], summary, {"images": len(right), "golden_accuracy": accuracy})

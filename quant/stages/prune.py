@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prune by the configured method, fold BatchNorm: train.npz, shrink.npz -> prune.npz."""
+
+from __future__ import annotations
+
+from quant.allocate.sizes import measured_keeps, sparse_layers
+from quant.build import Build, load_compact, load_teacher
+from quant.data import to_input
+from quant.distill import distillation
+from quant.network.rewrite import fold_norms, to_winograd
+from quant.prune.methods import new_pruner, storage
+from quant.results import SAMPLE_IMAGES, saved
+from quant.train.resume import Resume
+from quant.train.training import fit
+from winnow.flow import Result
+
+
+def run(build: Build, resume: Resume) -> Result:
+    """Prune by the configured method, fine-tune under the teacher, fold BatchNorm."""
+    config, split, teacher = build.config, build.split(), load_teacher(build)
+    net = to_winograd(load_compact(build), config.engine.m)
+    x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
+    sparse = sparse_layers(net, config.prune.skip)
+    pruner = new_pruner(config.prune, net, sparse, x)
+    plan = build.plan("prune", config.prune.epochs, config.prune.learning_rate, config.prune.batch)
+    loss = distillation(net, teacher, config.distill)
+    history = fit(net, split, loss, plan, resume=resume, begin_epoch=pruner.begin_epoch)
+    pruner.release()
+    numbers = {"storage": storage(config.prune, sparse), **pruner.numbers()}
+    folded = fold_norms(net)
+    return saved(build, folded, "pruned", history, keep=measured_keeps(folded), **numbers)

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calibrate and fine-tune the Brevitas network: train.npz, prune.npz, bits.json -> qat.npz."""
+
+from __future__ import annotations
+
+from quant.allocate.sizes import sparse_layers
+from quant.build import Build, load_pruned, load_teacher, quantized_network
+from quant.data import to_input
+from quant.distill import distillation
+from quant.layers.winograd_layer import WinogradConv2d
+from quant.network.calibrate import calibrate
+from quant.network.network import Network
+from quant.prune.kernel import hold_pattern, release
+from quant.results import SAMPLE_IMAGES, saved
+from quant.train.resume import Resume
+from quant.train.training import fit
+from winnow.config import PATTERN
+from winnow.flow import Result
+
+
+def run(build: Build, resume: Resume) -> Result:
+    """Calibrate and fine-tune the Brevitas network under the fp32 teacher."""
+    config, split, teacher = build.config, build.split(), load_teacher(build)
+    pruned = load_pruned(build)
+    net = quantized_network(build, pruned).to(build.device)
+    x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
+    calibrate(net, x, clip=config.quantize.weight_scale == "mse")
+    held = _pattern_layers(build, pruned, net)
+    for layer in held:
+        hold_pattern(layer, config.prune.pattern_keep)
+    plan = build.plan(
+        "qat", config.quantize.epochs, config.quantize.learning_rate, config.quantize.batch
+    )
+    loss = distillation(net, teacher, config.distill)
+    history = fit(net, split, loss, plan, resume=resume)
+    for layer in held:
+        release(layer)
+    return saved(build, net, "quantized", history)
+
+
+def _pattern_layers(build: Build, pruned: Network, net: Network) -> list[WinogradConv2d]:
+    """Return the layers of `net` whose kernels are pattern-pruned but have no mask for it."""
+    if build.config.prune.method != PATTERN:
+        return []
+    names = sparse_layers(pruned, build.config.prune.skip)
+    layers = [net.get_submodule(name) for name in names]
+    return [layer for layer in layers if isinstance(layer, WinogradConv2d)]

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remove channels until the network is within its budget: train.npz -> shrink.npz."""
+
+from __future__ import annotations
+
+from quant.allocate.layer_cost import cost_parts, total
+from quant.build import Build, compressed_network, load_trained, other_teacher
+from quant.network.structure import channel_counts
+from quant.results import SAMPLE_IMAGES, saved
+from quant.shrink.cascade import cascade
+from quant.shrink.structure import structure
+from quant.shrink.task import Task, check_budget
+from quant.train.history import History
+from quant.train.resume import Resume
+from winnow.flow import Result
+
+METHODS = {"structure": structure, "cascade": cascade}
+
+
+def run(build: Build, resume: Resume) -> Result:
+    """Remove channels until the network is within its budget, and fine-tune it."""
+    config, trained = build.config, load_trained(build)
+    net = compressed_network(build, trained)
+    if config.shrink.method == "none":
+        numbers = {"channels": channel_counts(net), "share": 1.0}
+        return saved(build, net, "shrunk", History(), **numbers)
+    parts = cost_parts(net, config)
+    check_budget(config, parts, net)
+    plan = build.plan("shrink", config.shrink.epochs, config.shrink.learning_rate)
+    teacher = other_teacher(build) or trained
+    task = Task(config, net, teacher, build.split(), parts, SAMPLE_IMAGES, plan, resume)
+    found = METHODS[config.shrink.method](task)
+    counts = channel_counts(found.net)
+    numbers = {"channels": counts, "share": total(parts, counts) / task.full, **found.numbers}
+    return saved(build, found.net, "shrunk", found.history, **numbers)

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train the fp32 network with self-distillation: the data -> train.npz."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from quant.build import Build, new_network, other_teacher
+from quant.distill import self_distillation
+from quant.distill.blockwise import train_blocks
+from quant.distill.teacher import described
+from quant.results import SAMPLE_IMAGES, saved
+from quant.train.resume import Resume
+from quant.train.training import fit
+from winnow.flow import Result
+
+
+def run(build: Build, resume: Resume) -> Result:
+    """Train the fp32 network with self-distillation."""
+    config = build.config
+    with torch.random.fork_rng(devices=[]):  # layers initialise from the global generator
+        torch.manual_seed(config.seed)
+        net = new_network(build)
+    net.to(build.device)
+    teacher = other_teacher(build)
+    plan = build.plan("train", config.train.epochs, config.train.learning_rate)
+    split = build.split()
+    numbers: dict[str, object] = {"config": described(config)}
+    if teacher is not None and config.distill.block_epochs:
+        blocks = replace(plan, epochs=config.distill.block_epochs)
+        numbers["block_errors"] = train_blocks(
+            net, teacher, split, blocks, resume=resume, samples=SAMPLE_IMAGES
+        )
+    loss = self_distillation(net, config.distill, teacher)
+    history = fit(net, split, loss, plan, resume=resume)
+    return saved(build, net, "fp32", history, **numbers)
