@@ -207,8 +207,9 @@ class Network:
         region = self.plan.input
         sizes = (self.plan.feature_words, region.base, region.words)
         content = pack_features(region.tensor, self.images).tobytes()
+        engine = compiled("default")  # before the limit: it may have to be built
         with time_limit(20):
-            return csim.execute(compiled("default"), self.folder, content, sizes)
+            return csim.execute(engine, self.folder, content, sizes)
 
     def require_stopped(self, outcome: csim.Outcome, layers_run: int) -> None:
         """Layers before the failure are right; the memory of the others is as it was."""
