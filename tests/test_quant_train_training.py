@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -53,6 +54,35 @@ def test_average_is_the_closed_form(tmp_path: Path) -> None:
         want = 0.75 * want + 0.25 * weight
     torch.testing.assert_close(averaged[2].weight.detach(), want)
     assert torch.equal(averaged[1].running_mean, plain[1].running_mean)  # not averaged
+
+
+def test_dropout_of_a_resumed_run_is_that_of_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [nn.Sequential(*net()[:2], nn.Dropout(0.5), *net()[2:]) for _ in range(2)]
+
+    def run(model: nn.Module, name: str) -> None:
+        def loss(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return nn.functional.cross_entropy(model(x), labels)
+
+        fit(model, split(), loss, PLAN, resume=Resume(tmp_path / name, "key", "command"))
+
+    run(models[0], "whole.npz")
+    step, count = training._step, iter(range(100))
+
+    def stopping(*args: object) -> float:
+        if next(count) == 5:  # the last step
+            raise KeyboardInterrupt
+        return step(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(models[1], "parts.npz")
+    torch.manual_seed(123)  # as another process would have it
+    run(models[1], "parts.npz")
+    whole, parts = (model.state_dict() for model in models)
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
 def test_validation_is_measured_when_due(tmp_path: Path) -> None:

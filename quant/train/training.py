@@ -135,6 +135,13 @@ def fit(
 
 def _epoch(run: Run, split: Split, loss: Loss, plan: Plan, epoch: int) -> tuple[float, float]:
     """Train one epoch and return the mean loss and the last learning rate."""
+    devices = [plan.device] if plan.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):  # dropout draws from the global generators
+        torch.manual_seed(plan.seed * 1_000_003 + epoch)
+        return _steps(run, split, loss, plan, epoch)
+
+
+def _steps(run: Run, split: Split, loss: Loss, plan: Plan, epoch: int) -> tuple[float, float]:
     run.model.train()
     count = len(split.train)
     steps = max(1, count // min(plan.batch, count))
