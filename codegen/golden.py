@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codegen.fuse import LayerMaps
 from winnow.artefact import load_arrays
@@ -33,12 +36,17 @@ def load_golden(build: Build) -> Golden:
     """Read golden.npz; raises ArtefactError when it is missing, damaged or incomplete."""
     made_by = build.command("golden")
     arrays = load_arrays(build.out / "golden.npz", made_by)
+    try:
+        return golden_of(arrays)
+    except ValueError as error:
+        raise ArtefactError(f"'{build.out / 'golden.npz'}' {error}; run: {made_by}") from error
+
+
+def golden_of(arrays: Mapping[str, NDArray[Any]]) -> Golden:
+    """Return the golden values of what stage `golden` writes; ValueError if it is incomplete."""
     images, labels = arrays.get("images", np.empty(0)), arrays.get("labels", np.empty(0))
     if images.ndim != 4 or len(images) == 0 or labels.shape != (len(images),):
-        raise ArtefactError(
-            f"'{build.out / 'golden.npz'}' must hold images [n, c, h, w] and labels [n]; "
-            f"run: {made_by}"
-        )
+        raise ValueError("must hold images [n, c, h, w] and labels [n]")
     layers = {
         name.removeprefix("layer."): array.astype(np.int64)
         for name, array in arrays.items()

@@ -17,15 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from codegen.golden import Golden, golden_of
 from codegen.ir import INPUT, RAW_BITS, Dense, Graph, MaxPool, Node, TensorType, Winograd
 from quant.build import Build, load_quantized
-from quant.data import INPUT_BITS, INPUT_EXPONENT, input_shape
+from quant.data import INPUT_BITS, INPUT_EXPONENT
 from quant.golden import layer_name
 from quant.layers.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d
 from quant.layers.quantizers import bits_of, exponents, scale_of
 from quant.network.graph import NetworkGraph, Relu
 from quant.network.layer_graph import LayerGraph, layer_graph, unfolded
 from quant.network.network import Network
+from quant.rehearsal import rehearse, rehearsed_golden
+from winnow import flow
 from winnow.config import Config
 from winnow.errors import LoweringError
 from winnow.fixed_point import IntArray, int_range
@@ -159,9 +162,21 @@ _RUNS = (
 def lower_checkpoint(config: Config, out: Path) -> Graph:
     """Return the integer graph of the trained network in `out` (qat.npz)."""
     network = load_quantized(Build(config, out, torch.device("cpu")))
-    channels, edge, _ = input_shape(config.data)
-    entry = TensorType(channels, edge, edge, INPUT_BITS, False, INPUT_EXPONENT)
-    return lower_network(network, entry)
+    return lower_network(network, _entry(network))
+
+
+def rehearsed_graph(build: flow.Build) -> tuple[Graph, Golden]:
+    """Return the integer graph of untrained weights, and the golden values it must equal."""
+    training = Build(build.config, build.out, config_path=build.config_path)
+    network = rehearse(training)
+    graph = lower_network(network, _entry(network))
+    return graph, golden_of(rehearsed_golden(training, network))
+
+
+def _entry(net: Network) -> TensorType:
+    """Return the type of the images that a network reads."""
+    channels, height, width = net.graph.input
+    return TensorType(channels, height, width, INPUT_BITS, False, INPUT_EXPONENT)
 
 
 def _exponents(proxy: nn.Module, name: str, what: str) -> IntArray:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -159,12 +160,12 @@ def load_bits(build: Build) -> dict[str, Choice]:
     return {name: Choice(widths[0][name], widths[1][name]) for name in names}
 
 
-def quantized_network(build: Build, net: Network) -> Network:
-    """Return the Brevitas copy of a folded network at the chosen widths, not calibrated.
+def quantized_network(build: Build, net: Network, bits: Mapping[str, Choice]) -> Network:
+    """Return the Brevitas copy of a folded network at the widths `bits`, not calibrated.
 
     The last layer gives its accumulators; a layer that no ReLU follows has a signed output.
     """
-    placed, bits = layer_graph(net.graph), load_bits(build)
+    placed = layer_graph(net.graph)
     last, features = net.graph.head(), build.config.quantize.activation_bits
     widths = {
         name: BitWidths(*bits[name], None if name == last else features, relu=placed[name].relu)

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, replace
 from functools import cache
 from typing import Any
 
@@ -19,9 +19,10 @@ from codegen import abi, graph_text, ports
 from codegen.descriptor import layer_fields, readers
 from tests.conftest import ROOT
 from winnow.blocking import Op
-from winnow.config import Config, tomllib
+from winnow.config import Config, ShrinkConfig, tomllib
 from winnow.engine import EngineConfig
 from winnow.errors import ConfigError
+from winnow.flow import STAGES
 
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix() for part in ("*.md", "docs/*.md") for path in ROOT.glob(part)
@@ -275,3 +276,15 @@ def test_there_are_documents_and_examples() -> None:
     pages = ("engine", "flow", "ir", "numerics", "openhls", "program", "verification")
     assert {"README.md", *(f"docs/{page}.md" for page in pages)} <= set(DOCUMENTS)
     assert len(EXAMPLES) >= 3
+
+
+def test_table_of_stages_is_the_list_of_stages() -> None:
+    """docs/flow.md names what every stage reads, as winnow/flow.py does."""
+    text = (ROOT / "docs" / "flow.md").read_text(encoding="utf-8")
+    narrowed = replace(Config(), shrink=ShrinkConfig(method="cascade"))
+    for stage in STAGES:
+        reads, keys = (
+            ", ".join(f"`{name}`" for name in names) or "none"
+            for names in (stage.reads, stage.keys_of(narrowed))
+        )
+        assert f"\n| `{stage.name}` | {reads} | {keys} |\n" in text

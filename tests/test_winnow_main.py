@@ -166,5 +166,5 @@ def test_real_process_ends_with_one_line(root: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"error: '{tmp_path}': stage 'train' must run first: it has")
+    assert result.stderr.startswith(f"error: '{tmp_path}': stage 'check' must run first: it has")
     assert result.stderr.count("\n") == 1

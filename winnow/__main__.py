@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `winnow` command: `python -m winnow VERB --config NAME_OR_FILE`.
 
+check    whether network, data and engine go together, found with untrained weights
 run      every stage whose inputs or outputs have changed, then the report
 status   which stages are current, and why the others are not
 report   the numbers of a build whose stages are all current
@@ -25,6 +26,7 @@ from winnow.lock import folder_lock
 from winnow.place import config_place, default_out, require_plain
 
 VERBS = {
+    "check": "find out in seconds what a run would refuse",
     "run": "run every stage that has changed, then report",
     "status": "print which stages are current, and why the others are not",
     "report": "print the numbers of a build whose stages are all current",
@@ -149,6 +151,8 @@ def main() -> None:
     build = open_build(options)
     if options.verb == "status":
         status(build)
+    elif options.verb == "check":
+        run(build, Options(), wanted_stages("check", vitis=False))
     elif options.verb == "run":
         if options.hls == "vitis":
             find_vitis()

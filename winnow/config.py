@@ -269,8 +269,8 @@ class Config:
 
     def section(self, *names: str) -> dict[str, Any]:
         """Return the named members as plain values, for a stage's input hash."""
-        whole = asdict(self)
-        return {name: whole[name] for name in names}
+        members = {name: getattr(self, name) for name in names}
+        return {n: m if isinstance(m, int) else asdict(m) for n, m in members.items()}
 
 
 def read_toml(path: Path) -> dict[str, Any]:

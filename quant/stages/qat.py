@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from quant.allocate.sizes import sparse_layers
-from quant.build import Build, load_pruned, load_teacher, quantized_network
+from quant.build import Build, load_bits, load_pruned, load_teacher, quantized_network
 from quant.data import to_input
 from quant.distill import distillation
 from quant.layers.winograd_layer import WinogradConv2d
@@ -22,7 +22,7 @@ def run(build: Build, resume: Resume) -> Result:
     """Calibrate and fine-tune the Brevitas network under the fp32 teacher."""
     config, split, teacher = build.config, build.split(), load_teacher(build)
     pruned = load_pruned(build)
-    net = quantized_network(build, pruned).to(build.device)
+    net = quantized_network(build, pruned, load_bits(build)).to(build.device)
     x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
     calibrate(net, x, clip=config.quantize.weight_scale == "mse")
     held = _pattern_layers(build, pruned, net)

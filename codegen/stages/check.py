@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the whole chain with untrained weights, so that what cannot work is refused before training.
+
+configuration, a few images -> check.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from codegen.check import check_graph
+from codegen.fuse import fuse, written_maps
+from codegen.interpret import interpret
+from codegen.lower import rehearsed_graph
+from codegen.schedule import schedule
+from winnow.compare import require_equal
+from winnow.flow import Build, Result
+
+
+def run(build: Build, _: Mapping[str, str]) -> Result:
+    """Convert, calibrate, lower, interpret two images, schedule; nothing is kept."""
+    graph, golden = rehearsed_graph(build)
+    check_graph(graph)
+    layers = fuse(graph)
+    require_equal(golden.layers, written_maps(layers, interpret(graph, golden.images)))
+    if build.config.shrink.method != "none":  # how wide the layers will be is not known yet
+        return Result([], f"{len(layers)} layers can be lowered,")
+    plan = schedule(graph, build.config.engine)
+    return Result(
+        [],
+        f"{len(layers)} layers fit, {plan.total_cycles} modelled cycles at the widest widths,",
+        {"layers": len(layers), "total_cycles": plan.total_cycles},
+    )
