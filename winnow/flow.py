@@ -138,7 +138,7 @@ STAGES: tuple[Stage, ...] = (
         "write every layer's integers for the whole test set",
         "quant.stages.golden",
         ("data",),
-        ("bits", "qat"),
+        ("qat",),
         tools=_TORCH,
         outside=(_DATA,),
     ),
@@ -147,7 +147,7 @@ STAGES: tuple[Stage, ...] = (
         "turn the quantized model into the integer graph, equal to the golden values",
         "codegen.stages.lower",
         ("data",),
-        ("bits", "qat", "golden"),
+        ("qat", "golden"),
         tools=_TORCH,
     ),
     Stage(
