@@ -14,7 +14,7 @@ from codegen.check import check_graph
 from codegen.ir import Winograd
 from codegen.lower import lower_checkpoint
 from quant.build import Build, load_quantized, load_stage
-from quant.network.graph import BatchNorm
+from quant.network.graph import BatchNorm, Dropout, Identity
 from quant.run import STAGES, run_stage
 from tests.engines import expected_maps
 from winnow.artefact import Record, load_arrays
@@ -62,6 +62,8 @@ def climb(config: Config, out: Path) -> None:
     accuracy = Record.load(out / "golden.json", "").numbers["golden_accuracy"]
     assert accuracy == pytest.approx(100 * right.mean())
     assert sum(isinstance(node, Winograd) for node in graph.nodes) >= 8
+    idle = (Dropout, Identity)
+    assert not any(isinstance(node, idle) for node in load_quantized(build).graph.nodes)
     has_norm = any(isinstance(n, BatchNorm) for n in load_stage(build, "train").graph.nodes)
     assert has_norm == config.model.name.endswith("_bn")
     assert not any(isinstance(n, BatchNorm) for n in load_stage(build, "prune").graph.nodes)

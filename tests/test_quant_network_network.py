@@ -21,7 +21,14 @@ from quant.network.graph import BatchNorm, Dropout, Identity, Winograd
 from quant.network.layer_graph import layer_graph, visit_layers
 from quant.network.network import Network, backbone, exit_network
 from quant.network.network_file import graph_path, load_graph, load_network, save_network
-from quant.network.rewrite import fold_norms, tap_layers, to_quantized, to_winograd, without_dropout
+from quant.network.rewrite import (
+    EXACT,
+    fold_norms,
+    tap_layers,
+    to_quantized,
+    to_winograd,
+    without_dropout,
+)
 from winnow.artefact import load_arrays, save_arrays
 from winnow.config import ModelConfig
 from winnow.errors import ArtefactError
@@ -98,7 +105,7 @@ def test_every_form_of_a_network_is_the_same_on_disk(name: str, m: int, tmp_path
     torch.testing.assert_close(winograd(x), module(x), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("rewrite", [fold_norms, without_dropout])
+@pytest.mark.parametrize("rewrite", EXACT)
 @pytest.mark.parametrize("name", [*NAMES, "chain"])
 def test_exact_rewrites_change_nothing(name: str, rewrite: Callable[[Network], Network]) -> None:
     net = to_winograd(Network.of(module_of(name), SHAPE), 2).double().eval()

@@ -10,6 +10,7 @@ from quant.distill import distillation
 from quant.layers.winograd_layer import WinogradConv2d
 from quant.network.calibrate import calibrate
 from quant.network.network import Network
+from quant.network.rewrite import without_dropout
 from quant.prune.kernel import hold_pattern, release
 from quant.results import SAMPLE_IMAGES, saved
 from quant.train.resume import Resume
@@ -35,7 +36,7 @@ def run(build: Build, resume: Resume) -> Result:
     history = fit(net, split, loss, plan, resume=resume)
     for layer in held:
         release(layer)
-    return saved(build, net, "quantized", history)
+    return saved(build, without_dropout(net), "quantized", history)
 
 
 def _pattern_layers(build: Build, pruned: Network, net: Network) -> list[WinogradConv2d]:
