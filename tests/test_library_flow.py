@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from codegen.lower import lower_checkpoint
 from quant.build import Build, load_quantized, load_stage
 from quant.network.graph import BatchNorm, Dropout, Identity
 from quant.run import STAGES, run_stage
-from tests.engines import expected_maps
+from tests.engines import CACHE, expected_maps
 from winnow.artefact import Record, load_arrays
 from winnow.config import (
     Config,
@@ -79,3 +82,24 @@ def test_library_vggs_go_to_the_graph(name: str, tmp_path: Path) -> None:
     config = config_of(name, 0.25)
     shrink = ShrinkConfig(method="cascade", budget="flops", share=0.7, levels=1, epochs=1)
     climb(replace(config, shrink=shrink) if name == "vgg16_bn" else config, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "vgg_nagadomi", "vgg_nagadomi_bn"])
+def test_library_vggs_go_to_rtl(name: str, tmp_path: Path, root: Path) -> None:
+    """`make hls` on a narrow VGG: every rung equal, then the report."""
+    config = tmp_path / f"{name}.toml"
+    config.write_text(
+        "[data]\nsource = 'colour'\nimage_size = 32\ntrain_images = 100\ntest_images = 100\n"
+        f"[model]\nname = '{name}'\nwidth = 0.125\n[train]\nepochs = 1\nbatch = 50\n"
+        "[prune]\nsteps = 1\nepochs = 1\n[quantize]\nbudget_share = 1.0\nepochs = 1\n"
+    )
+    out = CACHE.parent / "vggs" / name  # compiled engines are shared with later runs
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-m", "winnow", "run", "--config", str(config), "--out", str(out)]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    for rung in ("interpreter", "HLS C++", "RTL"):
+        assert f"  Brevitas (float64) = {rung:<14}" in run.stdout
+    layers = Record.load(out / "rtlsim.json", "").numbers["stall_0"]["layer_cycles"]
+    assert len(layers) == len(Record.load(out / "schedule.json", "").numbers["cycles"]) >= 10
