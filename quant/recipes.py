@@ -25,7 +25,7 @@ from typing import Any
 
 from winnow.config import LISTED, Config, read_toml
 from winnow.errors import SHOWN, ConfigError, shown, shown_text
-from winnow.fields import from_table
+from winnow.schema import from_table
 
 NOTE, GOAL = "note", "goal"
 

@@ -11,7 +11,7 @@ from quant.data import Augmentation, Samples, Split, input_shape, load_split, to
 from quant.data.samples import cut
 from winnow.config import DataConfig
 from winnow.errors import ConfigError
-from winnow.fields import from_table
+from winnow.schema import from_table
 
 # Taken from the loader of version 0.1.
 DIGIT_LABELS = [1, 4, 8, 6, 5, 9, 9, 1, 3, 2, 2, 2, 0, 7, 4, 8]

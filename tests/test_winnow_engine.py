@@ -9,7 +9,7 @@ import pytest
 
 from winnow.engine import EngineConfig
 from winnow.errors import ConfigError
-from winnow.fields import from_table
+from winnow.schema import from_table
 from winnow.winograd import winograd
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A new key, message or way of writing a file must not train a network again.
 PASSIVE = frozenset(
     f"winnow.{name}"
-    for name in ("artefact", "cli", "code_hash", "config", "errors", "fields", "flow", "lock")
+    for name in ("artefact", "cli", "code_hash", "config", "errors", "flow", "lock", "schema")
 )
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from winnow.engine import EngineConfig
 from winnow.errors import ConfigError, shown, shown_text
-from winnow.fields import choice, flag, from_table, integer, integers, real, table, text
 from winnow.parts import EXAMPLE, find_part
+from winnow.schema import choice, flag, from_table, integer, integers, real, table, text
 from winnow.srbs import SUB_ROW
 
 if sys.version_info >= (3, 11):

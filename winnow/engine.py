@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from winnow.errors import ConfigError
-from winnow.fields import choice, integer
+from winnow.schema import choice, integer
 from winnow.srbs import SUB_ROW
 from winnow.winograd import KERNEL, TILE_SIZES
 

@@ -17,7 +17,7 @@ from quant.network.structure import block_ends
 from winnow.artefact import Record, sha256_file
 from winnow.config import Config, DataConfig, DistillConfig
 from winnow.errors import ConfigError, WinnowError, shown
-from winnow.fields import from_table
+from winnow.schema import from_table
 
 KEY = "distill.teacher"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fields of configuration dataclasses: a default, a range, and one clear line when it is broken.
+"""The schema of a configuration: dataclass fields with a default, a range and a clear error.
 
 `from_table` turns a parsed TOML table into a frozen dataclass. It rejects unknown keys (naming the
 nearest valid one), wrong types and values out of range.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from winnow.errors import ConfigError
-from winnow.fields import choice, flag, from_table, integer, integers, real, table, text
+from winnow.schema import choice, flag, from_table, integer, integers, real, table, text
 
 
 @dataclass(frozen=True)
