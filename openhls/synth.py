@@ -19,8 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from openhls.borders import Crossing, longest_crossing
 from openhls.errors import HlsError
+from openhls.inter_module import InterModulePath, longest_inter_module_path
 from openhls.timing import Arcs, TimingPath, longest
 from openhls.yosys import Elaborated, batch_text, elaborate, run_child, text_key
 from winnow.artefact import sha256_file, sha256_value, write_text
@@ -103,7 +103,7 @@ class _Mapped:
 
 def synth_hash() -> str:
     """Return the hash of the code and tools that decide the result."""
-    files = (HERE / name for name in ("borders.py", "synth.py", "timing.py", "yosys.py"))
+    files = (HERE / name for name in ("inter_module.py", "synth.py", "timing.py", "yosys.py"))
     return sha256_value([version("pyosys"), *map(sha256_file, files)])
 
 
@@ -153,10 +153,10 @@ def _map_all(design: Mapping[str, Elaborated], log: Path, cache: Path) -> dict[s
 
 
 class Synthesis(NamedTuple):
-    """A row per module, the largest share of LUTs first, and the longest path over borders."""
+    """A row per module, the largest share of LUTs first, and the longest inter-module path."""
 
     rows: tuple[ModuleUse, ...]
-    crossing: Crossing
+    inter_module_path: InterModulePath
 
 
 def synthesise(
@@ -186,7 +186,7 @@ def synthesise(
     children = {name: module.children for name, module in design.items()}
     return Synthesis(
         tuple(sorted(rows, key=lambda row: -row.own.lut * row.instances)),
-        longest_crossing(arcs, children, f"\\{top}"),
+        longest_inter_module_path(arcs, children, f"\\{top}"),
     )
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The longest paths of a mapped 7-series module: logic levels, carry chains, estimated delay.
 
-A module of a Yosys JSON netlist -> the longest path between every two of its borders. A border is a
-port, a pin of an instance of another module, or state (flip-flop, shift register, RAM, DSP): named
-"port", "instance.port" and "". `openhls/borders.py` joins the modules of a design.
+A module of a Yosys JSON netlist -> the longest path between every two of its boundary pins. A
+boundary pin is a port, a pin of an instance of another module, or state (flip-flop, shift register,
+RAM, DSP): named "port", "instance.port" and "". `openhls/inter_module.py` joins the modules.
 
 Nothing is placed: cells have delays of the slowest speed grade (-1), a net has a guess that grows
 with its fan-out. So the result compares variants of a design; it is not a clock speed.
@@ -41,7 +41,7 @@ DSP_OUT = {"P": 0.44, "M": 1.96, "A": 5.4}  # clock to P, from the last register
 # unplaced nets are about 0.65 ns for a fan-out of 2.
 NET, NET_DOUBLING = 0.55, 0.1
 
-STATE = ""  # the border that stands for all state inside a module
+STATE = ""  # the boundary pin that stands for all state inside a module
 Bit = int | str
 Netlist = Mapping[str, Any]  # one module of `write_json`
 
@@ -77,12 +77,12 @@ class TimingPath(NamedTuple):
 
 
 NONE = TimingPath(0.0, 0, 0)
-Arcs = dict[tuple[str, str], TimingPath]  # longest path from border to border
+Arcs = dict[tuple[str, str], TimingPath]  # longest path from boundary pin to boundary pin
 
 
 @dataclass(frozen=True)
 class ModulePaths:
-    """Of a module: the longest path between every two borders, the most levels of any path."""
+    """Of a module: the longest path between every two boundary pins, the most levels."""
 
     arcs: Arcs
     levels: int
@@ -217,7 +217,7 @@ class _Module:
         return found
 
     def arrival(self, target: Bit) -> dict[str, TimingPath]:
-        """Return the longest path to a bit from every border that reaches it."""
+        """Return the longest path to a bit from every boundary pin that reaches it."""
         if target in self.arrivals:
             return self.arrivals[target]
         stack, open_bits = [target], set[Bit]()
@@ -245,18 +245,18 @@ class _Module:
         best: dict[str, TimingPath] = {}
         self.levels[bit] = max((self.levels[s.source] + s.levels for s in steps), default=0)
         if bit in self.starts:
-            border, start = self.starts[bit]
-            best[border] = start
+            origin, start = self.starts[bit]
+            best[origin] = start
         cell = self.label(self.drivers[bit].cell) if steps else ""
         for step in steps:
-            for border, path in self.arrivals[step.source].items():
+            for origin, path in self.arrivals[step.source].items():
                 ns = path.ns + step.ns
-                if border not in best or ns > best[border].ns:
-                    best[border] = path.then(step.ns, step.levels, step.chains, cell)
+                if origin not in best or ns > best[origin].ns:
+                    best[origin] = path.then(step.ns, step.levels, step.chains, cell)
         return best
 
     def ends(self) -> Iterator[tuple[Bit, str, float, str]]:
-        """Yield every end of a path: its bit, border, delay up to and with the setup, cell."""
+        """Yield every end of a path: bit, boundary pin, delay up to and with the setup, cell."""
         for port, about in self.ports.items():
             if about["direction"] == "output":
                 yield from ((bit, port, 0.0, "") for bit in about["bits"])
@@ -384,7 +384,7 @@ def _carry_cost(port: str, index: int, output: str, place: int) -> tuple[float, 
 
 
 def module_paths(name: str, netlist: Netlist) -> ModulePaths:
-    """Return the longest paths between the borders of a mapped module.
+    """Return the longest paths between the boundary pins of a mapped module.
 
     `netlist` is the module in the JSON of Yosys. A path from state begins at the clock and one to
     state ends with the setup; one from or to a pin has neither, and the net belongs to its sinks.

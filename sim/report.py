@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from codegen.schedule import LayerPlan, Schedule
 from codegen.stages.schedule import read_schedule
-from sim.resources import crossing_line, format_table, share_line, timing_line
+from sim.resources import format_table, inter_module_line, share_line, timing_line
 from winnow.artefact import Record
 from winnow.blocking import Op
 from winnow.flow import STAGES, Build, require_current
@@ -112,7 +112,7 @@ def _resources(records: Records) -> list[str]:
         *format_table(numbers),
         f"  {share_line(numbers['total'], numbers['part'])}",
         f"  {timing_line(numbers['modules'], numbers['clock_mhz'])}",
-        f"  {crossing_line(numbers['crossing'], numbers['clock_mhz'])}",
+        f"  {inter_module_line(numbers['inter_module_path'], numbers['clock_mhz'])}",
     ]
 
 

@@ -70,14 +70,14 @@ def timing_line(rows: Sequence[Mapping[str, Any]], clock_mhz: float) -> str:
     )
 
 
-def crossing_line(crossing: Mapping[str, Any], clock_mhz: float) -> str:
-    """Return how long the longest path over the borders of modules is, and where it ends."""
+def inter_module_line(path: Mapping[str, Any], clock_mhz: float) -> str:
+    """Return how long the longest inter-module path is, and where it ends."""
     period = 1000 / clock_mhz
-    note = "warning: " if crossing["ns"] > period else ""
-    borders = crossing["borders"]
+    note = "warning: " if path["ns"] > period else ""
+    pins = path["pins"]
     return (
-        f"{note}over their borders the longest path takes {crossing['ns']:.2f} ns (estimated), "
-        f"from {borders[0]} to {borders[-1]}"
+        f"{note}the longest inter-module path takes {path['ns']:.2f} ns (estimated), "
+        f"from {pins[0]} to {pins[-1]}"
     )
 
 

@@ -209,7 +209,7 @@ def test_dsp_without_registers_is_combinational() -> None:
     assert only(arcs, "i10", "o11")[0] == round(ONE + 5.4, 6)
 
 
-def test_instances_and_ports_are_borders() -> None:
+def test_instances_and_ports_are_boundary_pins() -> None:
     """Neither clock nor setup is in a path to or from them; its net belongs to the sink."""
     child = cell("child", a=11, y=12)
     arcs = arcs_of(cell("LUT1", I0=10, O=11), child, ff(12, 13), inputs=(10,), outputs=(13,))

@@ -14,7 +14,7 @@ from codegen.fuse import fuse
 from codegen.ir import Graph, TensorType
 from codegen.schedule import Schedule, schedule
 from sim.report import direct_macs, format_report, read_records
-from sim.resources import crossing_line, format_table, timing_line
+from sim.resources import format_table, inter_module_line, timing_line
 from tests.builds import play_all
 from tests.engines import chain_case
 from tests.ladder import multiplies
@@ -63,7 +63,9 @@ NUMBERS["synth"] = {
         {"name": "fifo", "instances": 3, "lut": 41592.6, "ff": 24964.0, "dsp": 0.0, "bram": 87.5,
          "levels": 4, "chains": 0, "ns": 7.25, "path": []},
     ],
-    "crossing": {"ns": 7.61, "levels": 6, "chains": 1, "borders": ["a", "a.q", "fifo.in_vld"]},
+    "inter_module_path": {
+        "ns": 7.61, "levels": 6, "chains": 1, "pins": ["a", "a.q", "fifo.in_vld"],
+    },
     "total": {"lut": 48200.6, "ff": 28436.0, "dsp": 64.0, "bram": 87.5},
     "part": {"lut": 53200, "ff": 106400, "dsp": 220, "bram": 140},
     "part_name": "xc7z020clg400-1",
@@ -204,8 +206,7 @@ def test_resources_are_a_table_with_the_share_of_the_part(plan: Schedule) -> Non
         "  48201 of 53200 LUT (91 %), 28436 of 106400 FF (27 %), 64 of 220 DSP (29 %), "
         "87.5 of 140 BRAM36 (62 %)",
         "  warning: 1 module misses 6.67 ns, 150 MHz (estimated); the slowest is fifo with 7.25 ns",
-        "  warning: over their borders the longest path takes 7.61 ns (estimated), from a to "
-        "fifo.in_vld",
+        "  warning: the longest inter-module path takes 7.61 ns (estimated), from a to fifo.in_vld",
     ]
 
 
@@ -220,10 +221,10 @@ def test_clock_that_every_module_meets_is_no_warning() -> None:
 
 
 def test_path_that_meets_the_clock_is_no_warning() -> None:
-    crossing = {"ns": 8.0, "borders": ["a", "b.x"]}
-    text = "over their borders the longest path takes 8.00 ns (estimated), from a to b.x"
-    assert crossing_line(crossing, 125) == text
-    assert crossing_line(crossing, 126) == f"warning: {text}"
+    path = {"ns": 8.0, "pins": ["a", "b.x"]}
+    text = "the longest inter-module path takes 8.00 ns (estimated), from a to b.x"
+    assert inter_module_line(path, 125) == text
+    assert inter_module_line(path, 126) == f"warning: {text}"
 
 
 def test_direct_macs_count_what_a_plain_loop_does() -> None:

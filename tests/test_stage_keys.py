@@ -120,7 +120,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sim.stages.rtlsim.rtl, "run", simulated)
     whole = find_part(SHORT.target.part).device.resources
-    found = SimpleNamespace(rows=[], crossing=SimpleNamespace(_asdict=dict))
+    found = SimpleNamespace(rows=[], inter_module_path=SimpleNamespace(_asdict=dict))
     monkeypatch.setattr(sim.stages.synth, "synthesise", lambda *_: found)
     monkeypatch.setattr(sim.stages.synth, "group_rows", lambda _: [])
     monkeypatch.setattr(sim.stages.synth, "total", lambda _: whole)

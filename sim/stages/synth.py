@@ -26,7 +26,7 @@ def run(build: Build, _: Mapping[str, str]) -> Result:
     require_fit(whole, part, target.part)
     numbers = {
         "modules": group_rows(found.rows),
-        "crossing": found.crossing._asdict(),
+        "inter_module_path": found.inter_module_path._asdict(),
         "total": asdict(whole),
         "part": asdict(part),
         "part_name": target.part,
