@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A C++ project -> a folder of SystemVerilog: compiled processes, generated top, library.
 
-top.cpp + include dirs -> rtl/<process>_process.sv, rtl/<top>.sv, rtl/openhls_*.sv, waits.json,
-report.json
+top.cpp + include dirs -> rtl/<process>_process.sv, rtl/<top>.sv, rtl/openhls_*.sv,
+wait_for_graph.json, report.json
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 from openhls.channels import Pointers
 from openhls.compile import CONTROL, Compiled, Process, Report, compile_project
+from openhls.deadlock import FILE, wait_for_graph
 from openhls.errors import HlsError
 from openhls.interface import parse_interface
 from openhls.netlist import Actual, Call, Module, Netlist, build_netlist
 from openhls.top import LIBRARY, all_nets, render_top
-from openhls.waits import FILE, find_waits
 from winnow.artefact import write_text
 
 HERE = Path(__file__).resolve().parent
@@ -102,7 +102,7 @@ def compile_design(
     texts |= {path.name: path.read_text(encoding="utf-8") for path in sorted(LIBRARY.glob("*.sv"))}
     texts[WAIVERS] = _WAIVED.format(top=top)
     names = [net.name for net in all_nets(netlist)]
-    texts[FILE] = find_waits(netlist, interface, names).text()
+    texts[FILE] = wait_for_graph(netlist, interface, names).text()
     reports = {name: process.report for name, process in processes.items()}
     design = Design(
         tuple(folder / name for name in texts), reports, netlist, time.monotonic() - started

@@ -8,8 +8,8 @@ Loaded by the simulator. `+bench=FILE` names a JSON file with
     images    how many images to run
     stall     percent of cycles in which a channel is stalled
     seed      of the stalls
-    waits     openhls' waits.json of this RTL; null for RTL that has neither its wires nor its
-              register of AXI errors
+    waits     openhls' wait_for_graph.json of this RTL; null for RTL that has neither its wires nor
+              its register of AXI errors
     watchdog  cycles without a beat on any AXI port after which a run has hung
     results   file for the cycles per image, as JSON
 

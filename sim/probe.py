@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who waits for whom in a design under cocotb that stands still; see openhls/waits.py."""
+"""Who waits for whom in a design under cocotb that stands still; see openhls/deadlock.py."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from cocotb.triggers import Timer
 
-from openhls.waits import Snapshot, Waits, explain
+from openhls.deadlock import Snapshot, WaitForGraph, explain
 
 
 async def explain_hang(dut: Any, clock: Any, waits: Path) -> str:
-    """Stop the clock, look at the wires and return a sentence; `waits` is waits.json."""
+    """Stop the clock, look at the wires and return a sentence; `waits` is wait_for_graph.json."""
     clock.stop()
-    found = Waits.load(waits)
+    found = WaitForGraph.load(waits)
     return explain(found, await _take_snapshot(dut, len(found.ends)))
 
 

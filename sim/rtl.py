@@ -24,8 +24,8 @@ from codegen.emit import abi_header, emit_data
 from codegen.fuse import LayerMaps
 from codegen.layout import pack_features
 from codegen.schedule import Schedule
-from openhls import waits
-from openhls.waits import Snapshot, Waits
+from openhls import deadlock
+from openhls.deadlock import Snapshot, WaitForGraph
 from sim.contract import axi_error_ports, require_top
 from sim.csim import layer_maps
 from sim.verilator import (
@@ -47,9 +47,9 @@ TOP = ports.TOP
 HERE = Path(__file__).resolve().parent
 HARNESS = tuple(
     HERE / "harness" / name
-    for name in ("rtl_main.cpp", "axi_lite.hpp", "axi_memory.hpp", "waits.hpp")
+    for name in ("rtl_main.cpp", "axi_lite.hpp", "axi_memory.hpp", "deadlock.hpp")
 )
-PINS, WIRES = HERE / "harness" / "pins.vlt", HERE / "harness" / "waits.vlt"
+PINS, WIRES = HERE / "harness" / "pins.vlt", HERE / "harness" / "deadlock.vlt"
 WAVES = "dump.fst"  # what cocotb's main program calls it
 DATA_FILES = ("program.bin", "weights.bin", "memory.json")
 LATENCY_CYCLES = 8  # of the harness' memory, from request to first beat
@@ -148,10 +148,12 @@ def _failure(harness: Harness, arguments: Sequence[str], result: process.Finishe
     line = result.last_line
     text = f"the RTL stopped with code {result.code}: {line}"
     source = harness.source
-    if result.code != HANG or source is None or not (source.rtl / waits.FILE).is_file():
+    if result.code != HANG or source is None or not (source.rtl / deadlock.FILE).is_file():
         return text
     again = _execute(build(source.rtl, source.engine, source.cache, explains=True), arguments)
-    reason = waits.explain(Waits.load(source.rtl / waits.FILE), Snapshot.parse(again.stdout))
+    reason = deadlock.explain(
+        WaitForGraph.load(source.rtl / deadlock.FILE), Snapshot.parse(again.stdout)
+    )
     return f"the RTL hangs ({line.removeprefix('error: ')}): {reason}"
 
 
@@ -200,7 +202,7 @@ def run_cocotb(rtl: Path, job: CocotbJob, cache: Path, work: Path) -> CocotbResu
     work.mkdir(parents=True, exist_ok=True)
     for path in rtl.glob("*.dat"):  # memories that the RTL reads from its working directory
         shutil.copy(path, work)
-    setup, log, described = work / "bench.json", work / "cocotb.log", rtl / waits.FILE
+    setup, log, described = work / "bench.json", work / "cocotb.log", rtl / deadlock.FILE
     results = work / "cycles.json"
     results.unlink(missing_ok=True)
     folder = _build_cocotb(rtl, job, cache)
@@ -248,7 +250,7 @@ def _build_cocotb(rtl: Path, job: CocotbJob, cache: Path) -> Path:
     # The runner makes every signal public, which doubles the build; PINS names those we need.
     options.append("--no-public-flat-rw")
     sources = [PINS, *rtl_sources(rtl)]
-    if (rtl / waits.FILE).is_file():
+    if (rtl / deadlock.FILE).is_file():
         sources, options = [WIRES, *sources], [*options, WAITS_DEFINE]
     written = FST if job.waves else ()
     key = content_hash([*sources, *written], *options)

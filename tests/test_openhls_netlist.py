@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from openhls.channels import Channel, Role
+from openhls.deadlock import WaitForGraph, wait_for_graph
 from openhls.errors import HlsError
 from openhls.interface import Interface, Register
 from openhls.netlist import (
@@ -26,7 +27,6 @@ from openhls.netlist import (
     build_netlist,
 )
 from openhls.top import render_top
-from openhls.waits import Waits, find_waits
 
 WIDTH, WORDS, ADDRESS_BITS = 12, 32, 5
 
@@ -377,7 +377,7 @@ def test_port_without_a_pragma_is_refused() -> None:
 
 
 def ends(netlist: Netlist, masters: Mapping[str, str], *nets: str) -> list[tuple[object, ...]]:
-    found = find_waits(netlist, Interface(masters, ()), nets)
+    found = wait_for_graph(netlist, Interface(masters, ()), nets)
     return [(end.process, end.sends, end.peer, end.text) for end in found.ends]
 
 
@@ -389,7 +389,7 @@ def test_waits_at_a_stream_and_at_a_port() -> None:
         ("load", False, "m_axi_gmem5", "waits for read data of m_axi_gmem5"),
         (CONTROL, False, "host", "waits for a start"),
     ]
-    (master,) = find_waits(loading(), Interface({"in": "gmem5"}, ()), []).masters
+    (master,) = wait_for_graph(loading(), Interface({"in": "gmem5"}, ()), []).masters
     assert (master.name, master.writes) == ("m_axi_gmem5", False)
 
 
@@ -417,6 +417,6 @@ def test_waits_at_a_bank_are_for_the_other_side_only() -> None:
 
 
 def test_waits_survive_their_file(tmp_path: Path) -> None:
-    waits = find_waits(loading(), Interface({"in": "gmem5"}, ()), ["x_out", "in_r"])
-    (tmp_path / "waits.json").write_text(waits.text())
-    assert Waits.load(tmp_path / "waits.json") == waits
+    graph = wait_for_graph(loading(), Interface({"in": "gmem5"}, ()), ["x_out", "in_r"])
+    (tmp_path / "wait_for_graph.json").write_text(graph.text())
+    assert WaitForGraph.load(tmp_path / "wait_for_graph.json") == graph

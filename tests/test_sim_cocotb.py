@@ -431,7 +431,7 @@ def test_rtl_of_another_tool_passes_all_tests(tmp_path: Path) -> None:
     as_vitis_export(rtl_folder(), export)
     result = rtl.run_cocotb(export, make_job(tmp_path, 30), CACHE, work)
     assert len(result.passed) == 6
-    assert not (export / "waits.json").exists()
+    assert not (export / "wait_for_graph.json").exists()
 
 
 def test_folder_without_the_top_module_is_named(tmp_path: Path) -> None:

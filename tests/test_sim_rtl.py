@@ -28,8 +28,8 @@ from codegen.abi import STATUS_TEXT, Status
 from codegen.emit import emit_data, emit_engine
 from codegen.ir import INPUT, Graph, TensorType, Winograd
 from codegen.schedule import LayerPlan, Schedule, schedule
+from openhls.deadlock import AxiMaster, End, WaitForGraph
 from openhls.project import WAIVERS, compile_design
-from openhls.waits import End, Master, Waits
 from sim import rtl, verilator
 from sim.contract import axi_error_ports
 from tests.engines import CACHE, chain_case, expected_maps, fitting, strip_cases
@@ -463,12 +463,14 @@ def test_hang_is_repeated_in_a_harness_that_explains_it(
 ) -> None:
     graph, plan = network
     ends = (End("control", False, "m_axi_gmem0", "waits for it"),)
-    (tmp_path / "waits.json").write_text(Waits(ends, (Master("m_axi_gmem0", False),)).text())
+    (tmp_path / "wait_for_graph.json").write_text(
+        WaitForGraph(ends, (AxiMaster("m_axi_gmem0", False),)).text()
+    )
     source = rtl.Source(tmp_path, plan.engine, tmp_path)
     first = harness_of("echo 'error: no AXI beat' >&2; exit 4", tmp_path)
     (tmp_path / "again").mkdir()
     words = {"valid": 0, "ready": 0, "one": 1, "all": 1, "ports": 0}
-    lines = "; ".join(f"echo waits {name} {word}" for name, word in words.items())
+    lines = "; ".join(f"echo handshake {name} {word}" for name, word in words.items())
     again = harness_of(f"{lines}; exit 4", tmp_path / "again")
 
     def build(*arguments: object, explains: bool) -> rtl.Harness:

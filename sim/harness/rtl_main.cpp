@@ -7,7 +7,7 @@
 // Prints for every image "status CODE LAYERS", "axi_error BITS", "cycles N" (start to done) and
 // "layers C0 C1 ..." (cycles from the fetch of one descriptor to the next). Exit code 0 when all
 // ran, 2 when the engine reported an error, 3 on a protocol violation, 4 on a hang: no AXI beat for
-// WATCHDOG cycles. A hang also prints the lines of waits.hpp, if the RTL has these wires.
+// WATCHDOG cycles. A hang also prints the lines of deadlock.hpp, if the RTL has these wires.
 #include <verilated.h>
 
 #include <cstdint>
@@ -26,7 +26,7 @@
 #include "axi_memory.hpp"
 #ifdef WINNOW_WAITS
 #include "Vwinnow_engine___024root.h"
-#include "waits.hpp"
+#include "deadlock.hpp"
 #endif
 
 namespace {
@@ -119,7 +119,7 @@ class Bench {
 
   [[noreturn]] void stop_hanging() {
 #ifdef WINNOW_WAITS
-    PRINT_WAITS(top, winnow_engine);
+    PRINT_HANDSHAKES(top, winnow_engine);
     std::fflush(stdout);
 #endif
     std::fprintf(stderr, "error: no AXI beat for %llu cycles\n", watchdog);

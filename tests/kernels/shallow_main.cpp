@@ -4,7 +4,7 @@
 //   shallow COUNT LATENCY
 //
 // Prints "done CYCLES" and the words of `results`, or after kPatience cycles the lines of
-// waits.hpp.
+// deadlock.hpp.
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -14,7 +14,7 @@
 #include "Vshallow___024root.h"
 #include "axi_lite.hpp"
 #include "axi_memory.hpp"
-#include "waits.hpp"
+#include "deadlock.hpp"
 
 namespace {
 
@@ -63,6 +63,6 @@ int main(int, char** argv) {
       return 0;
     }
   }
-  PRINT_WAITS(bench->top, shallow);
+  PRINT_HANDSHAKES(bench->top, shallow);
   return 0;
 }

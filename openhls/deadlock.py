@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who waits for whom: from the ready/valid wires of a design that stands still to a sentence.
+"""Deadlock analysis: who waits for whom in a design that stands still, as a sentence.
+
+The wait-for graph has a node per process, AXI master and the host. An edge leads from a process
+that waits on a net to the one who must act there. The ready/valid wires say which edges are active.
 
 The top module has, under `OPENHLS_WAITS`, wires for a simulator: `openhls_valid`, `openhls_ready`,
 `openhls_ports`, and `openhls_probe`, `openhls_probe_sends` to set. A process that cannot send holds
@@ -7,8 +10,8 @@ its output valid. One that waits for data shows nothing: its ready rises only wh
 is there. So the simulator asks, without a clock edge, what the process would take: it lets one
 empty input, or all of them, pretend to be valid, and looks which ready rises.
 
-    Netlist, Interface -> Waits, saved as waits.json beside the RTL
-    Waits, Snapshot    -> "m_axi_gmem1 returns no read data (RVALID is low); 'load' waits for ..."
+    Netlist, Interface     -> WaitForGraph, saved as wait_for_graph.json beside the RTL
+    WaitForGraph, Snapshot -> "m_axi_gmem1 returns no read data (RVALID is low); 'load' waits ..."
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from pathlib import Path
 from openhls.interface import Interface
 from openhls.netlist import CONTROL, Netlist
 
-FILE = "waits.json"
+FILE = "wait_for_graph.json"
 HOST = "host"
 MASTER_BITS = 3  # of a master in `ports`: its address waits, its data waits, it has no work
 MOST_LINKS = 12  # of a chain that are printed
@@ -48,7 +51,7 @@ class End:
 
 
 @dataclass(frozen=True)
-class Master:
+class AxiMaster:
     """An AXI master, by the prefix of its pins."""
 
     name: str
@@ -56,23 +59,23 @@ class Master:
 
 
 @dataclass(frozen=True)
-class Waits:
-    """The ends in the order of the bits of the wires, the masters in that of `ports`."""
+class WaitForGraph:
+    """The possible edges, one per end: ends as the bits of the wires, masters as in `ports`."""
 
     ends: tuple[End, ...]
-    masters: tuple[Master, ...]
+    masters: tuple[AxiMaster, ...]
 
     def text(self) -> str:
-        """Return the content of waits.json."""
+        """Return the content of wait_for_graph.json."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @staticmethod
-    def load(path: Path) -> Waits:
-        """Read waits.json."""
+    def load(path: Path) -> WaitForGraph:
+        """Read wait_for_graph.json."""
         found = json.loads(path.read_text(encoding="utf-8"))
-        return Waits(
+        return WaitForGraph(
             tuple(End(**end) for end in found["ends"]),
-            tuple(Master(**master) for master in found["masters"]),
+            tuple(AxiMaster(**master) for master in found["masters"]),
         )
 
 
@@ -92,8 +95,8 @@ class Snapshot:
 
     @staticmethod
     def parse(output: str) -> Snapshot:
-        """Read the lines "waits NAME HEX" of a simulator's output."""
-        found = re.findall(r"^waits (\w+) ([0-9a-f]+)$", output, re.MULTILINE)
+        """Read the lines "handshake NAME HEX" of a simulator's output."""
+        found = re.findall(r"^handshake (\w+) ([0-9a-f]+)$", output, re.MULTILINE)
         return Snapshot(**{name: int(word, 16) for name, word in found})
 
 
@@ -118,7 +121,7 @@ def _channels(netlist: Netlist, interface: Interface) -> dict[str, tuple[str, st
     return found
 
 
-def find_waits(netlist: Netlist, interface: Interface, nets: Sequence[str]) -> Waits:
+def wait_for_graph(netlist: Netlist, interface: Interface, nets: Sequence[str]) -> WaitForGraph:
     """Return the ends of `nets`, one each, and the masters in the order of their bundles."""
     owners = {
         net: (instance.name, port in instance.outputs)
@@ -131,14 +134,14 @@ def find_waits(netlist: Netlist, interface: Interface, nets: Sequence[str]) -> W
         peer, text = channels.get(net, ("", ""))
         process, sends = owners.get(net, ("", False))
         ends.append(End(process, sends, owners.get(peer, (peer, False))[0], text))
-    masters = [Master(f"m_axi_{interface.masters[p.name]}", p.writes) for p in netlist.axi_ports]
-    return Waits(tuple(ends), tuple(sorted(masters, key=lambda master: master.name)))
+    masters = [AxiMaster(f"m_axi_{interface.masters[p.name]}", p.writes) for p in netlist.axi_ports]
+    return WaitForGraph(tuple(ends), tuple(sorted(masters, key=lambda master: master.name)))
 
 
-def _standing(waits: Waits, snapshot: Snapshot) -> dict[str, list[End]]:
+def _standing(graph: WaitForGraph, snapshot: Snapshot) -> dict[str, list[End]]:
     """Return by process where it waits; an output that is not taken is older than any input."""
     full, one, every = (defaultdict[str, list[End]](list) for _ in range(3))
-    for bit, end in enumerate(waits.ends):
+    for bit, end in enumerate(graph.ends):
         if not end.peer:
             continue
         valid, ready, alone, together = (
@@ -203,11 +206,11 @@ def _link(end: End, standing: Mapping[str, Sequence[End]]) -> str:
     return _NUMBER.sub("", _sentence(end, count)) if count > 1 else _sentence(end)
 
 
-def _root(waits: Waits, name: str, ports: int) -> str:
+def _root(graph: WaitForGraph, name: str, ports: int) -> str:
     """Say why somebody who does not wait for a process stands still."""
     if name == HOST:
         return "the design is idle"
-    for number, master in enumerate(waits.masters):
+    for number, master in enumerate(graph.masters):
         if master.name == name:
             address, data, idle = (ports >> MASTER_BITS * number + bit & 1 for bit in range(3))
             return f"{name} {_bus(master.writes, address=address, data=data, idle=idle)}"
@@ -224,14 +227,14 @@ def _bus(writes: bool, *, address: int, data: int, idle: int) -> str:
     return "sends no response (BVALID is low)" if writes else "returns no read data (RVALID is low)"
 
 
-def explain(waits: Waits, snapshot: Snapshot) -> str:
+def explain(graph: WaitForGraph, snapshot: Snapshot) -> str:
     """Return one line: first who holds everybody up, then who waits for it, up to the top.
 
     A cyclic wait is printed as the processes of the cycle. Processes that wait alike are one entry.
     """
-    standing = _standing(waits, snapshot)
+    standing = _standing(graph, snapshot)
     if not standing.get(CONTROL):
-        return _root(waits, CONTROL, snapshot.ports)
+        return _root(graph, CONTROL, snapshot.ports)
     chain = _chain(standing)
     links = [_link(end, standing) for end in reversed(chain)]
     if len(links) > MOST_LINKS:
@@ -240,4 +243,4 @@ def explain(waits: Waits, snapshot: Snapshot) -> str:
     last = chain[-1].peer
     if last == chain[0].process:
         return f"cyclic wait: {'; '.join(links)}"
-    return "; ".join([_root(waits, last, snapshot.ports), *links])
+    return "; ".join([_root(graph, last, snapshot.ports), *links])

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from openhls.deadlock import FILE, MOST_LINKS, AxiMaster, End, Snapshot, WaitForGraph, explain
 from openhls.project import compile_design
-from openhls.waits import FILE, MOST_LINKS, End, Master, Snapshot, Waits, explain
 from sim.verilator import build_harness, run
 from winnow.cache import lock
 
@@ -30,7 +30,7 @@ def design(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     source = ROOT / "tests" / "kernels" / "shallow.cpp"
     with lock(CACHE):
         compile_design(source, [], "shallow", rtl, CACHE / "openhls")
-    sources = [HARNESS / "waits.vlt", *sorted(rtl.glob("*.sv"))]
+    sources = [HARNESS / "deadlock.vlt", *sorted(rtl.glob("*.sv"))]
     options = ["+define+OPENHLS_WAITS"]
     return rtl, build_harness(sources, MAIN, "shallow", [], CACHE, options=options)
 
@@ -42,7 +42,7 @@ def outcome(design: tuple[Path, Path], log: Path, count: int, latency: int = 4) 
     output = log.read_text().split("\n", 1)[1]
     if output.startswith("done"):
         return " ".join(output.split()[2:])
-    return explain(Waits.load(rtl / FILE), Snapshot.parse(output))
+    return explain(WaitForGraph.load(rtl / FILE), Snapshot.parse(output))
 
 
 def test_design_ends_while_its_fifo_is_deep_enough(
@@ -106,8 +106,8 @@ def snapshot(ends: Snapshot | None = None, **words: int) -> Snapshot:
 def test_wait_for_space_is_older_than_a_wait_for_data() -> None:
     """A pipeline whose last stage cannot send may have an empty first one."""
     ends = (receives("control", "a"), sends("a", "memory"), receives("a", "control"))
-    waits = Waits(ends, ())
-    text = explain(waits, snapshot(valid=0b010, one=0b101, all=0b101))
+    graph = WaitForGraph(ends, ())
+    text = explain(graph, snapshot(valid=0b010, one=0b101, all=0b101))
     assert text == (
         "'memory' neither waits nor moves data; 'a' waits for space in stream 's'; "
         "'control' waits for data on stream 's'"
@@ -115,20 +115,20 @@ def test_wait_for_space_is_older_than_a_wait_for_data() -> None:
 
 
 def test_inputs_that_are_needed_together_show_when_all_are_there() -> None:
-    waits = Waits((receives("control", "a", "x"), receives("control", "b", "y")), ())
-    assert explain(waits, snapshot(all=0b11)) == (
+    graph = WaitForGraph((receives("control", "a", "x"), receives("control", "b", "y")), ())
+    assert explain(graph, snapshot(all=0b11)) == (
         "'a' neither waits nor moves data; 'control' waits for data on stream 'x'"
     )
-    assert explain(waits, snapshot(all=0b11, one=0b10)) == (
+    assert explain(graph, snapshot(all=0b11, one=0b10)) == (
         "'b' neither waits nor moves data; 'control' waits for data on stream 'y'"
     )
 
 
 def test_processes_that_wait_alike_are_one_entry() -> None:
     lanes = [receives(f"lane_{i}", "load", f"words_{i}") for i in range(16)]
-    waits = Waits((receives("control", "lane_3"), *lanes), ())
+    graph = WaitForGraph((receives("control", "lane_3"), *lanes), ())
     every = (1 << 17) - 1
-    assert explain(waits, snapshot(one=every)) == (
+    assert explain(graph, snapshot(one=every)) == (
         "'load' neither waits nor moves data; 'lane' x16 waits for data on stream 'words'; "
         "'control' waits for data on stream 's'"
     )
@@ -137,7 +137,7 @@ def test_processes_that_wait_alike_are_one_entry() -> None:
 def test_long_chain_keeps_its_ends() -> None:
     names = ["control", *(chr(ord("a") + i) for i in range(20))]
     ends = [receives(name, peer) for name, peer in zip(names, [*names[1:], "end"], strict=True)]
-    text = explain(Waits(tuple(ends), ()), snapshot(one=(1 << 21) - 1))
+    text = explain(WaitForGraph(tuple(ends), ()), snapshot(one=(1 << 21) - 1))
     assert text.count(";") == MOST_LINKS + 1
     assert text.startswith("'end' neither waits nor moves data; 't' waits")
     assert f"; {21 - MOST_LINKS} more; " in text
@@ -145,8 +145,8 @@ def test_long_chain_keeps_its_ends() -> None:
 
 
 def test_control_that_does_not_wait_is_named() -> None:
-    waits = Waits((receives("control", "a"),), ())
-    assert explain(waits, snapshot()) == "'control' neither waits nor moves data"
+    graph = WaitForGraph((receives("control", "a"),), ())
+    assert explain(graph, snapshot()) == "'control' neither waits nor moves data"
 
 
 @pytest.mark.parametrize(
@@ -163,10 +163,10 @@ def test_control_that_does_not_wait_is_named() -> None:
 )
 @pytest.mark.parametrize("number", [0, 1])
 def test_master_says_what_its_bus_lacks(writes: bool, ports: int, text: str, number: int) -> None:
-    masters = [Master("m_axi_x", False), Master("m_axi_y", False)]
+    masters = [AxiMaster("m_axi_x", False), AxiMaster("m_axi_y", False)]
     masters[number] = replace(masters[number], writes=writes)
     end = End("control", False, masters[number].name, "waits for it")
-    waits = Waits((end,), tuple(masters))
-    assert explain(waits, snapshot(one=1, ports=ports << 3 * number)) == (
+    graph = WaitForGraph((end,), tuple(masters))
+    assert explain(graph, snapshot(one=1, ports=ports << 3 * number)) == (
         f"{masters[number].name} {text}; 'control' waits for it"
     )

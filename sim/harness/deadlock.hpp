@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Prints the wires of a design that stands still, for openhls/waits.py, which says who waits for
-// whom: a line "waits NAME HEX" each for valid, ready, one, all and ports. No clock edge happens;
-// `eval` lets the combinational logic settle.
+// Prints the wires of a design that stands still, for openhls/deadlock.py, which says who waits for
+// whom: a line "handshake NAME HEX" each for valid, ready, one, all and ports. No clock edge
+// happens; `eval` lets the combinational logic settle.
 #pragma once
 
 #include <verilated.h>
@@ -14,14 +14,15 @@ namespace sim {
 
 template <std::size_t WORDS>
 void print_wires(const char* name, const VlWide<WORDS>& wires) {
-  std::printf("waits %s ", name);
+  std::printf("handshake %s ", name);
   for (std::size_t i = WORDS; i-- > 0;) std::printf("%08x", unsigned(wires[i]));
   std::printf("\n");
 }
 
 template <std::size_t WORDS, class Eval>
-void print_waits(const VlWide<WORDS>& valid, const VlWide<WORDS>& ready, const VlWide<WORDS>& ports,
-                 VlWide<WORDS>& probe, CData& probe_sends, Eval eval) {
+void print_handshakes(const VlWide<WORDS>& valid, const VlWide<WORDS>& ready,
+                      const VlWide<WORDS>& ports, VlWide<WORDS>& probe, CData& probe_sends,
+                      Eval eval) {
   print_wires("valid", valid);
   print_wires("ready", ready);
   print_wires("ports", ports);
@@ -46,8 +47,8 @@ void print_waits(const VlWide<WORDS>& valid, const VlWide<WORDS>& ready, const V
 }  // namespace sim
 
 // For the Verilated model of the module TOP; needs "VTOP___024root.h".
-#define PRINT_WAITS(model, TOP)                                                           \
-  sim::print_waits(                                                                       \
+#define PRINT_HANDSHAKES(model, TOP)                                                      \
+  sim::print_handshakes(                                                                  \
       (model).rootp->TOP##__DOT__openhls_valid, (model).rootp->TOP##__DOT__openhls_ready, \
       (model).rootp->TOP##__DOT__openhls_ports, (model).rootp->TOP##__DOT__openhls_probe, \
       (model).rootp->TOP##__DOT__openhls_probe_sends, [&] { (model).eval(); })
