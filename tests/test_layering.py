@@ -141,6 +141,32 @@ def no_cycles(root: Path) -> Iterator[str]:
         yield from visit(module, ())
 
 
+def no_folder_cycles(root: Path) -> Iterator[str]:
+    """Inside quant/ no folder needs one that needs it; a file at its top is a place of its own."""
+
+    def place(module: str) -> str:
+        parts = module.split(".")
+        is_folder = len(parts) > 1 and (root / parts[0] / parts[1]).is_dir()
+        return ".".join(parts[:2]) if is_folder else module
+
+    reached: dict[str, set[str]] = {}
+    for module, targets in import_graph(root).items():
+        if module.startswith("quant."):
+            inside = {place(target) for target in targets if target.startswith("quant.")}
+            reached.setdefault(place(module), set()).update(inside - {place(module)})
+    told: set[str] = set()
+    for start in sorted(reached):
+        waiting, seen = list(reached[start]), set[str]()
+        while waiting:
+            name = waiting.pop()
+            if name not in seen:
+                seen.add(name)
+                waiting += reached.get(name, ())
+        if start in seen and start not in told:
+            told |= seen
+            yield f"{start} is part of a circle of folders: {', '.join(sorted(seen))}"
+
+
 def no_star_imports(root: Path) -> Iterator[str]:
     """A reader must see where a name comes from."""
     for name, tree in trees(root):
@@ -207,6 +233,7 @@ RULES: tuple[Rule, ...] = (
     no_pickle,
     no_processes,
     no_cycles,
+    no_folder_cycles,
     no_star_imports,
     telling_names,
     spdx_headers,
@@ -237,6 +264,12 @@ BAD: tuple[tuple[Rule, dict[str, str], str], ...] = (
     (no_cycles, {"a/b.py": "import a.c", "a/c.py": "from a.b import x"}, "a.b -> a.c -> a.b"),
     (no_cycles, {"a/b.py": "from . import c", "a/c.py": "from .b import x"}, "a.b -> a.c -> a.b"),
     (no_cycles, {"a/__init__.py": "from a.b import x", "a/b.py": "from a import y"}, "a -> a.b"),
+    (
+        no_folder_cycles,
+        {"quant/a/x.py": "import quant.b.y", "quant/b/z.py": "import quant.a.w"}
+        | {"quant/b/y.py": "", "quant/a/w.py": "", "quant/c.py": "import quant.a.x"},
+        "quant.a is part of a circle of folders: quant.a, quant.b",
+    ),
     (no_star_imports, {"sim/a.py": "from os import *"}, "from os, not *"),
     (telling_names, {"quant/utils.py": ""}, "quant/utils.py: name the file"),
     (telling_names, {"hls_templates/include/common.hpp": ""}, "common.hpp: name the file"),
