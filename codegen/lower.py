@@ -21,9 +21,10 @@ from codegen.golden import Golden, golden_of
 from codegen.ir import INPUT, RAW_BITS, Dense, Graph, MaxPool, Node, TensorType, Winograd
 from quant.build import Build, load_quantized
 from quant.data import INPUT_BITS, INPUT_EXPONENT
-from quant.golden import layer_name
+from quant.golden import POOL, layer_names
 from quant.layers.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d
 from quant.layers.quantizers import bits_of, exponents, scale_of
+from quant.network import graph as network
 from quant.network.graph import NetworkGraph, Relu
 from quant.network.layer_graph import LayerGraph, layer_graph, unfolded
 from quant.network.network import Network
@@ -105,19 +106,21 @@ def _lower(
 def lower_network(net: Network, entry: TensorType) -> Graph:
     """Return the integer graph of a network whose layers form a chain.
 
-    A layer becomes the node of its name; a pool that follows becomes a node `<name>_pool`. Raises
-    LoweringError that names the layer for what cannot be expressed.
+    A layer becomes the node called as `layer_names` says; a pool that follows becomes a node
+    `<name>_pool`. Raises LoweringError that names the layer for what cannot be expressed.
     """
     placed = layer_graph(net.graph)
+    names = layer_names(net.graph)
     _check_chain(net.graph, placed)
     nodes: list[Node] = []
-    results = {INPUT: (INPUT, entry)}  # by layer: the node that holds its result, and its type
+    # By layer: the node that holds its result, and its type.
+    results: dict[str | None, tuple[str, TensorType]] = {network.INPUT: (INPUT, entry)}
     for path, found in placed.items():
-        name, source = layer_name(path), layer_name(found.source or "")
-        nodes.append(_lower_module(net.get_submodule(path), Place(name, *results[source])))
+        name = names[path]
+        nodes.append(_lower_module(net.get_submodule(path), Place(name, *results[found.source])))
         if found.pool:
-            nodes.append(max_pool(f"{name}_pool", name, nodes[-1].output))
-        results[name] = (nodes[-1].name, nodes[-1].output)
+            nodes.append(max_pool(f"{name}{POOL}", name, nodes[-1].output))
+        results[path] = (nodes[-1].name, nodes[-1].output)
     return Graph(entry, tuple(nodes))
 
 
@@ -138,8 +141,7 @@ def _check_chain(graph: NetworkGraph, placed: LayerGraph) -> None:
         if found.source is None:
             read = graph.by_name[unfolded(graph, graph.by_name[path].inputs[0])]
             raise LoweringError(
-                f"layer '{layer_name(path)}': it reads '{read.name}' ({type(read).__name__}); "
-                f"{_RUNS}"
+                f"layer '{path}': it reads '{read.name}' ({type(read).__name__}); {_RUNS}"
             )
     for node in graph.nodes:
         if isinstance(node, Relu) and node.limit is not None:
@@ -148,7 +150,7 @@ def _check_chain(graph: NetworkGraph, placed: LayerGraph) -> None:
                 "quantized output has a limit of its own"
             )
     last = unfolded(graph, graph.output)
-    if last != graph.head():
+    if last != placed[graph.head()].result:
         kind = type(graph.by_name[last]).__name__
         raise LoweringError(f"the network ends with '{last}' ({kind}), not with a layer; {_RUNS}")
 

@@ -18,7 +18,7 @@ from quant.distill.teacher import read_teacher
 from quant.layers.bit_widths import BitWidths
 from quant.models.chain import InputShape
 from quant.models.library import network_of
-from quant.network.graph import TapNode
+from quant.network.graph import Dense, TapNode
 from quant.network.layer_graph import layer_graph
 from quant.network.network import Network, backbone, exit_network
 from quant.network.network_file import load_graph, load_network
@@ -163,12 +163,18 @@ def load_bits(build: Build) -> dict[str, Choice]:
 def quantized_network(build: Build, net: Network, bits: Mapping[str, Choice]) -> Network:
     """Return the Brevitas copy of a folded network at the widths `bits`, not calibrated.
 
-    The last layer gives its accumulators; a layer that no ReLU follows has a signed output.
+    A layer at the end gives its accumulators if it is a fully connected one without ReLU: other
+    accumulators the engine cannot write. A layer that no ReLU follows has a signed output.
     """
-    placed = layer_graph(net.graph)
-    last, features = net.graph.head(), build.config.quantize.activation_bits
+    placed, features = layer_graph(net.graph), build.config.quantize.activation_bits
+    last = net.graph.head()
+    is_raw = isinstance(net.graph.by_name[last], Dense) and not placed[last].relu
     widths = {
-        name: BitWidths(*bits[name], None if name == last else features, relu=placed[name].relu)
+        name: BitWidths(
+            *bits[name],
+            None if is_raw and name == last else features,
+            relu=placed[name].relu,
+        )
         for name in tap_layers(net)
     }
     return to_quantized(net, widths)

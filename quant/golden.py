@@ -6,6 +6,8 @@ float32 has 24 bits of significand and disagrees with integer arithmetic on F(4,
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -16,16 +18,43 @@ from torch import Tensor
 from quant.data import Samples, to_input
 from quant.layers.quant_layer import QuantTapLayer
 from quant.layers.quantizers import scale_of
-from quant.network.layer_graph import layer_results
+from quant.network.graph import NetworkGraph
+from quant.network.layer_graph import layer_graph, layer_results
 from quant.network.network import Network
 from winnow.errors import LoweringError
 
 BATCH = 120
+RESERVED = "input"  # what the integer graph calls the images
+POOL = "_pool"  # ends the name of the node that pools what a layer gives
 
 
-def layer_name(path: str) -> str:
-    """Return the name of a layer in the integer graph: "features.0" is "features_0"."""
-    return path.replace(".", "_")
+def layer_names(graph: NetworkGraph) -> dict[str, str]:
+    """Return the names of a network's layers in the integer graph, all different, by record.
+
+    "features.0" -> "features_0", "0" -> "layer_0", "Conv1" -> "conv1", "größe" -> "grosse". A name
+    that is taken, or would be by what follows a layer, gets a number.
+    """
+    names: dict[str, str] = {}
+    for path in layer_graph(graph):
+        wanted, number = _identifier(path), 1
+        name = wanted
+        while any(_collide(name, other) for other in (RESERVED, *names.values())):
+            number += 1
+            name = f"{wanted}_{number}"
+        names[path] = name
+    return names
+
+
+def _identifier(path: str) -> str:
+    """Return a path as [a-z][a-z0-9_]*: without accents, in small letters."""
+    plain = unicodedata.normalize("NFKD", path.casefold()).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^a-z0-9_]", "_", plain)
+    return name if name[:1].isalpha() else f"layer_{name.lstrip('_')}".rstrip("_")
+
+
+def _collide(name: str, other: str) -> bool:
+    """Whether two layers, or a layer and a node that follows the other, have one name."""
+    return name == other or f"{name}{POOL}" == other or f"{other}{POOL}" == name
 
 
 @torch.no_grad()
@@ -37,11 +66,12 @@ def golden_arrays(net: Network, samples: Samples) -> dict[str, NDArray[Any]]:
     value that is no multiple of its scale.
     """
     net.double().eval()
+    names = layer_names(net.graph)
     parts: dict[str, list[NDArray[Any]]] = {}
     for start in range(0, len(samples), BATCH):
         x = to_input(samples.images[start : start + BATCH], torch.float64)
         for path, value in layer_results(net, x).items():
-            name = layer_name(path)
+            name = names[path]
             integers = to_integers(value, net.get_submodule(path), name)
             parts.setdefault(f"layer.{name}", []).append(as_map(integers))
     arrays: dict[str, NDArray[Any]] = {n: np.concatenate(maps) for n, maps in parts.items()}

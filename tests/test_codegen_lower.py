@@ -166,7 +166,7 @@ def test_library_chain_equals_its_golden_vectors(name: str) -> None:
 def test_network_with_sums_is_refused() -> None:
     net = Network.of(make_model("resnet18", 10, 1, 16, 0.1), ENTRY.shape)
     made = random_net(net, 2, QuantizeConfig(), dict.fromkeys(layer_graph(net.graph), 8))
-    match = r"^layer 'layer1_1_conv1': it reads 'layer1.0.relu_1' \(Relu\); the engine runs chains"
+    match = r"^layer 'layer1.1.conv1': it reads 'layer1.0.relu_1' \(Relu\); the engine runs chains"
     with pytest.raises(LoweringError, match=match):
         lower_network(made, ENTRY)
 
@@ -183,8 +183,8 @@ def test_network_with_sums_is_refused() -> None:
             r"^layer '3': it reads '1' \(AvgPool\); the engine runs chains of 3x3 conv",
         ),
         (
-            [nn.Flatten(), nn.Linear(256, 2), nn.ReLU()],
-            r"^the network ends with '2' \(Relu\), not with a layer; the engine runs chains",
+            [nn.Flatten(), nn.Linear(256, 2), nn.Sigmoid()],
+            r"^the network ends with '2' \(Sigmoid\), not with a layer; the engine runs chains",
         ),
     ],
 )
@@ -228,7 +228,7 @@ def test_wrong_channels_are_refused() -> None:
 
 def test_foreign_layer_is_refused() -> None:
     net = Network.of(nn.Sequential(nn.Conv2d(1, 2, 3)), ENTRY.shape)
-    match = r"^layer '0': cannot lower Conv2d; the engine runs QuantWinogradConv2d and Quant"
+    match = r"^layer 'layer_0': cannot lower Conv2d; the engine runs QuantWinogradConv2d and Quant"
     with pytest.raises(LoweringError, match=match):
         lower_network(net, ENTRY)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from quant.models.chain import ChainNet, InputShape, chain_spec
 from quant.models.library import make_model
+from quant.network.graph import INPUT
 from quant.network.layer_graph import LayerGraph, layer_graph, layer_results, visit_layers
 from quant.network.network import Network
 from winnow.config import ModelConfig
@@ -30,7 +31,7 @@ def test_chain() -> None:
         for p in layer_graph(chain().graph).values()
     ]
     assert found == [
-        ("conv1", "input", 2, 12, "conv1_norm", True, True, "pool"),
+        ("conv1", INPUT, 2, 12, "conv1_norm", True, True, "pool"),
         ("conv2", "conv1", 4, 6, "conv2_norm", True, False, "relu_1"),
         ("conv3", "conv2", 6, 6, "conv3_norm", True, True, "pool_1"),
         ("fc1", "conv3", 8, 3, None, True, False, "relu_3"),
@@ -63,7 +64,7 @@ def test_a_sum_belongs_to_no_layer(inplace: bool) -> None:
             return self.c(self.relu(z))
 
     assert [(p.source, p.relu) for p in layers_of(Sum(), (2, 6, 6)).values()] == [
-        ("input", True),
+        (INPUT, True),
         ("a", False),
         (None, False),
     ]

@@ -17,7 +17,7 @@ from quant.layers.quant_layer import QuantTapLayer
 from quant.models.chain import ChainNet, InputShape, chain_spec
 from quant.models.library import NAMES, make_model
 from quant.network.calibrate import calibrate_layer
-from quant.network.graph import BatchNorm, Dropout, Identity, Winograd
+from quant.network.graph import INPUT, BatchNorm, Dropout, Identity, Winograd
 from quant.network.layer_graph import layer_graph, visit_layers
 from quant.network.network import Network, backbone, exit_network
 from quant.network.network_file import graph_path, load_graph, load_network, save_network
@@ -121,7 +121,7 @@ def test_exact_rewrites_change_nothing(name: str, rewrite: Callable[[Network], N
 def test_folded_and_winograd_records() -> None:
     net = Network.of(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)), SHAPE)
     winograd = to_winograd(net, 4)
-    assert winograd.graph.by_name["0"] == Winograd("0", ("input",), 3, 8, 4, shape=(8, 32, 32))
+    assert winograd.graph.by_name["0"] == Winograd("0", (INPUT,), 3, 8, 4, shape=(8, 32, 32))
     folded = fold_norms(winograd)
     assert [node.name for node in folded.graph.nodes] == ["0"]
     assert (folded.graph.output, winograd.graph.output) == ("0", "1")
@@ -212,7 +212,7 @@ def rewritten(saved: Path, change: Callable[[dict], object]) -> str:
     ("change", "message"),
     [
         (lambda t: t.pop("exits"), "must hold the keys exits, format, input"),
-        (lambda t: t.update(format=2), "format 2 is unknown, this version reads 1"),
+        (lambda t: t.update(format=1), "format 1 is unknown, this version reads 2"),
         (lambda t: t.update(input=[3, "a", 32]), "input[1]: must be int, got a"),
         (lambda t: t.update(nodes={}), "nodes must be a list"),
         (lambda t: t["nodes"][0].update(op="Exec"), "nodes[0]: must be a record with one of the"),
@@ -235,12 +235,12 @@ def test_wrong_entry_of_a_graph_file_is_named(
 
 def test_text_is_one_record_per_line(saved: Path) -> None:
     lines = graph_path(saved).read_text().splitlines()
-    assert lines[6].startswith('  {"op": "Conv", "name": "0", "inputs": ["input"], "shape": [8, 30')
+    assert lines[6].startswith('  {"op": "Conv", "name": "0", "inputs": [".input"], "shape": [8, 3')
     assert lines[11].startswith('  ["0.weight", "float32", [8, 3, 3, 3]]')
 
 
 def test_a_result_is_freed_after_its_last_reader() -> None:
     net = Network.of(nn.Sequential(*(nn.ReLU() for _ in range(3))), SHAPE)
-    results = net.run(images(), ["0", "2", "input"])
+    results = net.run(images(), ["0", "2", INPUT])
     assert torch.equal(results[0], results[1])
     assert results[2].min() < 0

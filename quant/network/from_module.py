@@ -19,27 +19,15 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from quant.layers.winograd_layer import TapLayer
 from quant.network.graph import INPUT, NetworkGraph, Node, Shape
-from quant.network.layer_modules import layer_node
+from quant.network.layer_modules import KINDS, layer_node
 from quant.network.operations import BATCH, FUNCTIONS, IN_PLACE, METHODS, MODULES, Draft, Value
-from winnow.errors import NetworkError
+from quant.network.plain import require_own_weights, require_plain
+from winnow.errors import NetworkError, shown_text
 
-_OURS = Path(__file__).name
+_OURS = str(Path(__file__))
 _TORCH = str(Path(torch.__file__).parent)
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-# What user code raises when it branches or computes on values that are not there while tracing.
-_TRACING = (
-    fx.proxy.TraceError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    KeyError,
-    IndexError,
-    NotImplementedError,
-    AssertionError,
-)
 
 
 class _Proxy(fx.Proxy):
@@ -53,7 +41,8 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         is_brevitas = type(module).__module__.startswith("brevitas.")
-        return isinstance(module, TapLayer) or is_brevitas or super().is_leaf_module(module, name)
+        is_layer = isinstance(module, tuple(KINDS))  # also a subclass of the user's
+        return is_layer or is_brevitas or super().is_leaf_module(module, name)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -70,12 +59,14 @@ def read_graph(module: nn.Module, shape: Shape, method: str = "forward") -> Netw
     tracer.traced_func_name = method
     was_training = module.training
     try:
+        require_plain(module, "")
         traced = tracer.trace(module.eval())
-    except _TRACING as error:
-        place = _last_place(traceback.format_exc())
+    except NetworkError as error:
+        raise NetworkError(f"network '{type(module).__name__}': {error}") from error
+    except Exception as error:  # the user's code may raise anything when values are not there
         raise NetworkError(
-            f"network '{type(module).__name__}' cannot be read as a graph{place}: "
-            f"{_first_line(error)}; its forward must neither branch on values nor compute with "
+            f"network '{type(module).__name__}' cannot be read as a graph{place_of(error)}: "
+            f"{first_line(error)}; its forward must neither branch on values nor compute with "
             "them outside of torch"
         ) from error
     finally:
@@ -93,6 +84,7 @@ class _Reader:
         self.known: dict[fx.Node, Any] = {}
         self.storage: dict[fx.Node, fx.Node] = {}  # node -> the one whose memory it shares
         self.overwritten: set[fx.Node] = set()
+        self.owners: dict[int, str] = {}  # memory of weights -> the layer that has them
         self.output: NetworkGraph | None = None
 
     def read(self, traced: fx.Graph) -> NetworkGraph:
@@ -109,7 +101,7 @@ class _Reader:
             for node in traced.nodes:
                 self.known[node] = steps[node.op](node)
         except NetworkError as error:
-            place = _last_place((node and node.stack_trace) or "")
+            place = _last_place(node and node.stack_trace)
             raise NetworkError(f"network '{type(self.module).__name__}'{place}: {error}") from error
         assert self.output is not None  # torch.fx ends every graph with an output
         return self.output
@@ -140,8 +132,10 @@ class _Reader:
         args, kwargs = self._arguments(node)
         if len(args) != 1 or kwargs or not isinstance(args[0], Value):
             raise NetworkError(f"calls '{path}' with other arguments than one tensor")
+        require_plain(module, path)
         layer = layer_node(module, path, (args[0].name,))
         if layer is not None:
+            require_own_weights(module, path, self.owners)
             if path in self.shapes:
                 raise NetworkError(
                     f"layer '{path}' runs twice; every layer must have its own module"
@@ -149,10 +143,7 @@ class _Reader:
             return self._add(layer)
         reader = MODULES.get(type(module))
         if reader is None:
-            raise NetworkError(
-                f"'{path}' is a {type(module).__name__}, which the flow does not know; "
-                f"it knows the modules {_known_modules()}"
-            )
+            raise NetworkError(_unknown_module(module, path))
         is_written = bool(getattr(module, "inplace", False))
         return self._draft(node, reader(module, args[0]), path, is_written)
 
@@ -160,8 +151,8 @@ class _Reader:
         args, kwargs = self._arguments(node)
         if node.target is getattr and args[1:] == ("shape",):
             return (BATCH, *args[0].shape)
-        if node.target is operator.getitem and isinstance(args[0], tuple):
-            return args[0][args[1]]
+        if node.target in _ON_SIZES and not any(_holds_value(a) for a in args):
+            return _computed(node, args)
         reader = FUNCTIONS.get(node.target)
         if reader is None:
             raise NetworkError(_unknown(f"function '{_function_name(node.target)}'"))
@@ -184,10 +175,12 @@ class _Reader:
             # Functions of torch call their first argument `input`, as positional ones do not.
             first = (kwargs.pop("input"),) if "input" in kwargs else ()
             draft = reader(*first, *args, **kwargs)
-        except (TypeError, AttributeError) as error:
+        except NetworkError:
+            raise
+        except Exception as error:  # as many kinds as there are wrong arguments
             raise NetworkError(
                 f"calls '{_function_name(node.target)}' with arguments that the flow does not "
-                f"know: {_first_line(error)}"
+                f"know: {first_line(error)}"
             ) from error
         is_written = node.target in IN_PLACE or bool(kwargs.get("inplace", False))
         return self._draft(node, draft, node.name, is_written)
@@ -244,6 +237,27 @@ class _Reader:
         self.output = NetworkGraph.of(self.shape, used, output.name, named)
 
 
+# What users compute with sizes, numbers that are known while reading.
+_ON_SIZES = (
+    *(operator.getitem, operator.add, operator.sub, operator.mul, operator.floordiv),
+    *(operator.truediv, operator.neg, operator.mod),
+)
+
+
+def _holds_value(argument: Any) -> bool:
+    return isinstance(argument, Value)
+
+
+def _computed(node: fx.Node, args: tuple[Any, ...]) -> Any:
+    try:
+        return node.target(*args)
+    except (TypeError, LookupError, ArithmeticError) as error:
+        raise NetworkError(
+            f"computes with the number of images or other sizes in a way that the flow does not "
+            f"know: {first_line(error)}; use torch.flatten(x, 1)"
+        ) from error
+
+
 def _unknown(what: str) -> str:
     known = sorted({_function_name(target) for target in (*FUNCTIONS, *METHODS)})
     return (
@@ -252,9 +266,21 @@ def _unknown(what: str) -> str:
     )
 
 
-def _known_modules() -> str:
-    from quant.network.layer_modules import KINDS
+def _unknown_module(module: nn.Module, path: str) -> str:
+    own = type(module)
+    base = next((kind for kind in own.__mro__ if kind in KINDS), None)
+    if base is not None:
+        return (
+            f"'{path}' is a {own.__name__}, a {base.__name__} with methods of its own, which the "
+            f"flow does not know; write what it does with layers and functions of torch"
+        )
+    return (
+        f"'{path}' is a {own.__name__}, which the flow does not know; "
+        f"it knows the modules {_known_modules()}"
+    )
 
+
+def _known_modules() -> str:
     return ", ".join(sorted(kind.__name__ for kind in (*KINDS, *MODULES) if _is_torchs(kind)))
 
 
@@ -267,15 +293,21 @@ def _function_name(target: Any) -> str:
     return target if isinstance(target, str) else names.get(target, target.__name__)
 
 
-def _last_place(stack: str) -> str:
+def _last_place(stack: str | None) -> str:
     """Return " at FILE:LINE" for the innermost frame outside of torch and of this file, or ""."""
     frames = [
         (file, line)
-        for file, line in _FRAME.findall(stack)
-        if not file.startswith((_TORCH, "<")) and Path(file).name != _OURS
+        for file, line in _FRAME.findall(stack or "")
+        if not file.startswith((_TORCH, "<")) and file != _OURS
     ]
     return f" at {Path(frames[-1][0]).name}:{frames[-1][1]}" if frames else ""
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def place_of(error: BaseException) -> str:
+    """Return " at FILE:LINE" for the innermost place in the user's code that raised, or ""."""
+    return _last_place("".join(traceback.format_exception(error)))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error of other people's code says."""
+    return shown_text((str(error).strip().splitlines() or [type(error).__name__])[0], 200)

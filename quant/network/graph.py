@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from quant.layers.bit_widths import BitWidths
 from winnow.errors import NetworkError
 
-INPUT = "input"  # name of the network's input in the `inputs` of records
+INPUT = ".input"  # the network's input in the `inputs` of records; no module has such a name
 Shape = tuple[int, ...]
 Pair = tuple[int, int]  # rows, columns
 
@@ -83,11 +83,16 @@ class Linear(Node):
 
 @dataclass(frozen=True)
 class BatchNorm(Node):
-    """`nn.BatchNorm2d` of a map, or `nn.BatchNorm1d` of a vector, with weights and statistics."""
+    """`nn.BatchNorm2d` of a map, or `nn.BatchNorm1d` of a vector, with running statistics.
+
+    Without `affine` it has neither weight nor bias, without `bias` a weight alone.
+    """
 
     channels: int
     eps: float
     momentum: float | None
+    affine: bool = True
+    bias: bool = True
 
     def result_shape(self, shapes: Sequence[Shape]) -> Shape:
         self.expect(shapes[0][0] == self.channels, f"{self.channels} channels", shapes[0])
@@ -242,13 +247,25 @@ class Identity(Node):
     """The input itself."""
 
 
+@dataclass(frozen=True)
+class Softmax(Node):
+    """Softmax over the channels; with `log` its logarithm."""
+
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Sigmoid(Node):
+    """1 / (1 + exp(-x))."""
+
+
 LAYERS = (Conv, Linear, TapNode)  # what multiplies by trained weights
 WITH_WEIGHTS = (*LAYERS, BatchNorm)
 RECORDS: Mapping[str, type[Node]] = {
     kind.__name__: kind
     for kind in (
         Conv, Linear, BatchNorm, Winograd, Direct, Dense, Relu, Add, MaxPool, AvgPool,
-        AdaptiveAvgPool, Mean, Flatten, Concat, Dropout, Identity,
+        AdaptiveAvgPool, Mean, Flatten, Concat, Dropout, Identity, Softmax, Sigmoid,
     )
 }  # fmt: skip
 
@@ -262,8 +279,17 @@ def num_values(shape: Shape) -> int:
 
 
 def _expect_map(node: Node, shape: Shape, channels: int | None = None) -> None:
+    if node.inputs == (INPUT,) and channels not in (None, shape[0]):
+        raise NetworkError(
+            f"'{node.name}' ({type(node).__name__}) reads images of {_channels(channels)}, those "
+            f"of the data have {shape[0]}; change the layer, or choose other data with data.source"
+        )
     wanted = "a map (c, h, w)" if channels is None else f"a map (c, h, w) of {channels} channels"
     node.expect(len(shape) == 3 and channels in (None, shape[0]), wanted, shape)
+
+
+def _channels(count: int | None) -> str:
+    return f"{count} channel{'' if count == 1 else 's'}"
 
 
 def _windows(

@@ -42,7 +42,7 @@ class PlacedLayer:
 
     Members:
         name: of its record.
-        source: the layer whose result, and nothing else, it reads; "input" for the network's
+        source: the layer whose result, and nothing else, it reads; `INPUT` for the network's
             input; None for anything else, such as a sum.
         in_channels, height, width: the map it reads; a fully connected layer reads the map that
             was flattened.
@@ -106,8 +106,11 @@ def _with(
         return layer
     if not alone:
         return None
-    if isinstance(node, BatchNorm) and layer.norm is None and not layer.relu and not layer.pool:
-        return replace(layer, norm=node.name, result=node.name)
+    if isinstance(node, BatchNorm):
+        # One of a flattened map has a factor per pixel, which no weight of the layer can take.
+        is_first = layer.norm is None and not layer.relu and not layer.pool
+        fits = is_first and node.channels == layer.out_channels
+        return replace(layer, norm=node.name, result=node.name) if fits else None
     if isinstance(node, Relu) and not layer.pool:
         return replace(layer, relu=True, result=node.name)
     if isinstance(node, MaxPool) and is_engine_pool(node) and not layer.pool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -39,13 +40,30 @@ def layer_node(module: nn.Module, name: str, inputs: tuple[str, ...]) -> Node | 
 
     Raises NetworkError for an option that the flow does not know.
     """
-    kind = KINDS.get(type(module))
+    kind = KINDS.get(plain_type(module))
     if kind is None:
         return None
     try:
         return kind.record(name, inputs, **kind.read(module))
     except NetworkError as error:
         raise NetworkError(f"'{name}' ({type(module).__name__}) {error}") from error
+
+
+def plain_type(module: nn.Module) -> type[nn.Module]:
+    """Return the kind in `KINDS` that a module computes as, else its own type.
+
+    A subclass computes as its base unless it has methods of its own that take part in that.
+    """
+    own = type(module)
+    for kind in own.__mro__:
+        if kind in KINDS:
+            return kind
+        if _COMPUTING & vars(kind).keys():
+            break
+    return own
+
+
+_COMPUTING = {"forward", "_conv_forward", "__call__", "_call_impl", "__getattr__", "weight", "bias"}
 
 
 def layer_module(node: Node) -> nn.Module:
@@ -100,9 +118,22 @@ def _linear(module: nn.Linear) -> dict[str, Any]:
 
 
 def _norm(module: nn.BatchNorm2d) -> dict[str, Any]:
-    has_all = module.affine and module.track_running_stats
-    _require(has_all, "must have weights and running statistics (affine, track_running_stats)")
-    return {"channels": module.num_features, "eps": module.eps, "momentum": module.momentum}
+    has_statistics = module.running_mean is not None and module.running_var is not None
+    _require(
+        has_statistics and module.track_running_stats,
+        "takes the statistics of the batch in evaluation too; leave track_running_stats at True",
+    )
+    return {
+        "channels": module.num_features,
+        "eps": module.eps,
+        "momentum": module.momentum,
+        "affine": module.weight is not None,
+        "bias": module.bias is not None,
+    }
+
+
+def _make_norm(kind: type[nn.Module], n: BatchNorm) -> nn.Module:
+    return kind(n.channels, n.eps, n.momentum, n.affine, bias=n.bias)
 
 
 def _winograd(module: WinogradConv2d) -> dict[str, Any]:
@@ -132,8 +163,8 @@ KINDS: Mapping[type[nn.Module], Kind] = {
     nn.Linear: Kind(
         Linear, _linear, lambda n: nn.Linear(n.in_features, n.out_features, bias=n.bias)
     ),
-    nn.BatchNorm2d: Kind(BatchNorm, _norm, lambda n: nn.BatchNorm2d(n.channels, n.eps, n.momentum)),
-    nn.BatchNorm1d: Kind(BatchNorm, _norm, lambda n: nn.BatchNorm1d(n.channels, n.eps, n.momentum)),
+    nn.BatchNorm2d: Kind(BatchNorm, _norm, partial(_make_norm, nn.BatchNorm2d)),
+    nn.BatchNorm1d: Kind(BatchNorm, _norm, partial(_make_norm, nn.BatchNorm1d)),
     WinogradConv2d: Kind(
         Winograd, _winograd, lambda n: WinogradConv2d(n.in_channels, n.out_channels, n.m)
     ),

@@ -16,7 +16,6 @@ from quant.network.from_module import read_graph
 from quant.network.graph import INPUT, WITH_WEIGHTS, NetworkGraph, Node, Shape
 from quant.network.layer_modules import layer_node
 from quant.network.operations import compute
-from winnow.errors import NetworkError
 
 Visit = Callable[[Node, Tensor], None]
 
@@ -25,7 +24,7 @@ class Network(nn.Module):
     """A runnable graph: input [n, c, h, w], output [n, ...] of the record `graph.output`.
 
     `layers` are the modules of the records with weights, by name, in the order of the state dict;
-    they are shared, not copied. Raises NetworkError for a name that a module cannot have.
+    they are shared, not copied.
     """
 
     def __init__(self, graph: NetworkGraph, layers: Mapping[str, nn.Module]) -> None:
@@ -49,6 +48,15 @@ class Network(nn.Module):
         network = cls(graph, found)
         network.train(module.training)
         return network
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """Return the module at a dotted path, also where a member of ours has the same name."""
+        found: nn.Module = self
+        for part in target.split(".") if target else ():
+            if part not in found._modules:
+                raise AttributeError(f"the network has no module '{target}'")
+            found = found._modules[part]
+        return found
 
     def layers(self) -> dict[str, nn.Module]:
         """Return the modules with weights by name, in the order of the state dict."""
@@ -167,13 +175,6 @@ def _place(root: nn.Module, path: str, module: nn.Module) -> None:
     *folders, name = path.split(".")
     parent = root
     for folder in folders:
-        if folder not in parent._modules:
-            _add(parent, folder, nn.Module())
-        parent = parent._modules[folder]
-    _add(parent, name, module)
-
-
-def _add(parent: nn.Module, name: str, module: nn.Module) -> None:
-    if hasattr(parent, name) or not name:
-        raise NetworkError(f"a layer cannot be called '{name}'; rename that member of the network")
-    parent.add_module(name, module)
+        parent = parent._modules.setdefault(folder, nn.Module())
+    # Not by `add_module`, which refuses names of other members, such as `layers` and `graph`.
+    parent._modules[name] = module

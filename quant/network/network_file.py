@@ -4,8 +4,8 @@
 The arrays file holds the hash of the graph file, so that two files of different builds are never
 taken for one network; each is written whole or not at all. Nothing in them is executed.
 
-    {"format": 1, "input": [1, 16, 16], "output": "fc", "exits": [],
-     "nodes": [{"op": "Conv", "name": "conv1", "inputs": ["input"], "shape": [16, 16, 16], ...}],
+    {"format": 2, "input": [1, 16, 16], "output": "fc", "exits": [],
+     "nodes": [{"op": "Conv", "name": "conv1", "inputs": [".input"], "shape": [16, 16, 16], ...}],
      "tensors": [["conv1.weight", "float32", [16, 1, 3, 3]]]}
 """
 
@@ -32,7 +32,7 @@ from quant.network.state import arrays_of, load_state
 from winnow.artefact import load_arrays, save_arrays, write_text
 from winnow.errors import ArtefactError, NetworkError
 
-FORMAT = 1
+FORMAT = 2
 GRAPH_HASH = "network_sha256"  # no tensor has this name: those contain a dot
 Tensors = tuple[tuple[str, str, tuple[int, ...]], ...]  # name, kind of number, shape
 

@@ -33,6 +33,8 @@ from quant.network.graph import (
     Pair,
     Relu,
     Shape,
+    Sigmoid,
+    Softmax,
     num_values,
 )
 from quant.network.layer_modules import pair
@@ -90,6 +92,8 @@ COMPUTE: Mapping[type[Node], Callable[..., Tensor]] = {
     Concat: lambda _, *values, **__: torch.cat(values, 1),
     Dropout: lambda node, x, training: _dropout(node, x, training),
     Identity: lambda _, x, **__: x,
+    Softmax: lambda node, x, **_: (F.log_softmax if node.log else F.softmax)(x, 1),
+    Sigmoid: lambda _, x, **__: x.sigmoid(),
 }
 
 
@@ -225,6 +229,35 @@ def _read_identity(x: Value) -> Draft:
     return _one(Identity, x)
 
 
+def _read_softmax(
+    x: Value,
+    dim: int | None = None,
+    _stacklevel: int = 3,
+    *,
+    log: bool = False,
+) -> Draft:
+    axes = (1, -len(x.shape)) if len(x.shape) > 1 else (1, -1, None)
+    if dim not in axes:
+        _refuse("takes the softmax over another axis than the classes; use dim=1")
+    return _one(Softmax, x, log=log)
+
+
+def _read_log_softmax(x: Value, dim: int | None = None, _stacklevel: int = 3) -> Draft:
+    return _read_softmax(x, dim, _stacklevel, log=True)
+
+
+def _read_sigmoid(x: Value) -> Draft:
+    return _one(Sigmoid, x)
+
+
+def _read_squeeze(x: Value, *axes: Any) -> Draft:
+    wanted = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
+    if len(x.shape) == 3 and x.shape[1:] == (1, 1) and {a % 4 for a in wanted} == {2, 3}:
+        return _one(Flatten, x)
+    _refuse("squeezes other axes than rows and columns of one pixel; use torch.flatten(x, 1)")
+    raise AssertionError
+
+
 Reader = Callable[..., Draft]
 
 FUNCTIONS: Mapping[Any, Reader] = {
@@ -246,6 +279,13 @@ FUNCTIONS: Mapping[Any, Reader] = {
     torch.concat: _read_concat,
     F.dropout: _read_dropout,
     F.dropout2d: _read_dropout2d,
+    F.softmax: _read_softmax,
+    torch.softmax: _read_softmax,
+    F.log_softmax: _read_log_softmax,
+    torch.log_softmax: _read_log_softmax,
+    F.sigmoid: _read_sigmoid,
+    torch.sigmoid: _read_sigmoid,
+    torch.squeeze: _read_squeeze,
 }
 METHODS: Mapping[str, Reader] = {
     "relu": _read_relu,
@@ -257,6 +297,10 @@ METHODS: Mapping[str, Reader] = {
     "view": _read_view,
     "reshape": _read_view,
     "contiguous": _read_identity,
+    "softmax": _read_softmax,
+    "log_softmax": _read_log_softmax,
+    "sigmoid": _read_sigmoid,
+    "squeeze": _read_squeeze,
 }
 IN_PLACE = {torch.relu_, operator.iadd, "relu_", "add_"}  # write their result over the first input
 
@@ -280,4 +324,7 @@ MODULES: Mapping[type[nn.Module], Callable[[Any, Value], Draft]] = {
     nn.Dropout: lambda m, x: _read_dropout(x, m.p, training=False),
     nn.Dropout2d: lambda m, x: _read_dropout2d(x, m.p, training=False),
     nn.Identity: lambda _, x: _read_identity(x),
+    nn.Softmax: lambda m, x: _read_softmax(x, m.dim),
+    nn.LogSoftmax: lambda m, x: _read_log_softmax(x, m.dim),
+    nn.Sigmoid: lambda _, x: _read_sigmoid(x),
 }

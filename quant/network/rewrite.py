@@ -101,9 +101,11 @@ def fold_norms(net: Network) -> Network:
         if norm_name is None:
             continue
         norm = net.get_submodule(norm_name)
-        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        gain = 1 / torch.sqrt(norm.running_var + norm.eps)
+        gain = gain if norm.weight is None else norm.weight * gain
+        shift = 0 if norm.bias is None else norm.bias
         layer.weight.mul_(gain[:, None, None])
-        layer.bias.copy_((layer.bias - norm.running_mean) * gain + norm.bias)
+        layer.bias.copy_((layer.bias - norm.running_mean) * gain + shift)
         folded.append(norm_name)
     return net.part(net.graph.without(folded))
 

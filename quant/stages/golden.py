@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from quant.build import Build, load_quantized
-from quant.golden import golden_arrays, layer_name
+from quant.golden import golden_arrays, layer_names
 from quant.train.resume import Resume
 from winnow.artefact import save_arrays
 from winnow.flow import Result
@@ -16,7 +16,7 @@ def run(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training he
     arrays = golden_arrays(net, build.split().test)
     path = build.out / "golden.npz"
     save_arrays(path, arrays)
-    logits = arrays[f"layer.{layer_name(net.graph.head())}"][:, :, 0, 0]
+    logits = arrays[f"layer.{layer_names(net.graph)[net.graph.head()]}"][:, :, 0, 0]
     right = logits.argmax(1) == arrays["labels"]
     accuracy = 100 * float(right.mean())
     summary = f"integers of {len(right)} test images, accuracy {accuracy:.2f}%,"
