@@ -225,8 +225,9 @@ class QuantizeConfig:
     `weight_bits` and `operand_bits` (of the lane operand V) are the widths the search may choose
     from for every layer, `activation_bits` is that of all feature maps. `sensitivity` measures
     what a width costs in accuracy. `budget_share` is the share of the widest choice's modelled
-    cycles or bit operations (`budget`) that the chosen widths may take. `weight_scale` fits a
-    scale to the squared error or to the largest weight. `batch` 0 is that of [train].
+    cycles or bit operations (`budget`) that the chosen widths may take; 0 asks for 0.92, or for the
+    least that the widths can reach if that is more. `weight_scale` fits a scale to the squared
+    error or to the largest weight. `batch` 0 is that of [train].
     """
 
     weight_bits: tuple[int, ...] = integers((4, 8), low=2, high=8, at_least=1)
@@ -234,7 +235,7 @@ class QuantizeConfig:
     activation_bits: int = integer(8, low=2, high=8)
     sensitivity: str = choice("kl", ("kl", "hessian"))
     budget: str = choice("cycles", ("cycles", "bops"))
-    budget_share: float = real(0.92, low=0.0, high=1.0)
+    budget_share: float = real(0.0, low=0.0, high=1.0)
     weight_scale: str = choice("mse", ("mse", "max"))
     epochs: int = integer(12, low=1, high=10000)
     batch: int = integer(0, low=0, high=65536)

@@ -30,6 +30,7 @@ from winnow.engine import EngineConfig
 from winnow.errors import ConfigError
 from winnow.srbs import SUB_ROW
 
+WISHED_SHARE = 0.92  # what quantize.budget_share = 0 asks for where it can be met
 TIE = 1e-6  # prefers wider numbers among choices of equal sensitivity, in units of sensitivity
 
 
@@ -96,9 +97,12 @@ def cost_table(config: Config, net: Network) -> NDArray[np.int64]:
 def check_budget(cost: NDArray[np.int64], share: float) -> int:
     """Return the cost allowed: `share` of that of the last choice, the widest.
 
-    Raises ConfigError when even the cheapest choice exceeds it.
+    A share of 0 asks for `WISHED_SHARE`, or for the least there is. Raises ConfigError when even
+    the cheapest choice exceeds any other share.
     """
     widest, least = int(cost[:, -1].sum()), int(cost.min(axis=1).sum())
+    if not share:
+        return max(least, int(WISHED_SHARE * widest))
     allowed = int(share * widest)
     if least > allowed:
         smallest = np.ceil(1000 * least / widest) / 1000
@@ -136,3 +140,8 @@ def share_of(cost: NDArray[np.int64], columns: Sequence[int]) -> float:
     """Return the cost of the chosen columns as a share of that of the last ones."""
     used = sum(int(cost[row, column]) for row, column in enumerate(columns))
     return used / max(1, int(cost[:, -1].sum()))
+
+
+def least_share(cost: NDArray[np.int64]) -> float:
+    """Return the cost of the cheapest choices as a share of that of the widest."""
+    return share_of(cost, [int(column) for column in cost.argmin(axis=1)])

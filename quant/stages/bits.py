@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from quant.allocate.bits import choices_of, choose, cost_table, share_of
+from quant.allocate.bits import choices_of, choose, cost_table, least_share, share_of
 from quant.allocate.sensitivity import sensitivities
 from quant.build import Build, load_pruned
 from quant.data import to_input
@@ -37,6 +37,9 @@ def run(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training he
         + (f"x{choice.operand}" if len(config.quantize.operand_bits) > 1 else "")
         for name, choice in chosen.items()
     )
+    budget, least = config.quantize.budget, least_share(cost)
     return Result(
-        [], f"{text}, {share:.3f} of the widest choice's {config.quantize.budget}", numbers
+        [],
+        f"{text}, {share:.3f} of the widest choice's {budget} (least possible {least:.3f})",
+        numbers,
     )
