@@ -26,8 +26,8 @@ from openhls.channels import (
     Role,
     address_bits,
 )
+from openhls.control_flow import port_of
 from openhls.errors import HlsError
-from openhls.flow import port_of
 from openhls.operations import IGNORED_CALLS
 
 POINTER_USE = (

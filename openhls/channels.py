@@ -40,7 +40,7 @@ START, DONE = "@start", "@done"
 
 RECV, SEND = "__openhls_recv", "__openhls_send"
 LEAF, READ, WRITE = "__openhls_leaf", "__openhls_read", "__openhls_write"
-ANSWER = "__openhls_answer"  # of a read that only asks, see Flow.part_reads
+ANSWER = "__openhls_answer"  # of a read that only asks, see ControlFlow.split_reads
 ACCESSES = (RECV, SEND, READ, WRITE, ANSWER)
 INDEPENDENT = "__openhls_independent"
 MARKERS = ("__openhls_dataflow", "__openhls_depth", INDEPENDENT)

@@ -40,12 +40,13 @@ logger = logging.getLogger(__name__)
 class Report:
     """Size and speed of a process.
 
-    `ticks` is the number of states of its machine, which does one tick per cycle. `interval` is
-    the most ticks that an iteration of a loop takes: 1, or more where a port is used twice.
+    `control_steps` is the number of states of its machine, which does one step per cycle.
+    `interval` is the most steps that an iteration of a loop takes: 1, or more where a port is used
+    twice.
     """
 
     stages: int
-    ticks: int
+    control_steps: int
     multipliers: int
     state_bits: int
     register_bits: int
@@ -106,7 +107,7 @@ def make_plan(
     options: Options,
     credited: Collection[int] = (),
 ) -> tuple[Plan, Translator]:
-    """Translate a function, with as many ticks as its order of accesses needs.
+    """Translate a function, with as many control steps as its order of accesses needs.
 
     `credited` numbers the arguments that are streams with credits.
     """
@@ -115,7 +116,7 @@ def make_plan(
     while split_answers(translator, machine):
         machine = translator.run()
     orders = stage_orders(translator, machine)
-    update_dead_states(machine, [tick.active for tick in translator.ticks])
+    update_dead_states(machine, [step.active for step in translator.steps])
     parameters = [parameter.name for parameter in function.parameters]
     add_credits(machine, {parameters[number] for number in credited})
     channels = make_channels(machine, translator.pointers)
@@ -200,7 +201,7 @@ def _process(name: str, plan: Plan, translator: Translator, made: Generated) -> 
     )
     report = Report(
         made.stages,
-        plan.machine.num_cuts,
+        plan.machine.num_steps,
         made.multipliers,
         made.state_bits,
         made.register_bits,

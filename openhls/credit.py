@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Space in a FIFO is promised before a tick begins, so that nothing waits to send.
+"""Space in a FIFO is promised before a control step begins, so that nothing waits to send.
 
 A stage that sends has to know that all its streams are ready, and every stage in front of it has to
 know that: one bit, late, at thousands of registers. With credits a process takes one for every word

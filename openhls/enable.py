@@ -2,9 +2,9 @@
 """Enables of registers without needless waits, and sends without needless notes.
 
 XLS has one bit per stage that says that all of its ports are done, and every register of the stage
-takes that bit, whatever the tick does. What changes in one tick only need not ask for the ports of
-another: there the wait, which reads "ready, done already, or not wanted", is true by the condition
-of the register itself.
+takes that bit, whatever the control step does. What changes in one step only need not ask for the
+ports of another: there the wait, which reads "ready, done already, or not wanted", is true by the
+condition of the register itself.
 
     moves = a_ok & b_ok & c_ok;  b_ok = b_rdy | ~at_2;  c_ok = c_rdy | ~at_3;  e = moves & at_2;
  -> e = a_ok & b_ok & at_2;

@@ -33,7 +33,7 @@ _OPTIMISE = (
     *("-mllvm", "-disable-loop-idiom-all", "-mllvm", "-indvars-widen-indvars=false"),
     # else the addresses of channels meet in phis
     *("-mllvm", "-sink-common-insts=false"),
-    # else a pipelined loop becomes a nest of loops, with a tick for each
+    # else a pipelined loop becomes a nest of loops, with a control step for each
     *("-mllvm", "-jump-threading-threshold=0"),
     *("-mllvm", "-inline-threshold=1000000"),
 )

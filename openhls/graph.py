@@ -284,7 +284,7 @@ class Graph:
         return self.node(op, width, (a,))
 
     def resize(self, a: Ref, width: int, *, signed: bool) -> Ref:
-        """Cut or extend to `width` bits."""
+        """Truncate or extend to `width` bits."""
         if self.width(a) >= width:
             return self.slice(a, 0, width)
         return self.extend(a, width, signed=signed)

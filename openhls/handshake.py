@@ -92,7 +92,7 @@ _LOAD = re.compile(r"^( *assign (\w+) =) (\w+) \| rst;$", re.M)
 
 
 def free_loads(verilog: str) -> str:
-    """Let registers without a reset not load during it: nobody reads a stage that holds no tick.
+    """Let registers without a reset not load during it: nobody reads an empty stage.
 
        assign loads = moves | rst;  p1_x <= loads ? x : p1_x;
     -> assign loads = moves;        p1_x <= loads ? x : p1_x;

@@ -4,8 +4,8 @@
 The last iteration of a loop leaves its variables alone. But nobody reads them any more, so they may
 change: what ends a loop, often known late, then is in no enable.
 
-    tick 1: goes on = ~last;  sum' = sum + x, if tick 1 and ~last     (tick 0 sets sum)
- -> tick 1:                   sum' = sum + x, if tick 1
+    step 1: goes on = ~last;  sum' = sum + x, if step 1 and ~last     (step 0 sets sum)
+ -> step 1:                   sum' = sum + x, if step 1
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _LOGIC = ("and", "or")
 
 
 @dataclass
-class _Tick:
-    """What a tick does: states it reads, when it updates others, where it leads to and when."""
+class _StepEffects:
+    """A control step: the states it reads, when it updates others, where it leads and when."""
 
     active: Ref
     reads: set[str] = field(default_factory=set)
@@ -32,41 +32,41 @@ class _Tick:
 
 
 def update_dead_states(machine: Machine, actives: Sequence[Ref]) -> None:
-    """Find where ticks may update states that nobody reads afterwards: `machine.dead`.
+    """Find where steps may update states that nobody reads afterwards: `machine.dead`.
 
-    `actives` are the conditions of the ticks, in the order of their numbers.
+    `actives` are the conditions of the control steps, in the order of their numbers.
     """
     if len(actives) < 2:
         return
-    ticks = _find_ticks(machine, actives)
-    live = _live_states(machine, ticks)
-    for tick in ticks:
-        for name, conditions in tick.updates.items():
+    steps = _find_steps(machine, actives)
+    live = _live_states(machine, steps)
+    for step in steps:
+        for name, conditions in step.updates.items():
             if all(
                 name not in live[target] or implies_any(machine.graph, edge, conditions)
-                for edge, target in tick.edges
+                for edge, target in step.edges
             ):
-                machine.dead[name].append(tick.active)
+                machine.dead[name].append(step.active)
 
 
 class _Reader:
-    """Shares out what a machine does to its ticks; what may happen in any, to all."""
+    """Shares out what a machine does to its steps; what may happen in any, to all."""
 
     def __init__(self, machine: Machine, actives: Sequence[Ref]) -> None:
         self.machine = machine
         self.graph = machine.graph
-        self.ticks = [_Tick(active) for active in actives]
+        self.steps = [_StepEffects(active) for active in actives]
         self.numbers = _numbers(self.graph, actives)
 
-    def owners(self, condition: Ref) -> list[_Tick]:
+    def owners(self, condition: Ref) -> list[_StepEffects]:
         number = self.numbers[condition]
-        return self.ticks if number is None else [self.ticks[number]]
+        return self.steps if number is None else [self.steps[number]]
 
     def read(self, condition: Ref, *values: Ref) -> None:
-        """Note what a tick reads that uses values under a condition."""
-        for tick in self.owners(condition):
+        """Note what a step reads that uses values under a condition."""
+        for step in self.owners(condition):
             for ref in (condition, *values):
-                tick.reads |= _states(self.graph, ref)
+                step.reads |= _states(self.graph, ref)
 
     def update(self, name: str, condition: Ref, value: Ref) -> None:
         if name == FSM:
@@ -75,20 +75,20 @@ class _Reader:
             for part in _terms(self.graph, value):
                 self.read(part)
         elif value != self.graph.state(name, self.machine.states[name].width):
-            for tick in self.owners(condition):
-                tick.updates[name].add(condition)
+            for step in self.owners(condition):
+                step.updates[name].add(condition)
             self.read(condition, value)
 
     def lead(self, condition: Ref, value: Ref) -> None:
         target = self.graph.literal_value(value)
         found = self.owners(condition)
         if target is None or len(found) > 1:
-            raise AssertionError("the next tick must have a number, and come after one tick")
+            raise AssertionError("the next step must have a number, and come after one step")
         found[0].edges.append((condition, target))
         self.read(condition)
 
 
-def _find_ticks(machine: Machine, actives: Sequence[Ref]) -> list[_Tick]:
+def _find_steps(machine: Machine, actives: Sequence[Ref]) -> list[_StepEffects]:
     reader = _Reader(machine, actives)
     for conditions in machine.receives.values():
         for condition in conditions:
@@ -99,11 +99,11 @@ def _find_ticks(machine: Machine, actives: Sequence[Ref]) -> list[_Tick]:
     for name, pairs in machine.nexts.items():
         for condition, value in pairs:
             reader.update(name, condition, value)
-    return reader.ticks
+    return reader.steps
 
 
 def _numbers(graph: Graph, actives: Sequence[Ref]) -> list[int | None]:
-    """Return by node the number of the only tick in which it can hold, if that shows."""
+    """Return by node the number of the only step in which it can hold, if that shows."""
     numbers: list[int | None] = []
     for ref, node in enumerate(graph.nodes):
         found = {numbers[x] for x in node.operands} if node.op in _LOGIC else set()
@@ -132,19 +132,19 @@ def implies_any(graph: Graph, condition: Ref, conditions: Collection[Ref]) -> bo
     return any(factors.issuperset(graph.factors(other)) for other in conditions)
 
 
-def _live_states(machine: Machine, ticks: Sequence[_Tick]) -> list[set[str]]:
-    """Return by tick the states that it, or a later one, reads before they are set."""
+def _live_states(machine: Machine, steps: Sequence[_StepEffects]) -> list[set[str]]:
+    """Return by step the states that it, or a later one, reads before they are set."""
     graph = machine.graph
-    live = [set(tick.reads) for tick in ticks]
+    live = [set(step.reads) for step in steps]
     changed = True
     while changed:
         changed = False
-        for tick, found in zip(ticks, live, strict=True):
-            for edge, target in tick.edges:
+        for step, found in zip(steps, live, strict=True):
+            for edge, target in step.edges:
                 lost = {
                     name
                     for name in live[target] - found
-                    if not implies_any(graph, edge, tick.updates.get(name, ()))
+                    if not implies_any(graph, edge, step.updates.get(name, ()))
                     and not implies_any(graph, edge, machine.undefined.get(name, ()))
                 }
                 changed = changed or bool(lost)

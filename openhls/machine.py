@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process as a state machine: what it keeps, receives and sends in one tick."""
+"""A process as a state machine: what it keeps, receives and sends in one control step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class State:
 
 @dataclass(slots=True)
 class Machine:
-    """Every tick, all expressions are evaluated on the old states.
+    """In every control step all expressions are evaluated on the old states.
 
     `receives` holds the conditions under which a port is read; `sends` pairs of condition and
     value; `nexts` pairs of condition and new value of a state, which else stays, unless one of its
@@ -37,7 +37,7 @@ class Machine:
     depths: dict[Port, int] = field(default_factory=dict)
     dead: dict[str, list[Ref]] = field(default_factory=lambda: defaultdict(list))
     undefined: dict[str, list[Ref]] = field(default_factory=lambda: defaultdict(list))
-    num_cuts: int = 1
+    num_steps: int = 1
 
     def roots(self) -> list[Ref]:
         """Return the expressions that are always needed: conditions and what is sent."""

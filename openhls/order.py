@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """In which pipeline stage ports may act, relative to each other.
 
-A pipeline works on several ticks at once, so the order of the C++ between two ports holds only
-where a constraint says so. It matters
-- within a tick, for a send before a receive: what is received may be the answer, so the send must
-  be a stage earlier (`split_dependent` makes it a tick earlier if the receive feeds the send);
+A pipeline works on several control steps at once, so the order of the C++ between two ports holds
+only where a constraint says so. It matters
+- within a step, for a send before a receive: what is received may be the answer, so the send must
+  be a stage earlier (`split_answers` makes it a step earlier if the receive feeds the send);
 - for what acts on shared state: memory ports, banks, start and done tokens;
 - for the only output of a process, which no receive may follow.
 Streams between processes need nothing else: a process that sends early changes no values.
@@ -16,7 +16,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from openhls.channels import DONE, START, Port, Role
-from openhls.flow import Flow, port_of
+from openhls.control_flow import ControlFlow, port_of
 from openhls.graph import Ref
 from openhls.machine import ACTIVE_SENDS, BLOCKING_RECEIVES, Machine, Order, port_key
 from openhls.translate import Translator
@@ -29,52 +29,56 @@ _MEMORY_SENDS = (Role.READ_ADDRESS, Role.WRITE_ADDRESS, Role.WRITE_DATA)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A receive, and what its tick has sent before it."""
+    """A receive, and what its step has sent before it."""
 
-    cut: str
+    boundary: str
     block: str
     index: int
     receive: Port
     sends: frozenset[Port]
 
 
-def answers(flow: Flow, machine: Machine) -> list[Answer]:
-    """Return the receives that come after sends in a tick."""
+def answers(flow: ControlFlow, machine: Machine) -> list[Answer]:
+    """Return the receives that come after sends in a step."""
     found: list[Answer] = []
-    for cut in flow.cuts:
+    for boundary in flow.boundaries:
         sent: dict[str, set[Port]] = defaultdict(set)
-        for block in flow.region(cut):
-            node = flow.nodes[block]
+        for block in flow.step_blocks(boundary):
+            node = flow.blocks[block]
             for index, instruction in enumerate(node.instructions):
                 port = port_of(instruction, flow.pointers)
-                if port is None or flow.is_deferred(cut, block, index):
+                if port is None or flow.is_deferred(boundary, block, index):
                     continue
                 if port in machine.sends and port.role in ACTIVE_SENDS:
                     sent[block].add(port)
                 elif port in machine.receives and port.role in BLOCKING_RECEIVES:
-                    found.append(Answer(cut, block, index, port, frozenset(sent[block])))
+                    found.append(Answer(boundary, block, index, port, frozenset(sent[block])))
             for target in node.successors:
                 sent[target] |= sent[block]
     return [answer for answer in found if answer.sends]
 
 
 def split_answers(translator: Translator, machine: Machine) -> bool:
-    """Change what a tick does where no stages can keep its order; tell whether that was needed.
+    """Change what a step does where no stages can keep its order; tell whether that was needed.
 
-    A receive gets a tick of its own when its token feeds the send before it, over states or
+    A receive gets a step of its own when its token feeds the send before it, over states or
     memories. A wait for another process gets one in any case: what follows it must not run ahead.
-    A memory whose answers decide what it reads next answers in the next tick.
+    A memory whose answers decide what it reads next answers in the next step.
     """
     found = answers(translator.flow, machine)
     for answer in found:
         base = answer.receive.object.base
         if base.startswith("@") and base != START:
-            translator.flow.cut_before(answer.cut, answer.block, answer.index, set(answer.sends))
+            translator.flow.add_boundary_before(
+                answer.boundary, answer.block, answer.index, set(answer.sends)
+            )
             return True
     circle = _circle(_constraints(machine, stage_orders(translator, machine)))
     for answer in found:
         if any((send, answer.receive) in circle for send in answer.sends):
-            translator.flow.cut_before(answer.cut, answer.block, answer.index, set(answer.sends))
+            translator.flow.add_boundary_before(
+                answer.boundary, answer.block, answer.index, set(answer.sends)
+            )
             return True
     return _delay_answers(translator, circle)
 
@@ -85,9 +89,9 @@ def _delay_answers(translator: Translator, circle: set[tuple[Item, Item]]) -> bo
         if not isinstance(read, Port) or read.role is not Role.READ_REQUEST:
             continue
         memory = read.object
-        if answer != Port(memory, Role.RESPONSE) or memory in translator.parted:
+        if answer != Port(memory, Role.RESPONSE) or memory in translator.split_memories:
             continue
-        translator.part_reads(memory)
+        translator.split_reads(memory)
         return True
     return False
 
@@ -166,7 +170,7 @@ def stage_orders(translator: Translator, machine: Machine) -> tuple[Order, ...]:
     orders += _receives_before_the_only_send(machine)
     for port in machine.sends:
         if port.role is Role.READ_REQUEST:
-            distance = 0 if port.object in translator.parted else 1
+            distance = 0 if port.object in translator.split_memories else 1
             orders.append(Order(port, Port(port.object, Role.RESPONSE), distance, exact=True))
     objects = dict.fromkeys(port.object for port in (*machine.sends, *machine.receives))
     for object_ in objects:
@@ -175,10 +179,10 @@ def stage_orders(translator: Translator, machine: Machine) -> tuple[Order, ...]:
         if acquire in machine.receives:
             orders += _bank_orders(machine, acquire, [read, write, release])
         elif read in machine.sends and write in machine.sends:
-            # A write after the read of its own tick and before that of the one after the next,
+            # A write after the read of its own step and before that of the one after the next,
             # even when stages wait; what the next one reads is forwarded. Where answers come in
-            # the next tick no tick does both, and one stage keeps the ticks in order.
-            distance = 0 if object_ in translator.parted else 1
+            # the next step no step does both, and one stage keeps the steps in order.
+            distance = 0 if object_ in translator.split_memories else 1
             orders.append(Order(read, write, distance, exact=True))
     return tuple(dict.fromkeys(orders))
 
@@ -195,7 +199,7 @@ def _receives_before_the_only_send(machine: Machine) -> list[Order]:
 
 
 def _bank_orders(machine: Machine, acquire: Port, sends: list[Port]) -> list[Order]:
-    """A bank is used and handed over in one stage, so that ticks do it in order.
+    """A bank is used and handed over in one stage, so that steps do it in order.
 
     A reader takes it there as well: what it asks for must not be of the half before. A writer may
     take the next half early; its words go to the old one until that is handed over.

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LLVM function -> state machine: every tick runs the blocks between two cuts, predicated.
+"""LLVM function -> state machine with a control step for every state boundary.
 
-Values that live across ticks become states, as do the phis of the cuts. The machine is built
-twice: the first time to learn how wide its states must be.
+A step runs the blocks from its boundary to the next ones, predicated. Values that live across steps
+become states, as do the phis at the boundaries. The machine is built twice: the first time to learn
+how wide its states must be.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from openhls.channels import (
     Role,
     address_bits,
 )
-from openhls.flow import Flow, port_of
+from openhls.control_flow import ControlFlow, port_of
 from openhls.graph import Graph, Ref
 from openhls.machine import Machine, State
 from openhls.operations import INSTEAD, UnsupportedError, evaluate
@@ -37,15 +38,15 @@ _BRANCHES = ("br", "switch", "ret", "unreachable")
 
 
 @dataclass
-class _Tick:
-    """What is known while the blocks between two cuts are translated."""
+class _ControlStep:
+    """What is known while the blocks between two state boundaries are translated."""
 
-    cut: str
+    boundary: str
     active: Ref
     blocks: list[str]
     inside: set[str]
-    above: dict[str, set[str]]  # dominators within the tick
-    below: dict[str, set[str]]  # what can still be reached within the tick
+    above: dict[str, set[str]]  # dominators within the step
+    below: dict[str, set[str]]  # what can still be reached within the step
     runs: dict[str, Ref] = field(default_factory=dict)
     edges: dict[tuple[str, str], Ref] = field(default_factory=dict)
     values: dict[str, Ref] = field(default_factory=dict)
@@ -59,22 +60,22 @@ class Translator:
         self.function = lower_tokens(function, options)
         self.pointers = Pointers(self.function)
         self.accesses = Accesses(module, self.function, self.pointers)
-        self.flow = Flow(self.function, self.pointers)
+        self.flow = ControlFlow(self.function, self.pointers)
         self.narrow: dict[str, Narrow] = {}
         self.initial: dict[str, int] = {}
         self.folded: str | None = None
         self.entry_acquires: list[Port] = []
         self.wiring: set[str] = set()
-        self.parted: set[Object] = set()  # memories whose answers come in the next tick
-        # Memories that remember their last write, for a read of the next tick.
+        self.split_memories: set[Object] = set()  # memories whose answers come in the next step
+        # Memories that remember their last write, for a read of the next step.
         written, read = self.accesses.written(), self.accesses.read()
         self.forwarded = written & read - self.accesses.independent(function)
 
-    def part_reads(self, memory: Object) -> None:
-        """Let answers of a memory come a tick after the reads, so that an address can use them."""
+    def split_reads(self, memory: Object) -> None:
+        """Let answers of a memory come a step after the reads, so that an address can use them."""
         self.forwarded.discard(memory)
-        self.parted.add(memory)
-        self.flow.part_reads(memory)
+        self.split_memories.add(memory)
+        self.flow.split_reads(memory)
 
     # The two builds
 
@@ -106,23 +107,25 @@ class Translator:
 
     def _is_state(self, name: str) -> bool:
         home, definition = self.definitions.get(name, ("", None))
-        return definition is not None and definition.opcode == "phi" and home in self.flow.cuts
+        return (
+            definition is not None and definition.opcode == "phi" and home in self.flow.boundaries
+        )
 
     def build(self) -> Machine:
         self.definitions = {
             instruction.result: (node.name, instruction)
-            for node in self.flow.nodes.values()
+            for node in self.flow.blocks.values()
             for instruction in node.instructions
             if instruction.result
         }
         self.machine = Machine(Graph(), widths=self.accesses.widths, depths=self.accesses.depths)
-        self.machine.num_cuts = len(self.flow.cuts)
+        self.machine.num_steps = len(self.flow.boundaries)
         self.live: dict[str, int] = {}
         self.deferred: dict[Port, list[Ref]] = defaultdict(list)
-        self.ticks: list[_Tick] = []
-        self.fsm_bits = max(1, (len(self.flow.cuts) - 1).bit_length())
-        for number, cut in enumerate(self.flow.cuts):
-            self._run_tick(number, cut)
+        self.steps: list[_ControlStep] = []
+        self.fsm_bits = max(1, (len(self.flow.boundaries) - 1).bit_length())
+        for number, boundary in enumerate(self.flow.boundaries):
+            self._run_step(number, boundary)
         self._keep_live_values()
         self._acquire_deferred()
         for name, pairs in self.machine.nexts.items():
@@ -135,12 +138,14 @@ class Translator:
         return self.machine
 
     def fold_entry(self) -> bool:
-        """Make a start that only sets constants the reset value, not a tick of its own."""
+        """Make a start that only sets constants the reset value, not a step of its own."""
         entry = self.flow.entry
-        straight = all(len(self.flow.nodes[x].successors) == 1 for x in self.flow.region(entry))
-        if len(self.flow.cuts) != 2 or not straight or self.flow.cuts[0] != entry:
+        straight = all(
+            len(self.flow.blocks[x].successors) == 1 for x in self.flow.step_blocks(entry)
+        )
+        if len(self.flow.boundaries) != 2 or not straight or self.flow.boundaries[0] != entry:
             return False
-        graph, machine, active = self.machine.graph, self.machine, self.ticks[0].active
+        graph, machine, active = self.machine.graph, self.machine, self.steps[0].active
         uses = [c for conditions in machine.receives.values() for c in conditions]
         uses += [c for pairs in machine.sends.values() for c, _ in pairs]
         constants = {}
@@ -156,8 +161,8 @@ class Translator:
             return False
         self.initial = {name: value for name, value in constants.items() if name != FSM}
         self.entry_acquires = [port for port, found in self.deferred.items() if active in found]
-        self.folded = self.flow.cuts.pop()
-        self.flow.cuts = [self.folded]
+        self.folded = self.flow.boundaries.pop()
+        self.flow.boundaries = [self.folded]
         return True
 
     # States
@@ -175,14 +180,14 @@ class Translator:
         self.machine.nexts[name].append((condition, value))
 
     def _keep_live_values(self) -> None:
-        """Save what a later tick uses, in every tick that computes it."""
+        """Save what a later step uses, in every step that computes it."""
         for name in self.live:
             if name not in self.definitions:
                 raise AssertionError(f"{name} has no definition in {self.function.name}")
             block = self.definitions[name][0]
-            for tick in self.ticks:
-                if name in tick.values:
-                    self.machine.nexts[name].append((tick.runs[block], tick.values[name]))
+            for step in self.steps:
+                if name in step.values:
+                    self.machine.nexts[name].append((step.runs[block], step.values[name]))
 
     def _pending(self, port: Port) -> str:
         return f"@pending_{self.pointers.name(port)}"
@@ -197,15 +202,15 @@ class Translator:
             self.machine.receives[port].append(pending)
             self.machine.nexts[name].append((graph.true, graph.any_of(conditions)))
 
-    # Ticks
+    # Control steps
 
-    def _run_tick(self, number: int, cut: str) -> None:
+    def _run_step(self, number: int, boundary: str) -> None:
         graph = self.machine.graph
         active = graph.true
-        if len(self.flow.cuts) > 1:
+        if len(self.flow.boundaries) > 1:
             state = self.state(FSM, self.fsm_bits)
             active = graph.compare("eq", state, graph.literal(self.fsm_bits, number))
-        blocks = self.flow.region(cut)
+        blocks = self.flow.step_blocks(boundary)
         inside = set(blocks)
         before: dict[str, list[str]] = {name: [] for name in blocks}
         for name in blocks:
@@ -218,45 +223,49 @@ class Translator:
         below: dict[str, set[str]] = {}
         for name in reversed(blocks):
             below[name] = {name}.union(*(below[t] for t in self._inner(name, inside)))
-        tick = _Tick(cut, active, blocks, inside, above, below)
-        self.ticks.append(tick)
+        step = _ControlStep(boundary, active, blocks, inside, above, below)
+        self.steps.append(step)
         for name in blocks:
-            arriving = (tick.edges[p, name] for p in before[name])
-            tick.runs[name] = active if name == cut else graph.any_of(arriving)
-            for index, instruction in enumerate(self.flow.nodes[name].instructions):
-                self._run(tick, name, index, instruction)
+            arriving = (step.edges[p, name] for p in before[name])
+            step.runs[name] = active if name == boundary else graph.any_of(arriving)
+            for index, instruction in enumerate(self.flow.blocks[name].instructions):
+                self._run(step, name, index, instruction)
 
     def _inner(self, name: str, inside: set[str]) -> list[str]:
-        targets = self.flow.nodes[name].successors
-        return [t for t in targets if t in inside and t not in self.flow.cuts]
+        targets = self.flow.blocks[name].successors
+        return [t for t in targets if t in inside and t not in self.flow.boundaries]
 
-    def _run(self, tick: _Tick, block: str, index: int, instruction: llvm.Instruction) -> None:
+    def _run(
+        self, step: _ControlStep, block: str, index: int, instruction: llvm.Instruction
+    ) -> None:
         opcode = instruction.opcode
         if opcode == "phi":
-            if block not in self.flow.cuts:
-                self._phi(tick, block, instruction)
+            if block not in self.flow.boundaries:
+                self._phi(step, block, instruction)
         elif opcode in _BRANCHES:
-            self._branch(tick, block, instruction)
+            self._branch(step, block, instruction)
         elif opcode == "store":
-            self._send_result(tick, block, instruction)
+            self._send_result(step, block, instruction)
         elif opcode == "call" and instruction.detail in (*ACCESSES, LEAF):
-            self._access(tick, block, index, instruction)
+            self._access(step, block, index, instruction)
         elif opcode not in ("alloca", "getelementptr"):
-            self._compute(tick, block, instruction)
+            self._compute(step, block, instruction)
 
-    def _compute(self, tick: _Tick, block: str, instruction: llvm.Instruction) -> None:
+    def _compute(self, step: _ControlStep, block: str, instruction: llvm.Instruction) -> None:
         if instruction.opcode == "call":
             known = [v for v in instruction.operands if llvm.integer_width(v.type)]
         else:
             known = list(instruction.operands)
         try:
-            operands = [self._look(tick, value, block, instruction) for value in known]
+            operands = [self._look(step, value, block, instruction) for value in known]
             result = evaluate(self.machine.graph, instruction, operands)
         except UnsupportedError as error:
             raise self.accesses.fail(instruction, str(error)) from error
-        tick.values[instruction.result] = result
+        step.values[instruction.result] = result
 
-    def _look(self, tick: _Tick, value: llvm.Value, block: str, user: llvm.Instruction) -> Ref:
+    def _look(
+        self, step: _ControlStep, value: llvm.Value, block: str, user: llvm.Instruction
+    ) -> Ref:
         """Return a value as seen at the end of `block`."""
         graph, name = self.machine.graph, value.name
         width = llvm.integer_width(value.type)
@@ -274,60 +283,60 @@ class Translator:
                 user, f"'{name}' is not a channel; pass numbers through a stream"
             )
         home, definition = self.definitions[name]
-        if definition.opcode == "phi" and home in self.flow.cuts:
+        if definition.opcode == "phi" and home in self.flow.boundaries:
             return self.state(name, width)
-        if home in tick.inside and block in tick.below[home]:
-            if home in tick.above[block]:
-                return tick.values[name]
+        if home in step.inside and block in step.below[home]:
+            if home in step.above[block]:
+                return step.values[name]
             return graph.select(
-                tick.runs[home], tick.values[name], self._kept(tick, name, width, block)
+                step.runs[home], step.values[name], self._kept(step, name, width, block)
             )
-        return self._kept(tick, name, width, block)
+        return self._kept(step, name, width, block)
 
-    def _kept(self, tick: _Tick, name: str, width: int, block: str) -> Ref:
-        """Return a value of an earlier tick."""
+    def _kept(self, step: _ControlStep, name: str, width: int, block: str) -> Ref:
+        """Return a value of an earlier step."""
         if name not in self.wiring:
             self.live[name] = width
             return self.state(name, width)
         definition = self.definitions[name][1]
-        operands = [self._look(tick, x, block, definition) for x in definition.operands]
+        operands = [self._look(step, x, block, definition) for x in definition.operands]
         return evaluate(self.machine.graph, definition, operands)
 
-    def _phi(self, tick: _Tick, block: str, phi: llvm.Instruction) -> None:
+    def _phi(self, step: _ControlStep, block: str, phi: llvm.Instruction) -> None:
         cases: list[tuple[Ref, Ref]] = []
         for value, origin in zip(phi.operands, phi.labels, strict=True):
-            if (origin, block) in tick.edges and not self._is_undefined(tick, value):
-                found = self._look(tick, value, origin, phi)
-                cases.append((tick.edges[origin, block], found))
+            if (origin, block) in step.edges and not self._is_undefined(step, value):
+                found = self._look(step, value, origin, phi)
+                cases.append((step.edges[origin, block], found))
         graph = self.machine.graph
         width = llvm.integer_width(phi.type)
         if not cases and width is None:
             raise self.accesses.fail(phi, f"a choice of {POINTER_USE}")
         if not cases:
-            tick.undefined.add(phi.result)
-        tick.values[phi.result] = graph.choose(cases) if cases else graph.literal(width or 1, 0)
+            step.undefined.add(phi.result)
+        step.values[phi.result] = graph.choose(cases) if cases else graph.literal(width or 1, 0)
 
-    def _is_undefined(self, tick: _Tick, value: llvm.Value) -> bool:
-        return value.name in ("undef", "poison") or value.name in tick.undefined
+    def _is_undefined(self, step: _ControlStep, value: llvm.Value) -> bool:
+        return value.name in ("undef", "poison") or value.name in step.undefined
 
     # Branches
 
-    def _branch(self, tick: _Tick, block: str, branch: llvm.Instruction) -> None:
-        graph, run = self.machine.graph, tick.runs[block]
+    def _branch(self, step: _ControlStep, block: str, branch: llvm.Instruction) -> None:
+        graph, run = self.machine.graph, step.runs[block]
         if branch.opcode == "ret":
             self._return(run)
         elif branch.opcode == "switch":
-            self._switch(tick, block, branch)
+            self._switch(step, block, branch)
         elif len(set(branch.labels)) == 1:
-            self._edge(tick, block, branch.labels[0], run)
+            self._edge(step, block, branch.labels[0], run)
         elif len(branch.labels) == 2:
-            condition = self._look(tick, branch.operands[0], block, branch)
-            self._edge(tick, block, branch.labels[0], graph.and_(run, condition))
-            self._edge(tick, block, branch.labels[1], graph.and_(run, graph.not_(condition)))
+            condition = self._look(step, branch.operands[0], block, branch)
+            self._edge(step, block, branch.labels[0], graph.and_(run, condition))
+            self._edge(step, block, branch.labels[1], graph.and_(run, graph.not_(condition)))
 
-    def _switch(self, tick: _Tick, block: str, branch: llvm.Instruction) -> None:
-        graph, run = self.machine.graph, tick.runs[block]
-        value = self._look(tick, branch.operands[0], block, branch)
+    def _switch(self, step: _ControlStep, block: str, branch: llvm.Instruction) -> None:
+        graph, run = self.machine.graph, step.runs[block]
+        value = self._look(step, branch.operands[0], block, branch)
         taken: dict[str, list[Ref]] = defaultdict(list)
         for case, label in zip(branch.cases, branch.labels[1:], strict=True):
             literal = graph.literal(graph.width(value), case)
@@ -335,33 +344,33 @@ class Translator:
         none = graph.not_(graph.any_of(x for tests in taken.values() for x in tests))
         taken[branch.labels[0]].append(none)
         for label, tests in taken.items():
-            self._edge(tick, block, label, graph.and_(run, graph.any_of(tests)))
+            self._edge(step, block, label, graph.and_(run, graph.any_of(tests)))
 
-    def _edge(self, tick: _Tick, source: str, target: str, condition: Ref) -> None:
+    def _edge(self, step: _ControlStep, source: str, target: str, condition: Ref) -> None:
         graph = self.machine.graph
-        if target not in self.flow.cuts:
-            known = tick.edges.get((source, target), graph.false)
-            tick.edges[source, target] = graph.or_(known, condition)
+        if target not in self.flow.boundaries:
+            known = step.edges.get((source, target), graph.false)
+            step.edges[source, target] = graph.or_(known, condition)
             return
         self._go_to(target, condition)
-        for phi in self.flow.nodes[target].instructions:
+        for phi in self.flow.blocks[target].instructions:
             if phi.opcode == "phi":
                 value = phi.operands[phi.labels.index(source)]
-                if self._is_undefined(tick, value):
+                if self._is_undefined(step, value):
                     self.machine.undefined[phi.result].append(condition)
                 else:
-                    found = self._look(tick, value, source, phi)
+                    found = self._look(step, value, source, phi)
                     self._set(phi.result, graph.width(found), condition, found)
 
-    def _go_to(self, cut: str, condition: Ref) -> None:
-        if len(self.flow.cuts) > 1:
-            number = self.machine.graph.literal(self.fsm_bits, self.flow.cuts.index(cut))
+    def _go_to(self, boundary: str, condition: Ref) -> None:
+        if len(self.flow.boundaries) > 1:
+            number = self.machine.graph.literal(self.fsm_bits, self.flow.boundaries.index(boundary))
             self._set(FSM, self.fsm_bits, condition, number)
 
     def _return(self, condition: Ref) -> None:
         """Start again: at the entry, or where the entry would lead to."""
         if not self.folded:
-            self._go_to(self.flow.cuts[0], condition)
+            self._go_to(self.flow.boundaries[0], condition)
             return
         for name, constant in self.initial.items():
             if not name.startswith("@"):
@@ -373,52 +382,52 @@ class Translator:
 
     # Accesses
 
-    def _access(self, tick: _Tick, block: str, index: int, access: llvm.Instruction) -> None:
-        graph, run = self.machine.graph, tick.runs[block]
+    def _access(self, step: _ControlStep, block: str, index: int, access: llvm.Instruction) -> None:
+        graph, run = self.machine.graph, step.runs[block]
         if access.detail == LEAF:
-            whole = self._look(tick, access.operands[0], block, access)
+            whole = self._look(step, access.operands[0], block, access)
             start, width = (int(llvm.literal(x.name) or 0) for x in access.operands[1:3])
             leaf = graph.slice(whole, start, width)
-            tick.values[access.result] = graph.extend(leaf, 64, signed=False)
+            step.values[access.result] = graph.extend(leaf, 64, signed=False)
             return
         port = port_of(access, self.pointers)
         if port is None:
             raise AssertionError(access.text)
         if access.detail == SEND:
-            value = self._leaves(tick, block, access, access.operands[3:])
+            value = self._leaves(step, block, access, access.operands[3:])
             self.machine.sends[port].append((run, value))
         elif access.detail == WRITE:
             bits = address_bits(self.accesses.depths[port])
-            address = graph.slice(self._look(tick, access.operands[2], block, access), 0, bits)
-            data = self._leaves(tick, block, access, access.operands[4:])
+            address = graph.slice(self._look(step, access.operands[2], block, access), 0, bits)
+            data = self._leaves(step, block, access, access.operands[4:])
             self.machine.sends[port].append((run, graph.concat([data, address])))
             if port.object in self.forwarded:
                 self._remember(port, run, address, data)
         elif access.detail == READ:
-            address = self._look(tick, access.operands[3], block, access)
+            address = self._look(step, access.operands[3], block, access)
             address = graph.slice(address, 0, self.accesses.widths[port])
             self.machine.sends[port].append((run, address))
-            if port.object not in self.parted:
-                self._receive(tick, access, Port(port.object, Role.RESPONSE), run)
+            if port.object not in self.split_memories:
+                self._receive(step, access, Port(port.object, Role.RESPONSE), run)
             if port.object in self.forwarded:
-                word = tick.values[access.result]
-                tick.values[access.result] = self._forward(port, address, word)
-        elif self.flow.is_deferred(tick.cut, block, index):
+                word = step.values[access.result]
+                step.values[access.result] = self._forward(port, address, word)
+        elif self.flow.is_deferred(step.boundary, block, index):
             self.deferred[port].append(run)
-            tick.values[access.result] = graph.literal(1, 0)
+            step.values[access.result] = graph.literal(1, 0)
         else:
-            self._receive(tick, access, port, run)
+            self._receive(step, access, port, run)
 
-    def _receive(self, tick: _Tick, access: llvm.Instruction, port: Port, run: Ref) -> None:
+    def _receive(self, step: _ControlStep, access: llvm.Instruction, port: Port, run: Ref) -> None:
         self.machine.receives[port].append(run)
-        tick.values[access.result] = self.machine.input_node(port)
+        step.values[access.result] = self.machine.input_node(port)
 
     def _last_write(self, port: Port) -> tuple[str, str]:
         name = self.pointers.name(Port(port.object, Role.STREAM))
         return f"@address_{name}", f"@word_{name}"
 
     def _remember(self, port: Port, run: Ref, address: Ref, word: Ref) -> None:
-        """Keep the last write of a memory, which a read of the next tick comes too early for."""
+        """Keep the last write of a memory, which a read of the next step comes too early for."""
         graph = self.machine.graph
         for name, value in zip(self._last_write(port), (address, word), strict=True):
             self._set(name, graph.width(value), run, value)
@@ -434,16 +443,16 @@ class Translator:
         return graph.select(hit, self.state(last_word, graph.width(word)), word)
 
     def _leaves(
-        self, tick: _Tick, block: str, access: llvm.Instruction, pairs: Sequence[llvm.Value]
+        self, step: _ControlStep, block: str, access: llvm.Instruction, pairs: Sequence[llvm.Value]
     ) -> Ref:
         graph = self.machine.graph
         parts = []
         for value, bits in zip(pairs[::2], pairs[1::2], strict=True):
-            found = self._look(tick, value, block, access)
+            found = self._look(step, value, block, access)
             parts.append(graph.slice(found, 0, int(llvm.literal(bits.name) or 0)))
         return graph.concat(parts[::-1])
 
-    def _send_result(self, tick: _Tick, block: str, store: llvm.Instruction) -> None:
-        value = self._look(tick, store.operands[0], block, store)
+    def _send_result(self, step: _ControlStep, block: str, store: llvm.Instruction) -> None:
+        value = self._look(step, store.operands[0], block, store)
         port = Port(Object(store.operands[1].name), Role.STREAM)
-        self.machine.sends[port].append((tick.runs[block], value))
+        self.machine.sends[port].append((step.runs[block], value))

@@ -77,7 +77,7 @@ def generate(
     pipeline: Pipeline,
     memory: MemoryPorts = NO_MEMORY,
 ) -> Generated:
-    """Schedule the proc `name` to one tick per cycle; raises HlsError when that is impossible."""
+    """Schedule the proc `name` to a control step per cycle; HlsError when that is impossible."""
     optimised = xls.optimize_ir(ir, name)
     verilog, message = None, ""
     for setting in pipeline.tries():

@@ -51,15 +51,15 @@ def enable(condition: str) -> str:
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [
-        # b is not used in this case of tick 1
+        # b is not used in this case of step 1
         ("goes", "or_1 & or_3 & goes"),
-        # b is always used in tick 2, and a is not
+        # b is always used in step 2, and a is not
         ("at_2", "(b_rdy | __b_already_done_reg) & or_3 & at_2"),
-        # both are always used when tick 1 ends
+        # both are always used when step 1 ends
         ("ends", "(a_vld) & (b_rdy | __b_already_done_reg) & or_3 & at_1 & __s_last"),
-        # of what makes tick 1 end only one factor is open
+        # of what makes step 1 end only one factor is open
         ("at_1", "(a_vld) & (b_rdy | __b_already_done_reg | ~(__s_last)) & or_3 & at_1"),
-        # one that does not tell the ticks apart
+        # one that does not tell the steps apart
         (
             "__s_last",
             "or_1 & (b_rdy | __b_already_done_reg | ~(at_1 | at_2)) & or_3 & __s_last",

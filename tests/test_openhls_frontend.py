@@ -207,7 +207,7 @@ def test_engine_keeps_its_rate(engine: Compiled) -> None:
         name: p.report.interval for name, p in engine.processes.items() if p.report.interval > 1
     } == {}
     nests = ("multiply_lane", "load_v", "load_w", "drain_lane")
-    assert [engine.processes[name].report.ticks for name in nests] == [1] * len(nests)
+    assert [engine.processes[name].report.control_steps for name in nests] == [1] * len(nests)
 
 
 def test_engine_ports(engine: Compiled) -> None:

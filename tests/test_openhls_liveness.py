@@ -42,38 +42,38 @@ def test_variable_of_a_loop_dies_with_it(tmp_path: Path) -> None:
 
 
 def machine(*, read_later: bool) -> tuple[Machine, list[int]]:
-    """Tick 0 sets x; tick 1 updates it until `last`; tick 2 reads it, or not."""
+    """Step 0 sets x; step 1 updates it until `last`; step 2 reads it, or not."""
     graph = Graph()
     made = Machine(graph, {FSM: State(2), "x": State(8), "y": State(8), "last": State(1)})
     state, x = graph.state(FSM, 2), graph.state("x", 8)
-    ticks = [graph.compare("eq", state, graph.literal(2, number)) for number in range(3)]
+    steps = [graph.compare("eq", state, graph.literal(2, number)) for number in range(3)]
     last = graph.state("last", 1)
-    goes, ends = graph.and_(ticks[1], graph.not_(last)), graph.and_(ticks[1], last)
-    made.nexts["x"] = [(ticks[0], graph.literal(8, 0)), (goes, graph.add("add", x, x))]
-    made.nexts["y"] = [(ticks[2], x if read_later else graph.literal(8, 1))]
-    for condition, number in ((ticks[0], 1), (goes, 1), (ends, 2), (ticks[2], 0)):
+    goes, ends = graph.and_(steps[1], graph.not_(last)), graph.and_(steps[1], last)
+    made.nexts["x"] = [(steps[0], graph.literal(8, 0)), (goes, graph.add("add", x, x))]
+    made.nexts["y"] = [(steps[2], x if read_later else graph.literal(8, 1))]
+    for condition, number in ((steps[0], 1), (goes, 1), (ends, 2), (steps[2], 0)):
         made.nexts[FSM].append((condition, graph.literal(2, number)))
-    return made, ticks
+    return made, steps
 
 
-def test_state_that_a_later_tick_reads_stays() -> None:
-    made, ticks = machine(read_later=True)
-    update_dead_states(made, ticks)
-    assert ticks[1] not in made.dead["x"]
+def test_state_that_a_later_step_reads_stays() -> None:
+    made, steps = machine(read_later=True)
+    update_dead_states(made, steps)
+    assert steps[1] not in made.dead["x"]
 
 
 def test_state_that_is_set_again_before_it_is_read_may_change() -> None:
-    made, ticks = machine(read_later=False)
-    update_dead_states(made, ticks)
-    assert ticks[1] in made.dead["x"]
+    made, steps = machine(read_later=False)
+    update_dead_states(made, steps)
+    assert steps[1] in made.dead["x"]
 
 
 def test_value_that_is_undefined_on_an_edge_is_not_kept_for_it() -> None:
     """As one that is set there: `x` is not, but no C++ may rely on what it was."""
-    made, ticks = machine(read_later=False)
+    made, steps = machine(read_later=False)
     made.nexts["x"] = made.nexts["x"][1:]
-    update_dead_states(made, ticks)
+    update_dead_states(made, steps)
     assert not made.dead["x"]
-    made.undefined["x"] = [ticks[0]]
-    update_dead_states(made, ticks)
-    assert ticks[1] in made.dead["x"]
+    made.undefined["x"] = [steps[0]]
+    update_dead_states(made, steps)
+    assert steps[1] in made.dead["x"]

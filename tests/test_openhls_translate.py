@@ -188,14 +188,14 @@ def test_product_has_the_size_of_its_operands(tmp_path: Path) -> None:
     assert "18b_x_25b" in process.verilog or "25b_x_18b" in process.verilog
 
 
-def test_second_use_of_a_port_takes_another_tick(tmp_path: Path) -> None:
+def test_second_use_of_a_port_takes_another_step(tmp_path: Path) -> None:
     once = "void f(Stream& a, Stream& b) { b.write(a.read()); }"
     twice = "void f(Stream& a, Stream& b) { b.write(a.read()); b.write(a.read()); }"
-    assert compile_text(tmp_path, once).report.ticks == 1
-    assert compile_text(tmp_path, twice).report.ticks == 2
+    assert compile_text(tmp_path, once).report.control_steps == 1
+    assert compile_text(tmp_path, twice).report.control_steps == 2
 
 
-def test_answer_to_a_request_takes_a_later_tick(tmp_path: Path) -> None:
+def test_answer_to_a_request_takes_a_later_step(tmp_path: Path) -> None:
     """What is read may be the answer to what was written, and feeds the next request."""
     text = """void f(Stream& requests, Stream& answers) {
   ap_uint<8> x = 0;
@@ -206,16 +206,16 @@ def test_answer_to_a_request_takes_a_later_tick(tmp_path: Path) -> None:
   }
 }"""
     report = compile_text(tmp_path, text).report
-    assert (report.ticks, report.interval) == (2, 2)
+    assert (report.control_steps, report.interval) == (2, 2)
 
 
 def test_documented_example(root: Path, tmp_path: Path) -> None:
-    """docs/openhls.md: three ticks, one iteration per cycle."""
+    """docs/openhls.md: three steps, one iteration per cycle."""
     (example,) = re.findall(r"```cpp\n(.*?)```", (root / "docs" / "openhls.md").read_text(), re.S)
     source = tmp_path / "example.cpp"
     source.write_text(example)
     report = compile_processes(source, [], ["moving_sum"])["moving_sum"].report
-    assert (report.ticks, report.interval) == (3, 1)
+    assert (report.control_steps, report.interval) == (3, 1)
 
 
 MEMORIES = {
@@ -226,8 +226,8 @@ MEMORIES = {
 
 
 @pytest.mark.parametrize("name", MEMORIES)
-def test_ticks_of_memories(name: str, tmp_path: Path) -> None:
-    statements, ticks, interval = MEMORIES[name]
+def test_control_steps_of_memories(name: str, tmp_path: Path) -> None:
+    statements, steps, interval = MEMORIES[name]
     text = f"""void f(Stream& a, Stream& b) {{
   hls::ram<ap_uint<8>, 8> m;
   ap_uint<8> y = 0;
@@ -239,7 +239,7 @@ def test_ticks_of_memories(name: str, tmp_path: Path) -> None:
   }}
 }}"""
     report = compile_text(tmp_path, text).report
-    assert (report.ticks, report.interval) == (ticks, interval)
+    assert (report.control_steps, report.interval) == (steps, interval)
 
 
 def test_a_memory_without_dependence_forwards_nothing(tmp_path: Path) -> None:

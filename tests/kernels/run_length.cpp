@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Run-length coder: {last, byte} -> {last, length, byte}, runs of up to 255. The last byte may end
-// two runs at once, so a tick of its own writes the second one.
+// two runs at once, so a control step of its own writes the second one.
 #include <ap_int.h>
 #include <hls_stream.h>
 

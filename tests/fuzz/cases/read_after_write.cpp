@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// differs: a read in the tick of the write before it got the old word (seed 4, design 4)
+// differs: a read in the step of the write before it got the old word (seed 4, design 4)
 // in read_after_write_p0_in0: ap_int<13> = :13
 // out read_after_write_p0_out0: read_after_write_p0_Out0 = .m0[0]:1 .m0[1]:1 .m1:32 .m2[0]:16 .m2[1]:16 .m2[2]:16
 // call read_after_write_p0: read_after_write_p0_in0 read_after_write_p0_out0

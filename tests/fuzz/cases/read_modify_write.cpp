@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// differs: the word written in the tick before was not seen
+// differs: the word written in the step before was not seen
 // in read_modify_write_in: ap_uint<16> = :16
 // out read_modify_write_out: ap_uint<16> = :16
 // call read_modify_write_p0: read_modify_write_in read_modify_write_out

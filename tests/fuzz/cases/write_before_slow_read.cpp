@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// differs: the write of a later tick came before a read whose address takes stages
+// differs: the write of a later step came before a read whose address takes stages
 // in write_before_slow_read_in: ap_uint<16> = :16
 // out write_before_slow_read_out: ap_uint<16> = :16
 // call write_before_slow_read_p0: write_before_slow_read_in write_before_slow_read_out

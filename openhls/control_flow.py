@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Control flow of a process: where its function is cut into ticks.
+"""Control flow of a process: its control steps and the state boundaries between them.
 
-A tick runs from one cut to the next. There is a cut at every loop that no inner cut breaks
-already, before the second use of a port on the same path, before a read of a memory that the tick
-wrote, and, where the next address depends on what was read, between a read and its answer.
+A control step is what a process does in one cycle of its pipeline; it runs from one state boundary
+to the next. There is a boundary at every loop that no inner boundary breaks already, before the
+second use of a port on the same path, before a read of a memory that the step wrote, and, where the
+next address depends on what was read, between a read and its answer.
 
     do { do { body } while (a); tail } while (b);
- -> one cut, at the body: tick = body, then tail if !a, then the body's next tick
+ -> one boundary, at the body: step = body, then tail if !a, then the body's next step
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from openhls.channels import ACCESSES, ANSWER, READ, RECV, ROLES, SEND, Object, 
 
 
 @dataclass(slots=True)
-class Node:
+class BasicBlock:
     """A block that may still be split."""
 
     name: str
@@ -48,8 +49,8 @@ def port_of(instruction: llvm.Instruction, pointers: Pointers) -> Port | None:
     return Port(found, Role.READ_REQUEST if instruction.detail == READ else Role.WRITE_REQUEST)
 
 
-def _ends_tick_of(port: Port) -> tuple[Port, ...]:
-    """Return the ports whose use a use of `port` cannot follow in one tick."""
+def _must_not_precede(port: Port) -> tuple[Port, ...]:
+    """Return the ports whose use a use of `port` cannot follow in one control step."""
     released, written = Port(port.object, Role.RELEASE), Port(port.object, Role.WRITE_REQUEST)
     if port.role is Role.READ_REQUEST:
         return port, released, written
@@ -58,47 +59,50 @@ def _ends_tick_of(port: Port) -> tuple[Port, ...]:
     return port, released
 
 
-class Flow:
-    """The blocks of a function in reverse post-order, and its cuts. The first cut is the entry."""
+class ControlFlow:
+    """The blocks of a function in reverse post-order, and its state boundaries.
+
+    The first boundary is the entry.
+    """
 
     def __init__(self, function: llvm.Function, pointers: Pointers) -> None:
         self.pointers = pointers
-        self.nodes = {b.name: Node(b.name, list(b.instructions)) for b in function.blocks}
+        self.blocks = {b.name: BasicBlock(b.name, list(b.instructions)) for b in function.blocks}
         self.entry = function.blocks[0].name
         self._drop_unreachable()
-        self._part_loops()
+        self._split_loop_edges()
         self._loops = {header: self._loop_body(header) for header in self._headers()}
-        self.cuts = self._loop_cuts()
-        self._loop_headers = frozenset(self.cuts)
+        self.boundaries = self._loop_boundaries()
+        self._loop_headers = frozenset(self.boundaries)
 
     def _drop_unreachable(self) -> None:
         reached = {self.entry}
         work = [self.entry]
         while work:
-            for target in self.nodes[work.pop()].successors:
+            for target in self.blocks[work.pop()].successors:
                 if target not in reached:
                     reached.add(target)
                     work.append(target)
-        self.nodes = {name: node for name, node in self.nodes.items() if name in reached}
+        self.blocks = {name: block for name, block in self.blocks.items() if name in reached}
 
     def predecessors(self) -> Mapping[str, list[str]]:
         found: dict[str, list[str]] = defaultdict(list)
-        for node in self.nodes.values():
-            for target in node.successors:
-                found[target].append(node.name)
+        for block in self.blocks.values():
+            for target in block.successors:
+                found[target].append(block.name)
         return found
 
-    def region(self, cut: str) -> list[str]:
-        """Return the blocks between a cut and the next ones, sources before targets."""
+    def step_blocks(self, boundary: str) -> list[str]:
+        """Return the blocks of the step that begins at a boundary, sources before targets."""
         done: list[str] = []
-        seen = {cut}
-        stack = [(cut, iter(self.nodes[cut].successors))]
+        seen = {boundary}
+        stack = [(boundary, iter(self.blocks[boundary].successors))]
         while stack:
             name, targets = stack[-1]
             for target in targets:
-                if target not in seen and target not in self.cuts:
+                if target not in seen and target not in self.boundaries:
                     seen.add(target)
-                    stack.append((target, iter(self.nodes[target].successors)))
+                    stack.append((target, iter(self.blocks[target].successors)))
                     break
             else:
                 done.append(name)
@@ -110,13 +114,13 @@ class Flow:
     def _headers(self) -> list[str]:
         """Return the targets of backward edges, in depth-first order."""
         state, headers = {self.entry: 1}, []
-        stack = [(self.entry, iter(self.nodes[self.entry].successors))]
+        stack = [(self.entry, iter(self.blocks[self.entry].successors))]
         while stack:
             name, targets = stack[-1]
             for target in targets:
                 if target not in state:
                     state[target] = 1
-                    stack.append((target, iter(self.nodes[target].successors)))
+                    stack.append((target, iter(self.blocks[target].successors)))
                     break
                 if state[target] == 1 and target not in headers:
                     headers.append(target)
@@ -127,32 +131,33 @@ class Flow:
 
     def _loop_body(self, header: str) -> set[str]:
         """Return the blocks that can come back to the header without passing another way in."""
-        ahead = self._reach([header], lambda name: self.nodes[name].successors, set())
+        ahead = self._reach([header], lambda name: self.blocks[name].successors, set())
         before = self.predecessors()
         latches = [p for p in before[header] if p in ahead and self._dominates(header, p)]
         return {header} | (self._reach(latches, lambda name: before[name], {header}) & ahead)
 
-    def _part_loops(self) -> None:
-        """Give every way into and out of a loop a block of its own, where it can be cut."""
+    def _split_loop_edges(self) -> None:
+        """Give every way into and out of a loop a block of its own, where a boundary can be."""
         bodies = {header: self._loop_body(header) for header in self._headers()}
-        edges = {(name, target) for name, node in self.nodes.items() for target in node.successors}
+        items = self.blocks.items()
+        edges = {(name, target) for name, block in items for target in block.successors}
         for name, target in sorted(edges):
             leaves = any(name in body and target not in body for body in bodies.values())
             enters = target in bodies and name not in bodies[target]
             if leaves or enters:
-                self._part(name, target)
+                self._split_edge(name, target)
 
-    def _part(self, source: str, target: str) -> None:
-        name = f"{source}.{len(self.nodes)}"
+    def _split_edge(self, source: str, target: str) -> None:
+        name = f"{source}.{len(self.blocks)}"
         jump = llvm.Instruction("br", labels=(target,), text=f"br label {target}")
-        self.nodes[name] = Node(name, [jump])
-        last = self.nodes[source].instructions[-1]
+        self.blocks[name] = BasicBlock(name, [jump])
+        last = self.blocks[source].instructions[-1]
         labels = tuple(name if label == target else label for label in last.labels)
-        self.nodes[source].instructions[-1] = replace(last, labels=labels)
+        self.blocks[source].instructions[-1] = replace(last, labels=labels)
         self._rename_origin(target, source, name)
 
     def _rename_origin(self, target: str, old: str, new: str) -> None:
-        body = self.nodes[target].instructions
+        body = self.blocks[target].instructions
         for i, phi in enumerate(body):
             if phi.opcode == "phi":
                 labels = tuple(new if label == old else label for label in phi.labels)
@@ -161,164 +166,165 @@ class Flow:
     def _dominates(self, header: str, name: str) -> bool:
         if header == self.entry:
             return True
-        reached = self._reach([self.entry], lambda n: self.nodes[n].successors, {header})
+        reached = self._reach([self.entry], lambda n: self.blocks[n].successors, {header})
         return name == header or name not in reached
 
     def _reach(
-        self, start: Iterable[str], step: Callable[[str], Iterable[str]], barrier: set[str]
+        self, start: Iterable[str], follow: Callable[[str], Iterable[str]], barrier: set[str]
     ) -> set[str]:
         seen = {name for name in start if name not in barrier}
         work = list(seen)
         while work:
-            for target in step(work.pop()):
+            for target in follow(work.pop()):
                 if target not in seen and target not in barrier:
                     seen.add(target)
                     work.append(target)
         return seen
 
-    def _on_cycle(self, header: str, cuts: set[str]) -> bool:
+    def _on_cycle(self, header: str, boundaries: set[str]) -> bool:
         seen = self._reach(
-            [t for t in self.nodes[header].successors if t not in cuts],
-            lambda name: self.nodes[name].successors,
-            cuts,
+            [t for t in self.blocks[header].successors if t not in boundaries],
+            lambda name: self.blocks[name].successors,
+            boundaries,
         )
         return header in seen
 
-    def _loop_cuts(self) -> list[str]:
-        cuts = [self.entry]
+    def _loop_boundaries(self) -> list[str]:
+        boundaries = [self.entry]
         for header in sorted(self._loops, key=lambda name: len(self._loops[name])):
-            if header != self.entry and self._on_cycle(header, set(cuts)):
-                cuts.append(header)
-        return cuts
+            if header != self.entry and self._on_cycle(header, set(boundaries)):
+                boundaries.append(header)
+        return boundaries
 
     def interval(self) -> int:
-        """Return how many ticks an iteration of a loop takes at most: 1 unless it was split."""
+        """Return how many steps an iteration of a loop takes at most: 1 unless it was split."""
         longest = 1
-        for header in self._loop_headers & set(self.cuts):
+        for header in self._loop_headers & set(self.boundaries):
             paths = [(header, frozenset({header}))]
             while paths:
-                cut, passed = paths.pop()
-                for target in self._next_cuts(cut):
+                boundary, passed = paths.pop()
+                for target in self._next_boundaries(boundary):
                     if target == header:
                         longest = max(longest, len(passed))
                     elif target not in passed and target not in self._loop_headers:
                         paths.append((target, passed | {target}))
         return longest
 
-    def _next_cuts(self, cut: str) -> set[str]:
-        blocks = self.region(cut)
-        return {t for name in blocks for t in self.nodes[name].successors if t in self.cuts}
+    def _next_boundaries(self, boundary: str) -> set[str]:
+        blocks = self.step_blocks(boundary)
+        return {t for name in blocks for t in self.blocks[name].successors if t in self.boundaries}
 
     # Splitting
 
-    def split(self, block: str, index: int) -> str:
-        """Cut before instruction `index` of a block; return the new block's name."""
-        node = self.nodes[block]
-        name = f"{block}.{len(self.nodes)}"
-        self.nodes[name] = Node(name, node.instructions[index:])
+    def split_block(self, block: str, index: int) -> str:
+        """Add a boundary before instruction `index` of a block; return the new block's name."""
+        old = self.blocks[block]
+        name = f"{block}.{len(self.blocks)}"
+        self.blocks[name] = BasicBlock(name, old.instructions[index:])
         jump = llvm.Instruction("br", labels=(name,), text=f"br label {name}")
-        node.instructions = [*node.instructions[:index], jump]
-        for target in self.nodes[name].successors:
+        old.instructions = [*old.instructions[:index], jump]
+        for target in self.blocks[name].successors:
             self._rename_origin(target, block, name)
-        self.cuts.append(name)
+        self.boundaries.append(name)
         return name
 
-    def part_reads(self, memory: Object) -> None:
-        """Make the answer of every read of a memory an access of its own, in the next tick."""
-        for node in self.nodes.values():
+    def split_reads(self, memory: Object) -> None:
+        """Make the answer of every read of a memory an access of its own, in the next step."""
+        for block in self.blocks.values():
             body = list[llvm.Instruction]()
-            for x in node.instructions:
+            for x in block.instructions:
                 port = port_of(x, self.pointers) if x.detail == READ else None
                 if port is None or port.object != memory:
                     body.append(x)
                     continue
                 body += [replace(x, type="void", result=""), replace(x, detail=ANSWER)]
-            node.instructions = body
+            block.instructions = body
 
     def split_conflicts(self) -> None:
-        """Add cuts until no tick can use a port twice."""
+        """Add boundaries until no step can use a port twice."""
         while True:
-            conflict = next(filter(None, map(self._conflict, self.cuts)), None)
+            conflict = next(filter(None, map(self._conflict, self.boundaries)), None)
             if conflict is None:
                 return
-            self.cut_before(*conflict)
+            self.add_boundary_before(*conflict)
 
-    def cut_before(self, cut: str, block: str, index: int, first: set[Port]) -> None:
-        """Cut between the uses of `first` in a tick and an instruction that needs a later tick.
+    def add_boundary_before(self, boundary: str, block: str, index: int, first: set[Port]) -> None:
+        """Add a boundary between the uses of `first` in a step and an instruction of a later one.
 
         The best place is a block that lies behind all such uses on every way to the instruction,
-        outside of as many loops as possible: so a loop keeps its ticks when only the way into or
+        outside of as many loops as possible: so a loop keeps its steps when only the way into or
         out of it has a conflict.
         """
-        inside = self.region(cut)
+        inside = self.step_blocks(boundary)
         users = {name for name in inside if self._uses(name, first)}
         users = {name for name in users if self._leads_to(name, {block})}
         between = [] if self._uses(block, first, index) else inside[1 : inside.index(block) + 1]
         places = [
             name
             for name in between
-            if self._commands(cut, name, block) and not self._leads_to(name, users - {block})
+            if self._is_on_every_path(boundary, name, block)
+            and not self._leads_to(name, users - {block})
         ]
         if places:
-            self.cuts.append(min(places, key=self._loop_depth))
+            self.boundaries.append(min(places, key=self._loop_depth))
         else:
-            self.split(block, index)
+            self.split_block(block, index)
 
     def _loop_depth(self, name: str) -> int:
         """Return how many loops a block is in."""
         return sum(name in body for body in self._loops.values())
 
     def _uses(self, name: str, ports: set[Port], end: int | None = None) -> bool:
-        body = self.nodes[name].instructions[:end]
+        body = self.blocks[name].instructions[:end]
         return any(port_of(x, self.pointers) in ports for x in body)
 
     def _within(self, name: str) -> list[str]:
-        return [t for t in self.nodes[name].successors if t not in self.cuts]
+        return [t for t in self.blocks[name].successors if t not in self.boundaries]
 
-    def _commands(self, cut: str, name: str, block: str) -> bool:
-        """Tell whether every way from the cut to the block goes through `name`."""
-        return name == block or block not in self._reach([cut], self._within, {name})
+    def _is_on_every_path(self, boundary: str, name: str, block: str) -> bool:
+        """Tell whether every way from the boundary to the block goes through `name`."""
+        return name == block or block not in self._reach([boundary], self._within, {name})
 
     def _leads_to(self, name: str, others: set[str]) -> bool:
         return bool(self._reach([name], self._within, set()) & others)
 
-    def _conflict(self, cut: str) -> tuple[str, str, int, set[Port]] | None:
-        """Return the first instruction of a tick that needs a later one, and what it waits for."""
+    def _conflict(self, boundary: str) -> tuple[str, str, int, set[Port]] | None:
+        """Return the first instruction of a step that needs a later one, and what it waits for."""
         used: dict[str, set[Port]] = defaultdict(set)
-        blocks = self.region(cut)
+        blocks = self.step_blocks(boundary)
         for block in blocks:
-            node = self.nodes[block]
-            for i, instruction in enumerate(node.instructions):
+            body = self.blocks[block]
+            for i, instruction in enumerate(body.instructions):
                 port = port_of(instruction, self.pointers)
-                if port is None or self.is_deferred(cut, block, i):
+                if port is None or self.is_deferred(boundary, block, i):
                     continue
-                for before in _ends_tick_of(port):
+                for before in _must_not_precede(port):
                     if before in used[block]:
-                        return cut, block, i, {before}
+                        return boundary, block, i, {before}
                 used[block].add(port)
-            for target in node.successors:
+            for target in body.successors:
                 used[target] |= used[block]
         return None
 
-    def is_deferred(self, cut: str, block: str, index: int) -> bool:
-        """Tell whether an acquire can wait for the next tick: nothing of this one needs it.
+    def is_deferred(self, boundary: str, block: str, index: int) -> bool:
+        """Tell whether an acquire can wait for the next step: nothing of this one needs it.
 
-        An acquire in the tick of the release before it would wait for the other side, which may
+        An acquire in the step of the release before it would wait for the other side, which may
         itself wait for that release.
         """
-        instruction = self.nodes[block].instructions[index]
+        instruction = self.blocks[block].instructions[index]
         port = port_of(instruction, self.pointers)
         if port is None or port.role is not Role.ACQUIRE:
             return False
-        inside = set(self.region(cut))
+        inside = set(self.step_blocks(boundary))
         after = self._reach(
-            [t for t in self.nodes[block].successors if t in inside and t not in self.cuts],
-            lambda name: [t for t in self.nodes[name].successors if t in inside],
-            set(self.cuts),
+            [t for t in self.blocks[block].successors if t in inside and t not in self.boundaries],
+            lambda name: [t for t in self.blocks[name].successors if t in inside],
+            set(self.boundaries),
         )
-        later = list(self.nodes[block].instructions[index + 1 :])
+        later = list(self.blocks[block].instructions[index + 1 :])
         for name in after:
-            later += self.nodes[name].instructions
+            later += self.blocks[name].instructions
         return not any(self._touches(x, port.object) for x in later)
 
     def _touches(self, instruction: llvm.Instruction, object_: Object) -> bool:
