@@ -37,7 +37,7 @@ POINTER_USE = (
 
 
 @dataclass(frozen=True)
-class Options:
+class ProcessOptions:
     """How a function is started: on a token of `start`, with a token on `done` at its end.
 
     `calls` maps the functions that are processes of their own to the port whose token ends the
@@ -58,7 +58,7 @@ def _token(opcode: str, port: str) -> llvm.Instruction:
     return llvm.Instruction("call", "void", "", (pointer, zero, one, *leaf), SEND)
 
 
-def lower_tokens(function: llvm.Function, options: Options) -> llvm.Function:
+def lower_tokens(function: llvm.Function, options: ProcessOptions) -> llvm.Function:
     """Write start, done and calls of processes as accesses of channels; drop what has no effect."""
     blocks = []
     for position, block in enumerate(function.blocks):

@@ -15,12 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from openhls import llvm
-from openhls.accesses import Options
+from openhls.accesses import ProcessOptions
 from openhls.channels import MARKERS, Channel, Pointers, Role
 from openhls.credit import add_credits, credit_orders, find_credited
 from openhls.frontend import Unit, compile_unit, preprocess
 from openhls.liveness import update_dead_states
-from openhls.machine import Plan
+from openhls.machine import ProcessPlan
 from openhls.order import split_answers, stage_orders
 from openhls.translate import Translator
 from openhls.xls_ir import constraint, make_channels, write_xls_ir
@@ -54,7 +54,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class CompiledProcess:
     """A compiled process.
 
     `module` is the name of the SystemVerilog module, `formals` the names of the function's
@@ -74,15 +74,15 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled:
+class CompiledProject:
     """All processes of a design by source name, and its top function.
 
     `names` maps mangled to source names; `depths` the local channels of the top (LLVM names) to
     the depth stated for them; `arrays` to their number of elements.
     """
 
-    processes: Mapping[str, Process]
-    control: Process
+    processes: Mapping[str, CompiledProcess]
+    control: CompiledProcess
     top_ir: llvm.Function
     names: Mapping[str, str]
     depths: Mapping[str, int]
@@ -104,9 +104,9 @@ class Settings:
 def make_plan(
     module: llvm.Module,
     function: llvm.Function,
-    options: Options,
+    options: ProcessOptions,
     credited: Collection[int] = (),
-) -> tuple[Plan, Translator]:
+) -> tuple[ProcessPlan, Translator]:
     """Translate a function, with as many control steps as its order of accesses needs.
 
     `credited` numbers the arguments that are streams with credits.
@@ -120,7 +120,7 @@ def make_plan(
     parameters = [parameter.name for parameter in function.parameters]
     add_credits(machine, {parameters[number] for number in credited})
     channels = make_channels(machine, translator.pointers)
-    plan = Plan(machine, channels, credit_orders(machine, orders))
+    plan = ProcessPlan(machine, channels, credit_orders(machine, orders))
     return plan, translator
 
 
@@ -167,7 +167,7 @@ def _run_jobs(jobs: Mapping[str, _Job], cache: Path | None, workers: int) -> dic
     return done | made
 
 
-def _job(name: str, plan: Plan, settings: Settings) -> _Job:
+def _job(name: str, plan: ProcessPlan, settings: Settings) -> _Job:
     module = f"{name}_process"
     multiplies = any(node.op in ("smul", "umul") for node in plan.machine.graph.nodes)
     return _Job(
@@ -179,7 +179,7 @@ def _job(name: str, plan: Plan, settings: Settings) -> _Job:
     )
 
 
-def memory_ports(plan: Plan) -> MemoryPorts:
+def memory_ports(plan: ProcessPlan) -> MemoryPorts:
     """Return the ports of a process that lead to banks and RAMs, and sends with credits."""
     channels = plan.channels.values()
     taken = {port.object for port in plan.channels if port.role is Role.CREDIT}
@@ -193,7 +193,9 @@ def memory_ports(plan: Plan) -> MemoryPorts:
     )
 
 
-def _process(name: str, plan: Plan, translator: Translator, made: Generated) -> Process:
+def _process(
+    name: str, plan: ProcessPlan, translator: Translator, made: Generated
+) -> CompiledProcess:
     formals = tuple(
         translator.pointers.base_name(parameter.name)
         for parameter in translator.function.parameters
@@ -208,7 +210,7 @@ def _process(name: str, plan: Plan, translator: Translator, made: Generated) -> 
         translator.flow.interval(),
     )
     channels = tuple(plan.channels.values())
-    return Process(name, f"{name}_process", made.verilog, formals, channels, report)
+    return CompiledProcess(name, f"{name}_process", made.verilog, formals, channels, report)
 
 
 def _writes(unit: Unit, mangled: str) -> bool:
@@ -230,7 +232,7 @@ def compile_project(
     settings: Settings | None = None,
     cache: Path | None = None,
     workers: int = 2,
-) -> Compiled:
+) -> CompiledProject:
     """Compile the processes of the dataflow design whose top function is `top`.
 
     Raises HlsError, which names file and line, for what the subset does not contain.
@@ -239,9 +241,9 @@ def compile_project(
     unit = compile_unit(preprocess(source, include_dirs), top)
     writers = {mangled for mangled in unit.processes if _writes(unit, mangled)}
     calls = {m: f"{name}_done" if m in writers else "" for m, name in unit.processes.items()}
-    options = {m: Options(done=m in writers) for m in unit.processes}
+    options = {m: ProcessOptions(done=m in writers) for m in unit.processes}
     names = dict(unit.processes)
-    options[unit.top], names[unit.top] = Options(True, True, calls), CONTROL
+    options[unit.top], names[unit.top] = ProcessOptions(True, True, calls), CONTROL
     top_ir = unit.module.functions[unit.top]
     pointers = Pointers(top_ir)
     depths = _depths(top_ir, pointers)
@@ -255,7 +257,7 @@ def compile_project(
     jobs = {name: _job(name, plan, settings) for name, (plan, _) in plans.items()}
     made = _run_jobs(jobs, cache, workers)
     processes = {name: _process(name, *plans[name], made[name]) for name in plans}
-    return Compiled(
+    return CompiledProject(
         {name: process for name, process in processes.items() if name != CONTROL},
         processes[CONTROL],
         top_ir,
@@ -271,14 +273,14 @@ def compile_processes(
     functions: Sequence[str],
     *,
     settings: Settings | None = None,
-) -> dict[str, Process]:
+) -> dict[str, CompiledProcess]:
     """Compile functions of a file that take channels, each as a process that starts by itself."""
     settings = settings or Settings()
     text = preprocess(source, include_dirs)
     found = {}
     for name in functions:
         unit = compile_unit(text, name)
-        plan, translator = make_plan(unit.module, unit.module.functions[unit.top], Options())
+        plan, translator = make_plan(unit.module, unit.module.functions[unit.top], ProcessOptions())
         found[name] = _process(name, plan, translator, _job(name, plan, settings).run())
     return found
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 from openhls import llvm
 from openhls.channels import Pointers, Port, Role
-from openhls.graph import Graph, Ref
+from openhls.expression_graph import ExpressionGraph, Ref
 from openhls.machine import BLOCKING_RECEIVES, Machine, Order, port_key
 
 DEFAULT_DEPTH = 2  # of a stream without a pragma
@@ -81,6 +81,6 @@ def credit_orders(machine: Machine, orders: tuple[Order, ...]) -> tuple[Order, .
     return (*orders, *found)
 
 
-def _received(graph: Graph, roots: list[Ref]) -> bool:
+def _received(graph: ExpressionGraph, roots: list[Ref]) -> bool:
     """Tell whether expressions depend on a received token."""
     return any(graph.nodes[ref].op == "receive" for ref in graph.cone(roots))

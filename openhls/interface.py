@@ -3,7 +3,7 @@
 
     #pragma HLS interface mode = m_axi port = a bundle = gmem0 offset = slave
     #pragma HLS interface mode = s_axilite port = a bundle = control offset = 0x10
- -> Interface(masters={"a": "gmem0"}, registers=(Register("a", 0x10, 64),))
+ -> Interface(masters={"a": "gmem0"}, registers=(ArgumentRegister("a", 0x10, 64),))
 
 Register offsets follow the Vitis HLS layout: 0x00..0x0C are control, an argument takes
 ceil(bits / 32) words and one reserved word.
@@ -26,7 +26,7 @@ _OPTION = re.compile(r"(\w+)\s*=\s*(\w+)")
 
 
 @dataclass(frozen=True)
-class Register:
+class ArgumentRegister:
     """An argument in the AXI4-Lite registers; results are read-only."""
 
     name: str
@@ -48,7 +48,7 @@ class Interface:
     """AXI4 masters by argument, and the registers of all arguments in order of offset."""
 
     masters: Mapping[str, str]
-    registers: tuple[Register, ...]
+    registers: tuple[ArgumentRegister, ...]
 
     @property
     def end_offset(self) -> int:
@@ -81,7 +81,7 @@ def parse_interface(source: str) -> Interface:
     if not offsets:
         raise HlsError("the top function must have at least one s_axilite argument")
     registers = tuple(
-        Register(name, offset, POINTER_BITS if name in masters else RESULT_BITS)
+        ArgumentRegister(name, offset, POINTER_BITS if name in masters else RESULT_BITS)
         for name, offset in sorted(offsets.items(), key=lambda item: item[1])
     )
     missing = masters.keys() - offsets.keys()

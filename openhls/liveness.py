@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from openhls.graph import Graph, Ref
+from openhls.expression_graph import ExpressionGraph, Ref
 from openhls.machine import Machine
 from openhls.ranges import FSM
 
@@ -102,7 +102,7 @@ def _find_steps(machine: Machine, actives: Sequence[Ref]) -> list[_StepEffects]:
     return reader.steps
 
 
-def _numbers(graph: Graph, actives: Sequence[Ref]) -> list[int | None]:
+def _numbers(graph: ExpressionGraph, actives: Sequence[Ref]) -> list[int | None]:
     """Return by node the number of the only step in which it can hold, if that shows."""
     numbers: list[int | None] = []
     for ref, node in enumerate(graph.nodes):
@@ -114,19 +114,19 @@ def _numbers(graph: Graph, actives: Sequence[Ref]) -> list[int | None]:
     return numbers
 
 
-def _terms(graph: Graph, ref: Ref) -> list[Ref]:
+def _terms(graph: ExpressionGraph, ref: Ref) -> list[Ref]:
     """Return the operands of a tree of ors."""
     node = graph.nodes[ref]
     return [x for a in node.operands for x in _terms(graph, a)] if node.op == "or" else [ref]
 
 
-def _states(graph: Graph, root: Ref) -> set[str]:
+def _states(graph: ExpressionGraph, root: Ref) -> set[str]:
     """Return the states that an expression reads."""
     nodes = (graph.nodes[ref] for ref in graph.cone([root]))
     return {str(node.extra) for node in nodes if node.op == "state"}
 
 
-def implies_any(graph: Graph, condition: Ref, conditions: Collection[Ref]) -> bool:
+def implies_any(graph: ExpressionGraph, condition: Ref, conditions: Collection[Ref]) -> bool:
     """Tell whether a condition has all factors of one of the others."""
     factors = set(graph.factors(condition))
     return any(factors.issuperset(graph.factors(other)) for other in conditions)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from openhls.channels import Channel, Port, Role
-from openhls.graph import Graph, Ref
+from openhls.expression_graph import ExpressionGraph, Ref
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class Machine:
     `undefined` holds nobody needs the value that it had.
     """
 
-    graph: Graph
+    graph: ExpressionGraph
     states: dict[str, State] = field(default_factory=dict)
     nexts: dict[str, list[tuple[Ref, Ref]]] = field(default_factory=lambda: defaultdict(list))
     receives: dict[Port, list[Ref]] = field(default_factory=lambda: defaultdict(list))
@@ -66,7 +66,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ProcessPlan:
     """A translated process, ready to be written as XLS IR."""
 
     machine: Machine

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from openhls.graph import Graph, Ref
+from openhls.expression_graph import ExpressionGraph, Ref
 from openhls.llvm import Instruction, integer_width
 
 INSTEAD = "use ap_int or a built-in integer"
@@ -32,7 +32,7 @@ def _width(type_: str) -> int:
     return width
 
 
-def evaluate(graph: Graph, instruction: Instruction, operands: Sequence[Ref]) -> Ref:
+def evaluate(graph: ExpressionGraph, instruction: Instruction, operands: Sequence[Ref]) -> Ref:
     """Return the value of an instruction that only computes."""
     opcode = instruction.opcode
     if opcode in ("udiv", "sdiv", "urem", "srem"):
@@ -63,7 +63,7 @@ def evaluate(graph: Graph, instruction: Instruction, operands: Sequence[Ref]) ->
     raise UnsupportedError(f"'{opcode}' is not supported")
 
 
-def _combine(graph: Graph, opcode: str, a: Ref, b: Ref) -> Ref:
+def _combine(graph: ExpressionGraph, opcode: str, a: Ref, b: Ref) -> Ref:
     if opcode == "mul":
         return graph.multiply(a, b)
     if opcode == "and":
@@ -72,7 +72,9 @@ def _combine(graph: Graph, opcode: str, a: Ref, b: Ref) -> Ref:
     return graph.or_(a, b) if opcode == "or" else graph.xor(a, b)
 
 
-def _intrinsic(graph: Graph, instruction: Instruction, of: Sequence[Ref], width: int) -> Ref:
+def _intrinsic(
+    graph: ExpressionGraph, instruction: Instruction, of: Sequence[Ref], width: int
+) -> Ref:
     parts = instruction.detail.split(".")
     name = ".".join(parts[1:-1])
     if parts[0] != "llvm" or name not in _INTRINSICS:
@@ -80,26 +82,26 @@ def _intrinsic(graph: Graph, instruction: Instruction, of: Sequence[Ref], width:
     return _INTRINSICS[name](graph, name, of, width)
 
 
-def _min_max(graph: Graph, name: str, of: Sequence[Ref], _: int) -> Ref:
+def _min_max(graph: ExpressionGraph, name: str, of: Sequence[Ref], _: int) -> Ref:
     return graph.select(graph.compare(_MIN_MAX[name], of[0], of[1]), of[0], of[1])
 
 
-def _absolute(graph: Graph, _: str, of: Sequence[Ref], width: int) -> Ref:
+def _absolute(graph: ExpressionGraph, _: str, of: Sequence[Ref], width: int) -> Ref:
     negated = graph.add("sub", graph.literal(width, 0), of[0])
     return graph.select(graph.slice(of[0], width - 1, 1), negated, of[0])
 
 
-def _subtract_to_zero(graph: Graph, _: str, of: Sequence[Ref], width: int) -> Ref:
+def _subtract_to_zero(graph: ExpressionGraph, _: str, of: Sequence[Ref], width: int) -> Ref:
     below = graph.compare("ult", of[0], of[1])
     return graph.select(below, graph.literal(width, 0), graph.add("sub", of[0], of[1]))
 
 
-def _add_to_limit(graph: Graph, _: str, of: Sequence[Ref], width: int) -> Ref:
+def _add_to_limit(graph: ExpressionGraph, _: str, of: Sequence[Ref], width: int) -> Ref:
     total = graph.add("add", of[0], of[1])
     return graph.select(graph.compare("ult", total, of[0]), graph.literal(width, -1), total)
 
 
-def _funnel_shift(graph: Graph, name: str, of: Sequence[Ref], width: int) -> Ref:
+def _funnel_shift(graph: ExpressionGraph, name: str, of: Sequence[Ref], width: int) -> Ref:
     """Shift the pair {of[0], of[1]}; the upper word for fshl, the lower one for fshr."""
     pair = graph.concat([of[0], of[1]])
     count = graph.literal_value(of[2])
@@ -114,7 +116,7 @@ def _funnel_shift(graph: Graph, name: str, of: Sequence[Ref], width: int) -> Ref
     return graph.slice(graph.node("shll", 2 * width, (pair, amount)), width, width)
 
 
-def _count_ones(graph: Graph, _: str, of: Sequence[Ref], width: int) -> Ref:
+def _count_ones(graph: ExpressionGraph, _: str, of: Sequence[Ref], width: int) -> Ref:
     bits = [graph.extend(graph.slice(of[0], i, 1), width, signed=False) for i in range(width)]
     while len(bits) > 1:
         pairs = [graph.add("add", a, b) for a, b in zip(bits[::2], bits[1::2], strict=False)]
@@ -122,15 +124,15 @@ def _count_ones(graph: Graph, _: str, of: Sequence[Ref], width: int) -> Ref:
     return bits[0]
 
 
-def _swap_bytes(graph: Graph, _: str, of: Sequence[Ref], width: int) -> Ref:
+def _swap_bytes(graph: ExpressionGraph, _: str, of: Sequence[Ref], width: int) -> Ref:
     return graph.concat([graph.slice(of[0], i, 8) for i in range(0, width, 8)])
 
 
-def _reverse_bits(graph: Graph, _: str, of: Sequence[Ref], width: int) -> Ref:
+def _reverse_bits(graph: ExpressionGraph, _: str, of: Sequence[Ref], width: int) -> Ref:
     return graph.concat([graph.slice(of[0], i, 1) for i in range(width)])
 
 
-_INTRINSICS: dict[str, Callable[[Graph, str, Sequence[Ref], int], Ref]] = {
+_INTRINSICS: dict[str, Callable[[ExpressionGraph, str, Sequence[Ref], int], Ref]] = {
     **dict.fromkeys(_MIN_MAX, _min_max),
     "abs": _absolute,
     "usub.sat": _subtract_to_zero,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from openhls.channels import DONE, START, Port, Role
 from openhls.control_flow import ControlFlow, port_of
-from openhls.graph import Ref
+from openhls.expression_graph import Ref
 from openhls.machine import ACTIVE_SENDS, BLOCKING_RECEIVES, Machine, Order, port_key
 from openhls.translate import Translator
 

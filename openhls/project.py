@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from openhls.channels import Pointers
-from openhls.compile import CONTROL, Compiled, Process, Report, compile_project
+from openhls.compile import CONTROL, CompiledProcess, CompiledProject, Report, compile_project
 from openhls.deadlock import FILE, wait_for_graph
 from openhls.errors import HlsError
 from openhls.interface import parse_interface
@@ -61,11 +61,11 @@ class Design:
         }
 
 
-def _module(process: Process) -> Module:
+def _module(process: CompiledProcess) -> Module:
     return Module(process.module, process.formals, process.channels, process.report.stages)
 
 
-def netlist_of(compiled: Compiled) -> Netlist:
+def netlist_of(compiled: CompiledProject) -> Netlist:
     """Wire the processes as the top function calls them."""
     pointers = Pointers(compiled.top_ir)
     calls = []

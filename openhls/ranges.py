@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from openhls.graph import Graph, Node, Range, Ref, literal_range
+from openhls.expression_graph import Expression, ExpressionGraph, Range, Ref, literal_range
 from openhls.machine import Machine
 
 FSM = "@state"
@@ -90,7 +90,9 @@ def _demanded_bits(machine: Machine) -> dict[str, int]:
         needed = found
 
 
-def _push_demand(graph: Graph, ref: Ref, demand: list[int], states: dict[str, int]) -> None:
+def _push_demand(
+    graph: ExpressionGraph, ref: Ref, demand: list[int], states: dict[str, int]
+) -> None:
     """Hand the demand on a node's low bits to its operands, which come before it."""
     node, wanted = graph.nodes[ref], demand[ref]
     if node.op == "state":
@@ -99,7 +101,7 @@ def _push_demand(graph: Graph, ref: Ref, demand: list[int], states: dict[str, in
         demand[operand] = max(demand[operand], min(bits, graph.width(operand)))
 
 
-def _wanted_of(graph: Graph, node: Node, wanted: int) -> list[int]:
+def _wanted_of(graph: ExpressionGraph, node: Expression, wanted: int) -> list[int]:
     if node.op in ("add", "sub", "and", "or", "xor", "not", "umul", "smul"):
         return [wanted] * len(node.operands)
     if node.op == "sel":

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from openhls import llvm
-from openhls.accesses import POINTER_USE, Accesses, Options, lower_tokens
+from openhls.accesses import POINTER_USE, Accesses, ProcessOptions, lower_tokens
 from openhls.channels import (
     ACCESSES,
     LEAF,
@@ -27,7 +27,7 @@ from openhls.channels import (
     address_bits,
 )
 from openhls.control_flow import ControlFlow, port_of
-from openhls.graph import Graph, Ref
+from openhls.expression_graph import ExpressionGraph, Ref
 from openhls.machine import Machine, State
 from openhls.operations import INSTEAD, UnsupportedError, evaluate
 from openhls.ranges import FSM, Narrow, narrow_states
@@ -56,7 +56,9 @@ class _ControlStep:
 class Translator:
     """Translates one function."""
 
-    def __init__(self, module: llvm.Module, function: llvm.Function, options: Options) -> None:
+    def __init__(
+        self, module: llvm.Module, function: llvm.Function, options: ProcessOptions
+    ) -> None:
         self.function = lower_tokens(function, options)
         self.pointers = Pointers(self.function)
         self.accesses = Accesses(module, self.function, self.pointers)
@@ -118,7 +120,9 @@ class Translator:
             for instruction in node.instructions
             if instruction.result
         }
-        self.machine = Machine(Graph(), widths=self.accesses.widths, depths=self.accesses.depths)
+        self.machine = Machine(
+            ExpressionGraph(), widths=self.accesses.widths, depths=self.accesses.depths
+        )
         self.machine.num_steps = len(self.flow.boundaries)
         self.live: dict[str, int] = {}
         self.deferred: dict[Port, list[Ref]] = defaultdict(list)

@@ -8,9 +8,9 @@ from collections import defaultdict
 
 from openhls.channels import Channel, Pointers, Port
 from openhls.errors import HlsError
-from openhls.graph import Ref
+from openhls.expression_graph import Ref
 from openhls.liveness import implies_any
-from openhls.machine import Machine, Order, Plan, port_key
+from openhls.machine import Machine, Order, ProcessPlan, port_key
 
 
 def make_channels(machine: Machine, pointers: Pointers) -> dict[Port, Channel]:
@@ -29,7 +29,7 @@ def make_channels(machine: Machine, pointers: Pointers) -> dict[Port, Channel]:
     return dict(sorted(channels.items(), key=lambda item: item[1].name))
 
 
-def constraint(order: Order, plan: Plan) -> str:
+def constraint(order: Order, plan: ProcessPlan) -> str:
     """Return the XLS form of an order: "a:send:b:recv:1:none"."""
     names = []
     for port in (order.before, order.after):
@@ -40,7 +40,7 @@ def constraint(order: Order, plan: Plan) -> str:
 
 
 class _Writer:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ProcessPlan) -> None:
         self.plan = plan
         self.machine = plan.machine
         self.graph = plan.machine.graph
@@ -177,7 +177,7 @@ class _Writer:
         self.line(self.fresh(), "()", f"next_value(param={name}, value={chosen}{predicate})")
 
 
-def write_xls_ir(name: str, plan: Plan) -> str:
+def write_xls_ir(name: str, plan: ProcessPlan) -> str:
     """Return a package with one proc `name`."""
     writer = _Writer(plan)
     writer.write_body()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openhls.channels import Channel, Role, address_bits
-from openhls.compile import Process
+from openhls.compile import CompiledProcess
 from sim.csim import ap_types
 from sim.verilator import environment
 
@@ -47,7 +47,7 @@ def _write_tokens(folder: Path, tokens: Tokens) -> Path:
     return folder / "tokens.txt"
 
 
-def _parse(output: str, processes: Sequence[Process]) -> dict[str, list[int]]:
+def _parse(output: str, processes: Sequence[CompiledProcess]) -> dict[str, list[int]]:
     widths = {c.name: c.width for p in processes for c in p.channels if c.is_output}
     tokens: dict[str, list[int]] = {}
     for line in output.splitlines():
@@ -106,7 +106,7 @@ def bank_instance(name: str, ends: Sequence[tuple[str, Channel]]) -> list[str]:
     return [head, *_connect_memory(["rd_req", "wr_req"], pairs)]
 
 
-def _wrapper(top: str, processes: Sequence[Process]) -> tuple[str, list[Channel]]:
+def _wrapper(top: str, processes: Sequence[CompiledProcess]) -> tuple[str, list[Channel]]:
     """Return a module around the processes with their memories and banks, and its channels."""
     pins, body, outer = ["input logic clk", "input logic rst"], list[str](), list[Channel]()
     memories: dict[tuple[str, str], list[Channel]] = {}
@@ -141,7 +141,7 @@ def _wrapper(top: str, processes: Sequence[Process]) -> tuple[str, list[Channel]
     return "\n".join(text), outer
 
 
-def build_rtl(processes: Sequence[Process], folder: Path) -> Path:
+def build_rtl(processes: Sequence[CompiledProcess], folder: Path) -> Path:
     """Verilate the processes; return the program."""
     wrapper, channels = _wrapper("bench_top", processes)
     sources = [wrapper, *(p.verilog for p in processes)]
@@ -161,7 +161,12 @@ def build_rtl(processes: Sequence[Process], folder: Path) -> Path:
 
 
 def run_rtl(
-    program: Path, processes: Sequence[Process], tokens: Tokens, *, stall: int = 0, seed: int = 1
+    program: Path,
+    processes: Sequence[CompiledProcess],
+    tokens: Tokens,
+    *,
+    stall: int = 0,
+    seed: int = 1,
 ) -> Outcome:
     """Feed tokens to the RTL; `stall` percent of the cycles every channel waits."""
     file = _write_tokens(program.parent.parent, tokens)
@@ -200,7 +205,7 @@ int main(int, char** arguments) {{
 
 
 def build_host(
-    kernel: str, processes: Sequence[Process], types: Mapping[str, str], folder: Path
+    kernel: str, processes: Sequence[CompiledProcess], types: Mapping[str, str], folder: Path
 ) -> Path:
     """Compile the C++ with AMD's headers. `types` gives the type of every argument."""
     streams = [c for p in processes for c in p.channels if c.role is Role.STREAM]
@@ -228,7 +233,7 @@ def build_host(
     return folder / "host"
 
 
-def run_host(program: Path, processes: Sequence[Process], tokens: Tokens) -> Outcome:
+def run_host(program: Path, processes: Sequence[CompiledProcess], tokens: Tokens) -> Outcome:
     """Feed tokens to the compiled C++."""
     file = _write_tokens(program.parent, tokens)
     return Outcome(_parse(_run([str(program), str(file)], program.parent), processes))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from openhls.accesses import Options
+from openhls.accesses import ProcessOptions
 from openhls.channels import Role
-from openhls.compile import Compiled, compile_project, make_plan
+from openhls.compile import CompiledProject, compile_project, make_plan
 from openhls.frontend import compile_unit, preprocess
 from openhls.netlist import Netlist
 from openhls.project import netlist_of
@@ -62,22 +62,22 @@ extern "C" void top(ap_uint<32>* total) {
 
 
 @pytest.fixture(scope="module")
-def design(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+def design(tmp_path_factory: pytest.TempPathFactory) -> CompiledProject:
     source = tmp_path_factory.mktemp("credit") / "design.cpp"
     source.write_text(DESIGN)
     return compile_project(source, [], "top")
 
 
 @pytest.fixture(scope="module")
-def netlist(design: Compiled) -> Netlist:
+def netlist(design: CompiledProject) -> Netlist:
     return netlist_of(design)
 
 
-def body(design: Compiled, name: str) -> str:
+def body(design: CompiledProject, name: str) -> str:
     return design.processes[name].verilog.split("\n);\n", 1)[1]
 
 
-def test_streams_of_2_to_16_words_have_credits(design: Compiled) -> None:
+def test_streams_of_2_to_16_words_have_credits(design: CompiledProject) -> None:
     found = {
         name: [c.name for c in process.channels if c.role is Role.CREDIT]
         for name, process in design.processes.items()
@@ -89,7 +89,7 @@ def test_streams_of_2_to_16_words_have_credits(design: Compiled) -> None:
 
 
 def test_fifo_with_credits_holds_the_stages_of_its_writer(
-    design: Compiled, netlist: Netlist
+    design: CompiledProject, netlist: Netlist
 ) -> None:
     stages = {name: process.report.stages for name, process in design.processes.items()}
     assert {fifo.name: (fifo.depth, fifo.stages) for fifo in netlist.fifos} == {
@@ -102,7 +102,7 @@ def test_fifo_with_credits_holds_the_stages_of_its_writer(
     assert stages["square"] == 4
 
 
-def test_credit_waits_beside_what_is_received(design: Compiled) -> None:
+def test_credit_waits_beside_what_is_received(design: CompiledProject) -> None:
     text = body(design, "square")
     assert re.search(r"\bsquares_credit_vld\b", text)
     assert not re.search(r"\bsquares_rdy\b", text)
@@ -110,7 +110,7 @@ def test_credit_waits_beside_what_is_received(design: Compiled) -> None:
     assert len({found.group(1) for found in taken if found}) == 1
 
 
-def test_stages_behind_the_last_wait_need_no_enable(design: Compiled) -> None:
+def test_stages_behind_the_last_wait_need_no_enable(design: CompiledProject) -> None:
     text = body(design, "square")
     assert "assign stage_outputs_ready_0 = 1'h1;" in text
     registers = re.findall(r"^ *(p[0-9]_\w+) <= (.*);$", text, re.M)
@@ -138,7 +138,7 @@ def test_half_to_fill_is_taken_before_its_words_are_made(tmp_path: Path) -> None
     source = tmp_path / "fill.cpp"
     source.write_text(FILL)
     unit = compile_unit(preprocess(source, []), "fill")
-    plan, _ = make_plan(unit.module, unit.module.functions[unit.top], Options())
+    plan, _ = make_plan(unit.module, unit.module.functions[unit.top], ProcessOptions())
     assert {constraint(order, plan) for order in plan.orders} >= {
         "bank_acquire:recv:bank_wr_req:send:0:none",
         "bank_acquire:recv:bank_release:send:0:none",
@@ -147,14 +147,14 @@ def test_half_to_fill_is_taken_before_its_words_are_made(tmp_path: Path) -> None
     }
 
 
-def test_stream_without_credits_keeps_its_handshake(design: Compiled) -> None:
+def test_stream_without_credits_keeps_its_handshake(design: CompiledProject) -> None:
     text = body(design, "source")
     assert re.search(r"\bsingle_rdy\b", text)
     assert re.search(r"\bdeep_rdy\b", text)
     assert not re.search(r"\ba_rdy\b", text)
 
 
-def test_credit_is_taken_only_for_a_word_that_is_sent(design: Compiled) -> None:
+def test_credit_is_taken_only_for_a_word_that_is_sent(design: CompiledProject) -> None:
     text = body(design, "source")
     rdy = {x: re.search(rf"assign {x}_credit_rdy = (\w+);", text) for x in "ab"}
     found = {x: match.group(1) for x, match in rdy.items() if match}

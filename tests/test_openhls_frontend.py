@@ -12,8 +12,8 @@ import pytest
 
 from codegen.emit import emit_engine
 from openhls import llvm
-from openhls.compile import Compiled, compile_project
-from openhls.graph import Graph, Range, signed_digits
+from openhls.compile import CompiledProject, compile_project
+from openhls.expression_graph import ExpressionGraph, Range, signed_digits
 from openhls.pragma import rewrite_pragmas
 from openhls.xls_tool import merge_product_registers
 from winnow.cache import write_entry
@@ -124,7 +124,7 @@ def test_signed_digits_add_up(constant: int) -> None:
 
 
 def test_graph_shares_and_narrows() -> None:
-    graph = Graph()
+    graph = ExpressionGraph()
     a, b = graph.received("a", 8), graph.received("b", 8)
     wide_a, wide_b = (graph.extend(x, 32, signed=True) for x in (a, b))
     total = graph.add("add", wide_a, wide_b)
@@ -175,13 +175,13 @@ COMPARED_BITS = 6
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> CompiledProject:
     folder = tmp_path_factory.mktemp("engine")
     emit_engine(folder, EngineConfig(po=4), TargetConfig())
     return compile_project(folder / "src" / "top.cpp", [folder / "include"], "winnow_engine")
 
 
-def test_engine_multiplies_in_its_lanes_only(engine: Compiled) -> None:
+def test_engine_multiplies_in_its_lanes_only(engine: CompiledProject) -> None:
     found = {name: process.report.multipliers for name, process in engine.processes.items()}
     assert found == {name: 4 if name == "multiply_lane" else 0 for name in PROCESSES}
 
@@ -194,14 +194,14 @@ def compared_bits(verilog: str) -> int:
     return max((widths[name] for pair in operands for name in pair), default=0)
 
 
-def test_control_compares_no_long_numbers(engine: Compiled) -> None:
+def test_control_compares_no_long_numbers(engine: CompiledProject) -> None:
     """Counters end by their sign: no loop bound and no address meets a comparison."""
     found = {name: compared_bits(engine.processes[name].verilog) for name in CONTROL}
     assert {name: bits for name, bits in found.items() if bits > COMPARED_BITS} == {}
     assert found["form_tiles"] == 6, "its phases: the pattern must see them"
 
 
-def test_engine_keeps_its_rate(engine: Compiled) -> None:
+def test_engine_keeps_its_rate(engine: CompiledProject) -> None:
     """Every loop does an iteration per cycle; the nests of a lane are one state."""
     assert {
         name: p.report.interval for name, p in engine.processes.items() if p.report.interval > 1
@@ -210,7 +210,7 @@ def test_engine_keeps_its_rate(engine: Compiled) -> None:
     assert [engine.processes[name].report.control_steps for name in nests] == [1] * len(nests)
 
 
-def test_engine_ports(engine: Compiled) -> None:
+def test_engine_ports(engine: CompiledProject) -> None:
     lane = engine.processes["multiply_lane"]
     assert lane.formals == ("steps", "v_bank", "w_bank", "sums")
     widths = {c.name: (c.width, c.is_output) for c in lane.channels}
@@ -224,7 +224,7 @@ def test_engine_ports(engine: Compiled) -> None:
     assert engine.arrays["v_banks"] == 16
 
 
-def test_modules_have_the_ports_they_report(engine: Compiled) -> None:
+def test_modules_have_the_ports_they_report(engine: CompiledProject) -> None:
     for process in [*engine.processes.values(), engine.control]:
         names = set(
             re.findall(r"^  (?:in|out)put wire (?:\[\d+:0\] )?(\w+)", process.verilog, re.M)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from openhls.graph import Graph, Ref
+from openhls.expression_graph import ExpressionGraph, Ref
 from tests.fuzz.bench import CACHE, Expected, Found
 from tests.fuzz.case import case_of, read_case
 from tests.fuzz.check import Failure, check, compare
@@ -125,14 +125,14 @@ def test_a_broken_translator_is_found_and_shrunken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With wrong products, hardly more than a product is left of a design."""
-    right = Graph.multiply
+    right = ExpressionGraph.multiply
 
-    def wrong(graph: Graph, a: Ref, b: Ref) -> Ref:
+    def wrong(graph: ExpressionGraph, a: Ref, b: Ref) -> Ref:
         product = right(graph, a, b)
         return graph.xor(product, graph.literal(graph.width(product), 1))
 
     assert check([case_of(small_design())], tmp_path / "right") == {}
-    monkeypatch.setattr(Graph, "multiply", wrong)
+    monkeypatch.setattr(ExpressionGraph, "multiply", wrong)
     design = small_design()
     failure = check([case_of(design)], tmp_path / "wrong")[design.name]
     assert failure.kind == "differs"
@@ -146,7 +146,7 @@ def test_a_broken_translator_is_found_and_shrunken(
     assert "^=" not in case.source
     again = read_case(path.stem, text)
     assert check([again], tmp_path / "again")[again.name].text == smallest.text
-    monkeypatch.setattr(Graph, "multiply", right)
+    monkeypatch.setattr(ExpressionGraph, "multiply", right)
     assert check([again], tmp_path / "fixed") == {}
 
 

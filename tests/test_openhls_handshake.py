@@ -8,7 +8,7 @@ import re
 import pytest
 
 from openhls.channels import Role
-from openhls.compile import REQUESTS, Process, compile_processes
+from openhls.compile import REQUESTS, CompiledProcess, compile_processes
 from openhls.handshake import free_answers, free_loads, free_requests
 
 REPLAY = """#include <ap_int.h>
@@ -29,17 +29,17 @@ void replay(hls::stream<ap_uint<5> >& steps, hls::stream_of_blocks<Block>& bank,
 
 
 @pytest.fixture(scope="module")
-def replay(tmp_path_factory: pytest.TempPathFactory) -> Process:
+def replay(tmp_path_factory: pytest.TempPathFactory) -> CompiledProcess:
     source = tmp_path_factory.mktemp("replay") / "kernel.cpp"
     source.write_text(REPLAY)
     return compile_processes(source, [], ["replay"])["replay"]
 
 
-def body(process: Process) -> str:
+def body(process: CompiledProcess) -> str:
     return process.verilog.split("\n);\n", 1)[1]
 
 
-def test_no_stage_waits_for_a_memory(replay: Process) -> None:
+def test_no_stage_waits_for_a_memory(replay: CompiledProcess) -> None:
     requests = [c.name for c in replay.channels if c.role in REQUESTS]
     assert sorted(requests) == ["bank_rd_req", "bank_release"]
     for name in requests:
@@ -49,7 +49,7 @@ def test_no_stage_waits_for_a_memory(replay: Process) -> None:
     assert re.search(r"\bout_rdy\b", body(replay))
 
 
-def test_a_request_leaves_as_its_stage_moves(replay: Process) -> None:
+def test_a_request_leaves_as_its_stage_moves(replay: CompiledProcess) -> None:
     assert [c.name for c in replay.channels if c.role is Role.RESPONSE] == ["bank_rd_resp"]
     valid = re.search(r"assign bank_rd_req_vld = (\w+);", replay.verilog)
     taken = re.search(r"assign steps_rdy = (\w+);", replay.verilog)

@@ -11,7 +11,7 @@ import pytest
 from codegen.emit import emit_engine
 from codegen.ports import AXI_ERROR, PORTS, REGISTERS
 from openhls.errors import HlsError
-from openhls.interface import FIRST_ARGUMENT, Interface, Register, parse_interface
+from openhls.interface import FIRST_ARGUMENT, ArgumentRegister, Interface, parse_interface
 from openhls.top import axi_error_offset
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
@@ -25,7 +25,7 @@ RETURN = f"{PRAGMA} mode = s_axilite port = return bundle = control\n"
 
 def test_masters_and_registers_are_read() -> None:
     interface = parse_interface("void f() {\n" + MASTER + BASE + RESULT + RETURN + "}\n")
-    registers = (Register("a", 0x10, 64), Register("status", 0x1C, 32))
+    registers = (ArgumentRegister("a", 0x10, 64), ArgumentRegister("status", 0x1C, 32))
     assert interface == Interface({"a": "gmem0"}, registers)
     assert [(r.word, r.words) for r in registers] == [(0, 2), (3, 1)]
 
@@ -49,7 +49,7 @@ def test_last_register_is_followed_by_a_reserved_word() -> None:
     ],
 )
 def test_spelling_is_free(line: str) -> None:
-    assert parse_interface(f"{line}\n").registers == (Register("n", FIRST_ARGUMENT, 32),)
+    assert parse_interface(f"{line}\n").registers == (ArgumentRegister("n", FIRST_ARGUMENT, 32),)
 
 
 def test_other_pragmas_are_not_interfaces() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from openhls.compile import Process, compile_processes
+from openhls.compile import CompiledProcess, compile_processes
 from tests.kernel_bench import KERNELS, Tokens, build_host, build_rtl, run_host, run_rtl
 
 LENGTH_BITS, LAST = 4, 1
@@ -123,7 +123,7 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def processes() -> dict[str, list[Process]]:
+def processes() -> dict[str, list[CompiledProcess]]:
     return {
         name: list(compile_processes(KERNELS / f"{name}.cpp", [], case.functions).values())
         for name, case in CASES.items()
@@ -131,14 +131,16 @@ def processes() -> dict[str, list[Process]]:
 
 
 @pytest.fixture(scope="module")
-def program(processes: dict[str, list[Process]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def program(
+    processes: dict[str, list[CompiledProcess]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     every = [process for found in processes.values() for process in found]
     return build_rtl(every, tmp_path_factory.mktemp("rtl"))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_rtl_equals_cpp(
-    name: str, processes: dict[str, list[Process]], program: Path, tmp_path: Path
+    name: str, processes: dict[str, list[CompiledProcess]], program: Path, tmp_path: Path
 ) -> None:
     case, found = CASES[name], processes[name]
     host = build_host(name, found, case.types, tmp_path)
@@ -154,14 +156,14 @@ def test_rtl_equals_cpp(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_multipliers(name: str, processes: dict[str, list[Process]]) -> None:
+def test_multipliers(name: str, processes: dict[str, list[CompiledProcess]]) -> None:
     """Factors of few digits are adders; what is left is what the C++ says."""
     found = sum(process.report.multipliers for process in processes[name])
     assert found == CASES[name].multipliers
 
 
 def test_replay_loses_no_cycle_between_blocks(
-    processes: dict[str, list[Process]], program: Path
+    processes: dict[str, list[CompiledProcess]], program: Path
 ) -> None:
     """A bank changes hands at once when the writer is ahead: one word a cycle."""
     lengths = [7] * 6
@@ -175,7 +177,7 @@ def test_replay_loses_no_cycle_between_blocks(
 
 
 def test_processes_start_again_after_they_return(
-    processes: dict[str, list[Process]], program: Path
+    processes: dict[str, list[CompiledProcess]], program: Path
 ) -> None:
     tokens = {"sizes": [0x111, 0x222, 0x111]}
     outcome = run_rtl(program, processes["nest"], tokens)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from openhls.accesses import Options
+from openhls.accesses import ProcessOptions
 from openhls.compile import make_plan
+from openhls.expression_graph import ExpressionGraph
 from openhls.frontend import compile_unit, preprocess
-from openhls.graph import Graph
 from openhls.liveness import update_dead_states
 from openhls.machine import Machine, State
 from openhls.ranges import FSM
@@ -33,7 +33,7 @@ def dead_states(folder: Path, result: str) -> set[str]:
     source = folder / "add.cpp"
     source.write_text(ADD % result)
     unit = compile_unit(preprocess(source, []), "add")
-    plan, _ = make_plan(unit.module, unit.module.functions[unit.top], Options())
+    plan, _ = make_plan(unit.module, unit.module.functions[unit.top], ProcessOptions())
     return {name.split(".")[0].lstrip("%") for name in plan.machine.dead}
 
 
@@ -43,7 +43,7 @@ def test_variable_of_a_loop_dies_with_it(tmp_path: Path) -> None:
 
 def machine(*, read_later: bool) -> tuple[Machine, list[int]]:
     """Step 0 sets x; step 1 updates it until `last`; step 2 reads it, or not."""
-    graph = Graph()
+    graph = ExpressionGraph()
     made = Machine(graph, {FSM: State(2), "x": State(8), "y": State(8), "last": State(1)})
     state, x = graph.state(FSM, 2), graph.state("x", 8)
     steps = [graph.compare("eq", state, graph.literal(2, number)) for number in range(3)]

@@ -11,7 +11,7 @@ import pytest
 from openhls.channels import Channel, Role
 from openhls.deadlock import WaitForGraph, wait_for_graph
 from openhls.errors import HlsError
-from openhls.interface import Interface, Register
+from openhls.interface import ArgumentRegister, Interface
 from openhls.netlist import (
     CONTROL,
     DONE,
@@ -341,7 +341,7 @@ def loading() -> Netlist:
 
 
 def test_top_connects_every_instance_and_net() -> None:
-    interface = Interface({"in": "gmem0"}, (Register("in", 0x10, 64),))
+    interface = Interface({"in": "gmem0"}, (ArgumentRegister("in", 0x10, 64),))
     text = render_top("top", loading(), interface)
     assert text.startswith("// ")
     assert "module top" in text
@@ -353,7 +353,7 @@ def test_top_connects_every_instance_and_net() -> None:
 
 
 def test_port_without_a_user_is_refused() -> None:
-    registers = (Register("in", 0x10, 64), Register("spare", 0x1C, 64))
+    registers = (ArgumentRegister("in", 0x10, 64), ArgumentRegister("spare", 0x1C, 64))
     interface = Interface({"in": "gmem0", "spare": "gmem1"}, registers)
     with pytest.raises(HlsError, match=r"^port 'spare' is used by no process$"):
         render_top("top", loading(), interface)
@@ -362,13 +362,13 @@ def test_port_without_a_user_is_refused() -> None:
 def test_result_without_a_register_is_refused() -> None:
     control = Module("control_process", ("status",), (START_PORT, DONE_PORT, send("status", 32)))
     netlist = wire(LOADER, call("load", "in", "x"), call("consume", "x"), control=control)
-    interface = Interface({"in": "gmem0"}, (Register("in", 0x10, 64),))
+    interface = Interface({"in": "gmem0"}, (ArgumentRegister("in", 0x10, 64),))
     with pytest.raises(HlsError, match=r"^result 'status' must have an s_axilite register$"):
         render_top("top", netlist, interface)
 
 
 def test_port_without_a_pragma_is_refused() -> None:
-    interface = Interface({}, (Register("status", 0x10, 32),))
+    interface = Interface({}, (ArgumentRegister("status", 0x10, 32),))
     with pytest.raises(HlsError, match=r"^port 'in' must have an m_axi interface pragma$"):
         render_top("top", loading(), interface)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from openhls.channels import Role
-from openhls.compile import Process, compile_processes
+from openhls.compile import CompiledProcess, compile_processes
 from openhls.errors import HlsError
-from openhls.graph import Graph
+from openhls.expression_graph import ExpressionGraph
 
 HEAD = """#include <ap_int.h>
 #include <hls_ram.h>
@@ -21,7 +21,7 @@ typedef hls::stream<ap_uint<8> > Stream;
 FIRST_LINE = 5  # of what follows the head
 
 
-def compile_text(folder: Path, text: str, name: str = "f") -> Process:
+def compile_text(folder: Path, text: str, name: str = "f") -> CompiledProcess:
     source = folder / "kernel.cpp"
     source.write_text(HEAD + text)
     return compile_processes(source, [], [name])[name]
@@ -127,7 +127,7 @@ def test_refuses_streams_read_in_opposite_orders(tmp_path: Path) -> None:
         compile_text(tmp_path, text)
 
 
-def ports(process: Process) -> dict[str, tuple[int, bool]]:
+def ports(process: CompiledProcess) -> dict[str, tuple[int, bool]]:
     return {c.name: (c.width, c.is_output) for c in process.channels}
 
 
@@ -259,7 +259,7 @@ def test_a_memory_without_dependence_forwards_nothing(tmp_path: Path) -> None:
 
 
 def test_choice_drops_what_all_its_conditions_share() -> None:
-    graph = Graph()
+    graph = ExpressionGraph()
     active, chosen = graph.state("active", 1), graph.state("chosen", 1)
     x, y = graph.state("x", 8), graph.state("y", 8)
     cases = [(graph.and_(active, chosen), x), (graph.and_(active, graph.not_(chosen)), y)]

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from openhls import xls_tool
-from openhls.accesses import Options
+from openhls.accesses import ProcessOptions
 from openhls.channels import Channel, Role, source_name
 from openhls.compile import Settings, make_plan, memory_ports
 from openhls.credit import MOST_DEPTH, credited_depth
@@ -141,7 +141,7 @@ def _compile(unit: Unit, mangled: str, case: Case, cache_folder: Path | None) ->
     function = unit.module.functions[mangled]
     streams = [source_name(parameter.name) for parameter in function.parameters]
     credited = [i for i, x in enumerate(streams) if 1 < case.fifos.get(x, 0) <= MOST_DEPTH]
-    plan, _ = make_plan(unit.module, unit.module.functions[mangled], Options(), credited)
+    plan, _ = make_plan(unit.module, unit.module.functions[mangled], ProcessOptions(), credited)
     multiplies = any(node.op in ("smul", "umul") for node in plan.machine.graph.nodes)
     ir, orders = write_xls_ir(name, plan), [constraint(order, plan) for order in plan.orders]
     pipeline, memory = Settings().pipeline(name, multiplies), memory_ports(plan)

@@ -20,7 +20,7 @@ SHIFTED_TERMS = 3  # a factor of so many signed digits becomes adders, not a mul
 SHIFTS = {"shl": "shll", "lshr": "shrl", "ashr": "shra"}
 
 
-class Node(NamedTuple):
+class Expression(NamedTuple):
     """`extra`: the value of a literal, the name of a state or channel, the start of a slice."""
 
     op: str
@@ -45,7 +45,7 @@ def literal_range(value: int, width: int) -> Range:
     return Range(value.bit_length(), min(width, size))
 
 
-def _signed(node: Node) -> int:
+def _signed(node: Expression) -> int:
     value = int(node.extra)
     return value - (1 << node.width) if value >> (node.width - 1) else value
 
@@ -70,7 +70,7 @@ def signed_digits(constant: int, width: int) -> list[tuple[int, int]]:
 _COMPARISONS = {"lt": int.__lt__, "le": int.__le__, "gt": int.__gt__, "ge": int.__ge__}
 
 
-def fold(node: Node, operands: Sequence[Node]) -> int | None:
+def fold(node: Expression, operands: Sequence[Expression]) -> int | None:
     """Return the value of an operation on literals, None when it is not worth knowing."""
     values = [int(x.extra) for x in operands]
     if node.op in ("and", "or", "xor"):
@@ -93,12 +93,12 @@ def fold(node: Node, operands: Sequence[Node]) -> int | None:
     return None
 
 
-class Graph:
+class ExpressionGraph:
     """The nodes, and what is known about the states they read."""
 
     def __init__(self, state_ranges: Mapping[str, Range] | None = None) -> None:
-        self.nodes: list[Node] = []
-        self._index: dict[Node, Ref] = {}
+        self.nodes: list[Expression] = []
+        self._index: dict[Expression, Ref] = {}
         self._ranges: dict[Ref, Range] = {}
         self.state_ranges = dict(state_ranges or {})
 
@@ -125,7 +125,7 @@ class Graph:
     # Leaves
 
     def node(self, op: str, width: int, operands: Iterable[Ref] = (), extra: int | str = 0) -> Ref:
-        node = Node(op, width, tuple(operands), extra)
+        node = Expression(op, width, tuple(operands), extra)
         if node.operands and all(self.nodes[x].op == "literal" for x in node.operands):
             value = fold(node, [self.nodes[x] for x in node.operands])
             if value is not None:
@@ -405,7 +405,7 @@ class Graph:
                 stack.pop()
         return self._ranges[ref]
 
-    def _range(self, node: Node) -> Range:
+    def _range(self, node: Expression) -> Range:
         width = node.width
         if node.op == "literal":
             return literal_range(int(node.extra), width)
@@ -421,45 +421,45 @@ class Graph:
         return Range(unsigned, signed)
 
 
-def _range_extend(node: Node, of: list[Range], graph: Graph) -> Range:
+def _range_extend(node: Expression, of: list[Range], graph: ExpressionGraph) -> Range:
     inner = graph.width(node.operands[0])
     if node.op == "zero_ext":
         return Range(of[0].unsigned, of[0].unsigned + 1)
     return Range(of[0].unsigned if of[0].unsigned < inner else node.width, of[0].signed)
 
 
-def _range_slice(node: Node, of: list[Range], _: Graph) -> Range:
+def _range_slice(node: Expression, of: list[Range], _: ExpressionGraph) -> Range:
     start = int(node.extra)
     return Range(max(0, of[0].unsigned - start), max(1, of[0].signed - start))
 
 
-def _range_and(_: Node, of: list[Range], __: Graph) -> Range:
+def _range_and(_: Expression, of: list[Range], __: ExpressionGraph) -> Range:
     return Range(min(x.unsigned for x in of), max(x.signed for x in of))
 
 
-def _range_union(node: Node, of: list[Range], _: Graph) -> Range:
+def _range_union(node: Expression, of: list[Range], _: ExpressionGraph) -> Range:
     values = of[1:] if node.op == "sel" else of
     return Range(max(x.unsigned for x in values), max(x.signed for x in values))
 
 
-def _range_sum(node: Node, of: list[Range], _: Graph) -> Range:
+def _range_sum(node: Expression, of: list[Range], _: ExpressionGraph) -> Range:
     unsigned = max(x.unsigned for x in of) + 1 if node.op == "add" else node.width
     return Range(unsigned, max(x.signed for x in of) + 1)
 
 
-def _range_product(node: Node, of: list[Range], graph: Graph) -> Range:
+def _range_product(node: Expression, of: list[Range], graph: ExpressionGraph) -> Range:
     known = all(x.unsigned < graph.width(ref) for x, ref in zip(of, node.operands, strict=True))
     unsigned = sum(x.unsigned for x in of) if known else node.width
     return Range(unsigned, sum(x.signed for x in of))
 
 
-def _range_shift_right(node: Node, of: list[Range], _: Graph) -> Range:
+def _range_shift_right(node: Expression, of: list[Range], _: ExpressionGraph) -> Range:
     if node.op == "shrl":
         return Range(of[0].unsigned, node.width)
     return Range(of[0].unsigned, of[0].signed)
 
 
-def _range_concat(node: Node, of: list[Range], graph: Graph) -> Range:
+def _range_concat(node: Expression, of: list[Range], graph: ExpressionGraph) -> Range:
     below = node.width - graph.width(node.operands[0])
     return Range(of[0].unsigned + below, of[0].signed + below)
 
