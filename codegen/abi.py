@@ -28,6 +28,7 @@ MAX_V_LIMIT = 127
 MAX_V_SHIFT = 15
 MAX_SUM_SHIFT = 31
 MAX_Y_SHIFT = 63
+MAX_ADD_SHIFT = 7  # of what a sum adds, and of the sum
 
 
 class Status(IntEnum):

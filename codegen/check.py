@@ -19,6 +19,7 @@ from codegen.bounds import worst_case_sums
 from codegen.ir import (
     INPUT,
     RAW_BITS,
+    Add,
     Dense,
     Graph,
     MaxPool,
@@ -36,6 +37,7 @@ from winnow.winograd import KERNEL, TILE_SIZES
 FEATURE_BITS = (2, 8)
 Y_BITS = 63
 MAX_SHIFT = 62  # the widest shift for which int64 can round a Y_BITS number half to even
+MAX_ADD_SHIFT = 32  # between the exponents of a sum: far more than maps of 8 bits can use
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -105,6 +107,23 @@ def _check_max_pool(node: MaxPool, sources: tuple[TensorType, ...]) -> None:
     _check_type(f"node '{node.name}': output", node.output)
     pooled = replace(source, height=source.height // 2, width=source.width // 2)
     _require(node.output == pooled, node, f"the output must be {pooled}", node.output)
+
+
+# --- sum ----------------------------------------------------------------------------------------
+
+
+def _check_add(node: Add, sources: tuple[TensorType, ...]) -> None:
+    _require(len(sources) == 2, node, "it must read two maps", len(sources))
+    shapes = [_text(source.shape) for source in sources]
+    rule = "the maps it adds must have one shape"
+    _require(shapes[0] == shapes[1], node, rule, " and ".join(shapes))
+    _check_type(f"node '{node.name}': output", node.output)
+    got = _text(node.output.shape)
+    _require(got == shapes[0], node, f"the output must be {shapes[0]}", got)
+    exponents = [kind.exponent for kind in (*sources, node.output)]
+    apart = max(exponents) - min(exponents)
+    rule = f"its exponents must lie at most {MAX_ADD_SHIFT} apart"
+    _require(apart <= MAX_ADD_SHIFT, node, rule, apart)
 
 
 # --- multiplications ----------------------------------------------------------------------------
@@ -233,4 +252,5 @@ CHECKS: Mapping[type[Node], Check] = {
     Pointwise: _check_pointwise,
     Dense: _check_dense,
     MaxPool: _check_max_pool,
+    Add: _check_add,
 }

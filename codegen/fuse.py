@@ -5,6 +5,7 @@ Graph -> tuple of EngineLayer. This is the one place that knows what a descripto
 scheduler and all after it see engine layers only, and only ask whether they fit.
 
     conv2 = winograd(conv1), conv2_pool = max_pool(conv2)  ->  layer conv2, which writes conv2_pool
+    conv4 = winograd(conv3), sum = add(conv4, conv2_pool)  ->  layer conv4, which writes sum
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, TypeAlias
 
 from codegen.ir import (
     INPUT,
+    Add,
     Dense,
     Graph,
     MaxPool,
@@ -34,19 +36,24 @@ LayerMaps: TypeAlias = dict[str, IntArray]  # what layers write, [n, c, h, w], b
 
 @dataclass(frozen=True, eq=False)
 class EngineLayer:
-    """What one descriptor does: multiply, requantize, and perhaps pool.
+    """What one descriptor does: multiply, requantize, and perhaps add a map or pool.
 
     Members:
         op: how the lanes multiply.
         multiply: the node whose weights they hold; it gives the layer its name.
-        input: type of the one map it reads.
-        pool: the node that takes the maximum of 2x2 windows of the result, if any; the map before
-            it is never in memory.
+        input: type of the one map it multiplies.
+        add: the node that adds a map of memory, the shortcut, to the result, if any.
+        shortcut: type of that map.
+        pool: the node that takes the maximum of 2x2 windows of the result, if any.
+
+    Only the map of the last of these nodes is ever in memory.
     """
 
     op: Op
     multiply: Multiply
     input: TensorType
+    add: Add | None = None
+    shortcut: TensorType | None = None
     pool: MaxPool | None = None
 
     @property
@@ -59,6 +66,13 @@ class EngineLayer:
         return self.multiply.inputs[0]
 
     @property
+    def shortcut_source(self) -> str | None:
+        """Name of the node whose map it adds, or "input"; None if it adds none."""
+        if self.add is None:
+            return None
+        return next(name for name in self.add.inputs if name != self.multiply.name)
+
+    @property
     def m(self) -> int | None:
         """Edge of the output tile of a Winograd layer, None for others."""
         return self.multiply.m if isinstance(self.multiply, Winograd) else None
@@ -66,7 +80,7 @@ class EngineLayer:
     @property
     def last(self) -> Node:
         """The node whose map it writes."""
-        return self.pool or self.multiply
+        return self.pool or self.add or self.multiply
 
     @property
     def output(self) -> TensorType:
@@ -119,12 +133,11 @@ def _add_max_pool(node: MaxPool, graph: Graph, layers: Layers) -> Layers:
     (source,) = node.inputs
     makers = [layer for layer in layers if layer.multiply.name == source]
     if not makers or makers[0].op is not Op.WINOGRAD:
-        maker = f"the {makers[0].op} node" if makers else _non_multiply(source)
         raise ScheduleError(
             f"node '{node.name}': the engine pools only what a winograd node has computed, it "
-            f"reads {maker} '{source}'; move the pool behind a 3x3 convolution"
+            f"reads {_called(source, graph)}; move the pool behind a 3x3 convolution"
         )
-    others = [x.name for x in graph.nodes if source in x.inputs and x is not node]
+    others = _other_readers(source, node, graph)
     if others:
         raise ScheduleError(
             f"node '{node.name}': '{others[0]}' also reads '{source}', but the engine writes only "
@@ -133,14 +146,63 @@ def _add_max_pool(node: MaxPool, graph: Graph, layers: Layers) -> Layers:
     return tuple(replace(x, pool=node) if x is makers[0] else x for x in layers)
 
 
-def _non_multiply(source: str) -> str:
-    return "the graph's" if source == INPUT else "the pool"
+def _add_add(node: Add, graph: Graph, layers: Layers) -> Layers:
+    """Let the layer that makes one of the maps add the other one before its own is written.
+
+    Of two such layers it is the later one, so that the other map is in memory by then. A layer that
+    comes too early for that runs later: nothing but the sum reads its map.
+    """
+    makers = [x for x in layers if x.multiply.name in node.inputs and x.op in ADDING]
+    if not makers:
+        first, second = (_called(source, graph) for source in node.inputs)
+        raise ScheduleError(
+            f"node '{node.name}': the engine adds a map only to what a {_ADDING_TEXT} node has "
+            f"computed, it reads {first} and {second}; let a convolution make one of them"
+        )
+    alone = [x for x in makers if not _other_readers(x.name, node, graph)]
+    if not alone or node.inputs[0] == node.inputs[1]:
+        source = makers[-1].name
+        other = next(iter(_other_readers(source, node, graph)), node.name)
+        raise ScheduleError(
+            f"node '{node.name}': '{other}' also reads '{source}', but the engine writes only the "
+            f"sum; let '{other}' read '{node.name}', or another convolution make what is added"
+        )
+    chosen = alone[-1]
+    (source,) = (name for name in node.inputs if name != chosen.name)
+    fused = replace(chosen, add=node, shortcut=graph.type_of(source))
+    place = layers.index(chosen)
+    before, after = layers[:place], layers[place + 1 :]
+    if source == INPUT or any(layer.last.name == source for layer in before):
+        return (*before, fused, *after)
+    return (*before, *after, fused)
 
 
+def _other_readers(source: str, node: Node, graph: Graph) -> list[str]:
+    return [x.name for x in graph.nodes if source in x.inputs and x is not node]
+
+
+def _called(source: str, graph: Graph) -> str:
+    """Return what a message calls the maker of a map."""
+    if source == INPUT:
+        return f"the graph's '{source}'"
+    kind = type(next(node for node in graph.nodes if node.name == source))
+    return f"{_KINDS[kind]} '{source}'"
+
+
+ADDING = (Op.WINOGRAD, Op.POINTWISE)  # the ops whose results a map can be added to
+_ADDING_TEXT = " or ".join(map(str, ADDING))
+_KINDS: Mapping[type[Node], str] = {
+    Winograd: "the winograd node",
+    Pointwise: "the pointwise node",
+    Dense: "the dense node",
+    MaxPool: "the pool",
+    Add: "the sum",
+}
 Fusion: TypeAlias = Callable[[Any, Graph, Layers], Layers]
 FUSIONS: Mapping[type[Node], Fusion] = {
     Winograd: _add_winograd,
     Pointwise: _add_pointwise,
     Dense: _add_dense,
     MaxPool: _add_max_pool,
+    Add: _add_add,
 }

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from codegen.check import check_graph
 from codegen.ir import (
     INPUT,
+    Add,
     Dense,
     Graph,
     MaxPool,
@@ -107,11 +108,18 @@ def _max_pool(node: MaxPool, d: _Map) -> IntArray:
     return largest
 
 
+def _add(node: Add, a: _Map, b: _Map) -> IntArray:
+    e = min(a.exponent, b.exponent)
+    aligned = (a.values << (a.exponent - e)) + (b.values << (b.exponent - e))
+    return requantize(aligned, node.output.exponent - e, *node.output.bounds)
+
+
 RUNS: Mapping[type[Node], Callable[..., IntArray]] = {
     Winograd: _winograd,
     Pointwise: _pointwise,
     Dense: _dense,
     MaxPool: _max_pool,
+    Add: _add,
 }
 
 

@@ -122,7 +122,12 @@ class MaxPool(Node):
     """The maximum of 2x2 windows, stride 2; an odd last row or column is dropped."""
 
 
-NODES: tuple[type[Node], ...] = (Winograd, Pointwise, Dense, MaxPool)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Add(Node):
+    """The sum of two maps of one shape: aligned exactly, rounded once, clamped once."""
+
+
+NODES: tuple[type[Node], ...] = (Winograd, Pointwise, Dense, MaxPool, Add)
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,8 @@ def _plan_layer(
             f"layer '{layer.name}' uses F({layer.m},3), the engine is F({engine.m},3); set "
             f"engine.m = {layer.m} or quantize again"
         )
+    if layer.add is not None:
+        raise ScheduleError(f"node '{layer.add.name}': the engine does not add maps yet")
     shape = layer_shape(engine, layer)
     blocking = best_blocking(engine, shape, layer.name)
     _check_word_lengths(engine, layer)

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from codegen.abi import MAX_ADD_SHIFT
 from codegen.ir import (
     INPUT,
+    Add,
     Dense,
     Graph,
     MaxPool,
@@ -79,6 +81,59 @@ def random_chain_graph(seed: int, engine_m: int) -> Graph:
         nodes = _random_layer(rng, place, op, engine_m, raw=op is Dense, pool=number == 0)
         graph = Graph(kind, (*graph.nodes, *nodes))
     return graph
+
+
+def random_residual_graph(seed: int, engine_m: int, size: tuple[int, int] | None = None) -> Graph:
+    """Return a graph of one to three residual blocks on maps of (height, width) pixels.
+
+    A block is a convolution or two and the sum of their map and an earlier one, in either order.
+    """
+    rng = np.random.default_rng([seed, engine_m, 5])
+    while True:
+        height, width = size or rng.integers(1, 13, size=2).tolist()
+        kind = _random_feature(rng, int(rng.integers(1, 21)), height, width)
+        graph = Graph(kind, ())
+        for number in range(int(rng.integers(1, 4))):
+            graph = Graph(kind, (*graph.nodes, *_random_block(rng, graph, number, engine_m)))
+        if all(_spread(graph, node) <= MAX_ADD_SHIFT for node in graph.nodes):
+            return graph
+
+
+def _random_block(rng: np.random.Generator, graph: Graph, number: int, engine_m: int) -> list[Node]:
+    sums = [node.name for node in graph.nodes if isinstance(node, Add)]
+    source = str(rng.choice([INPUT, *sums]))
+    shortcut = str(rng.choice([INPUT, *sums]))
+    nodes: list[Node] = []
+    for part in "ab"[int(rng.integers(2)) :]:
+        op = Winograd if rng.random() < 0.6 else Pointwise
+        place = _Place(
+            f"conv{number}{part}",
+            source,
+            Graph(graph.input, (*graph.nodes, *nodes)).type_of(source),
+        )
+        channels = graph.type_of(shortcut).channels if part == "b" else None
+        nodes += _random_layer(rng, place, op, engine_m, raw=False, pool=False, channels=channels)
+        source = nodes[-1].name
+    inputs = (source, shortcut) if rng.integers(2) else (shortcut, source)
+    a, b = nodes[-1].output, graph.type_of(shortcut)
+    return [*nodes, Add(name=f"sum{number}", inputs=inputs, output=_random_sum(rng, a, b))]
+
+
+def _random_sum(rng: np.random.Generator, a: TensorType, b: TensorType) -> TensorType:
+    """Return the type of a sum: fine enough to saturate now and then, coarse enough for ties."""
+    output = _random_feature(rng, *a.shape)
+    e = min(a.exponent, b.exponent)
+    rms = np.hypot(*(0.4 * kind.bounds[1] * 2.0 ** (kind.exponent - e) for kind in (a, b)))
+    shift = int(_fitting_shift(rng, np.array(2.5 * rms), output.bounds[1]))
+    return replace(output, exponent=e + shift)
+
+
+def _spread(graph: Graph, node: Node) -> int:
+    """Return how far apart the exponents of a sum are; 0 for other nodes."""
+    if not isinstance(node, Add):
+        return 0
+    exponents = [node.output.exponent, *(graph.type_of(name).exponent for name in node.inputs)]
+    return max(exponents) - min(exponents)
 
 
 def random_images(graph: Graph, seed: int, count: int) -> IntArray:
@@ -152,14 +207,16 @@ def _random_layer(
     *,
     raw: bool,
     pool: bool | None = None,
+    channels: int | None = None,
 ) -> tuple[Node, ...]:
-    """Return a random layer, one node or two; `pool` None leaves pooling to chance."""
+    """Return a random layer, one node or two; None leaves pooling and channels to chance."""
     kind, m = place.input, engine_m if op is Winograd else 1
     pixels = kind.height * kind.width if op is Dense else 1
     v_bits, weight_bits = (int(bits) for bits in rng.choice([8, 8, 8, *range(2, 8)], size=2))
     most = min(SUB_ROW, _FULL_SUM // (num_sub_rows(kind.channels) * pixels))
     keep = int(rng.integers(1, most + 1))
     out_channels = int(rng.integers(1, (16 if kind.height * kind.width > 64 else 40) + 1))
+    out_channels = channels or out_channels
     taps = (m + 2) ** 2 if op is Winograd else 1
     weight = _random_weight(rng, (out_channels, kind.channels, taps * pixels), weight_bits, keep)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from codegen.check import CHECKS, check_graph
-from codegen.ir import NODES, Dense, Graph, MaxPool, Node, Pointwise, TensorType, Winograd
+from codegen.ir import NODES, Add, Dense, Graph, MaxPool, Node, Pointwise, TensorType, Winograd
 from tests.ladder import random_chain_graph, random_layer_graph
 from winnow.errors import GraphError
 from winnow.fixed_point import IntArray
@@ -75,6 +75,14 @@ def pointwise() -> Pointwise:
         acc_exponent=-8,
         output=TensorType(2, 2, 2, 8, True, -4),
     )
+
+
+def add() -> Add:
+    return Add(name="sum", inputs=("conv", "conv"), output=TensorType(3, 5, 4, 8, True, -5))
+
+
+def summed(**changes: Any) -> tuple[Node, ...]:
+    return (conv(), replace(add(), **changes))
 
 
 def good() -> Graph:
@@ -222,11 +230,24 @@ BAD_NODES: list[tuple[str, tuple[Node, ...]]] = [
         last(bias=ints([0, 2**31 - 1]))),
     ("node 'conv': the worst case of the accumulator must fit 63 bits, got 65 bits",
         first(weight_exponent=np.full(16, 46))),
+    ("node 'sum': it must read two maps, got 1", summed(inputs=("conv",))),
+    ("node 'sum': it must read two maps, got 3", summed(inputs=("conv", "conv", "input"))),
+    ("node 'sum': the maps it adds must have one shape, got 3x5x4 and 9x5x4",
+        summed(inputs=("conv", "input"))),
+    ("node 'sum': the output must be 3x5x4, got 3x4x5", (conv(), out(add(), height=4, width=5))),
+    ("node 'sum': the output must be 3x5x4, got 9x5x4", (conv(), out(add(), channels=9))),
+    ("node 'sum': output: bits must be 2..8, got 32", (conv(), out(add(), bits=32))),
+    ("node 'sum': its exponents must lie at most 32 apart, got 33",
+        (conv(), out(add(), exponent=27))),
+    ("node 'sum': its exponents must lie at most 32 apart, got 33",
+        (conv(), out(add(), exponent=-39))),
 ]  # fmt: skip
 
 
 def test_accepts_every_op() -> None:
     check_graph(Graph(INPUT_TYPE, (conv(), pool(), pointwise(), dense())))
+    for exponent in (-38, -6, 26):
+        check_graph(Graph(INPUT_TYPE, (conv(), out(add(), exponent=exponent))))
 
 
 def test_every_record_has_rules() -> None:

@@ -15,6 +15,7 @@ from codegen.interpret import interpret
 from codegen.ir import (
     INPUT,
     NODES,
+    Add,
     Dense,
     Graph,
     MaxPool,
@@ -25,7 +26,14 @@ from codegen.ir import (
     Winograd,
 )
 from codegen.schedule import schedule
-from tests.ladder import multiplies, pool_of, random_chain_graph, random_images, random_layer_graph
+from tests.ladder import (
+    multiplies,
+    pool_of,
+    random_chain_graph,
+    random_images,
+    random_layer_graph,
+    random_residual_graph,
+)
 from winnow.blocking import Op
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
@@ -112,12 +120,13 @@ def test_map_may_be_read_by_several_and_the_pooled_one_too() -> None:
 @pytest.mark.parametrize("m", [2, 4])
 def test_layers_of_random_graphs_hold_every_node_once(m: int) -> None:
     ops = {Winograd: Op.WINOGRAD, Pointwise: Op.POINTWISE, Dense: Op.DENSE}
-    for make in (random_layer_graph, random_chain_graph):
+    for make in (random_layer_graph, random_chain_graph, random_residual_graph):
         for seed in range(60):
             graph = make(seed, m)
             layers = fuse(graph)
             assert [layer.multiply for layer in layers] == multiplies(graph)
-            held = [node for layer in layers for node in (layer.multiply, layer.pool) if node]
+            parts = [(layer.multiply, layer.add, layer.pool) for layer in layers]
+            held = [node for nodes in parts for node in nodes if node]
             assert held == list(graph.nodes)
             for layer in layers:
                 assert layer.op is ops[type(layer.multiply)]
@@ -208,3 +217,90 @@ def test_raw_accumulators_of_a_map_are_refused(make: Callable[[str, str], Multip
         f"node 'a': the engine writes raw accumulators of dense nodes only, not of {op} ones; "
         "quantize its output to 2..8 bits"
     )
+
+
+# --- sums ---------------------------------------------------------------------------------------
+
+
+def added(name: str, *inputs: str, size: int = 6) -> Add:
+    return Add(name=name, inputs=inputs, output=TensorType(4, size, size, 8, False, -8))
+
+
+def test_convolution_adds_the_map_of_another_node() -> None:
+    """conv4 = winograd(conv3), sum = add(conv4, conv2_pool) -> layer conv4, which writes sum."""
+    for inputs in (("b", "a"), ("a", "b")):
+        first, second, total = conv("a", INPUT), conv("b", "a"), added("sum", *inputs)
+        with pytest.raises(ScheduleError, match="'b' also reads 'a'"):
+            fuse(graph_of(first, second, added("sum", "a", INPUT)))
+        layers = fuse(graph_of(first, second, total, conv("c", "sum")))
+        assert [(x.name, x.last.name, x.source) for x in layers] == [
+            ("a", "a", INPUT),
+            ("b", "sum", "a"),
+            ("c", "c", "sum"),
+        ]
+        assert layers[1].add is total
+        assert layers[1].output == total.output
+        assert (layers[1].shortcut_source, layers[1].shortcut) == ("a", first.output)
+        assert (layers[0].shortcut_source, layers[0].shortcut) == (None, None)
+
+
+def test_input_pooled_maps_and_sums_can_be_added() -> None:
+    first, second = conv("a", INPUT), added("one", "a", INPUT)
+    third, fourth = mix("b", "one"), added("two", "one", "b")
+    layers = fuse(graph_of(first, second, third, fourth))
+    assert [(x.name, x.shortcut_source, x.last.name) for x in layers] == [
+        ("a", INPUT, "one"),
+        ("b", "one", "two"),
+    ]
+    pooled = conv("p", INPUT)
+    last = conv("q", "p_pool", 3)
+    layers = fuse(graph_of(pooled, pool_of(pooled), last, added("sum", "p_pool", "q", size=3)))
+    assert layers[1].shortcut_source == "p_pool"
+
+
+def test_of_two_convolutions_the_later_one_adds() -> None:
+    layers = fuse(graph_of(conv("a", INPUT), mix("b", INPUT), added("sum", "a", "b")))
+    assert [(x.name, x.shortcut_source) for x in layers] == [("a", None), ("b", "a")]
+
+
+def test_convolution_that_comes_before_its_shortcut_runs_later() -> None:
+    """The map of a is read by the sum alone, and what it adds is made behind it."""
+    nodes = conv("a", INPUT), conv("b", INPUT), mix("c", "b"), added("s", "c", "b")
+    layers = fuse(graph_of(*nodes, added("t", "a", "s"), conv("d", "t")))
+    assert [x.name for x in layers] == ["b", "c", "a", "d"]
+    assert [x.shortcut_source for x in layers] == [None, "b", "s", None]
+
+
+def test_sum_without_a_convolution_is_refused() -> None:
+    first = conv("a", INPUT)
+    nodes = (first, pool_of(first), conv("b", "a_pool", 3), conv("c", "b", 3))
+    twice = (*nodes, added("s", "c", "b", size=3), added("t", "s", "a_pool", size=3))
+    rule = "the engine adds a map only to what a winograd or pointwise node has computed, it reads"
+    assert refused(graph_of(*twice)) == (
+        f"node 't': {rule} the sum 's' and the pool 'a_pool'; let a convolution make one of them"
+    )
+    assert refused(graph_of(added("s", INPUT, INPUT))) == (
+        f"node 's': {rule} the graph's 'input' and the graph's 'input'; "
+        "let a convolution make one of them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "other"),
+    [
+        ((added("s", "a", INPUT), conv("b", "a")), "b"),
+        ((conv("b", "a"), added("s", "a", INPUT)), "b"),
+        ((added("s", "a", "a"),), "s"),
+    ],
+)
+def test_sum_of_maps_that_other_nodes_read_is_refused(nodes: tuple[Node, ...], other: str) -> None:
+    assert refused(graph_of(conv("a", INPUT), *nodes)) == (
+        f"node 's': '{other}' also reads 'a', but the engine writes only the sum; let '{other}' "
+        "read 's', or another convolution make what is added"
+    )
+
+
+def test_pool_of_a_sum_is_refused() -> None:
+    nodes = conv("a", INPUT), added("s", "a", INPUT)
+    pool = replace(pool_of(nodes[1]), name="p")
+    assert refused(graph_of(*nodes, pool)) == f"node 'p': {ONLY_WINOGRAD} the sum 's'; {REMEDY}"

@@ -12,7 +12,7 @@ from codegen.bounds import worst_case_sums
 from codegen.check import check_graph
 from codegen.graph_text import format_graph
 from codegen.interpret import interpret
-from codegen.ir import Dense, Graph, MaxPool, Multiply, Pointwise, Winograd
+from codegen.ir import INPUT, Add, Dense, Graph, MaxPool, Multiply, Pointwise, Winograd
 from tests.ladder import (
     ACCUMULATOR_LIMIT,
     SUM_LIMIT,
@@ -21,6 +21,7 @@ from tests.ladder import (
     random_chain_graph,
     random_images,
     random_layer_graph,
+    random_residual_graph,
 )
 from winnow.fixed_point import int_range
 from winnow.winograd import winograd
@@ -59,7 +60,7 @@ def test_a_case_follows_from_its_seed() -> None:
 
 @pytest.mark.parametrize("m", [2, 4])
 def test_every_graph_keeps_the_rules_and_limits(m: int) -> None:
-    for make in (random_layer_graph, random_chain_graph):
+    for make in (random_layer_graph, random_chain_graph, random_residual_graph):
         for seed in SEEDS:
             graph = make(seed, m)
             check_graph(graph)
@@ -192,3 +193,32 @@ def test_chains_mix_ops_pools_and_sources(m: int) -> None:
     assert (Winograd, Winograd, Pointwise, Dense) in ops
     assert winograd(m).m == m
     assert any(node.inputs == ("input",) for graph in chains for node in graph.nodes[1:])
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_sums_round_saturate_and_come_in_every_form(m: int) -> None:
+    graphs = [random_residual_graph(seed, m) for seed in range(100)]
+    saturated, ties, forms, signs = 0, 0, set(), set()
+    for seed, graph in enumerate(graphs):
+        images = random_images(graph, seed, 2)
+        maps = {INPUT: images, **interpret(graph, images)}
+        makers = {node.name: type(node) for node in graph.nodes}
+        for node in (node for node in graph.nodes if isinstance(node, Add)):
+            a, b = (graph.type_of(name) for name in node.inputs)
+            e = min(a.exponent, b.exponent)
+            aligned = (maps[node.inputs[0]] << a.exponent - e) + (
+                maps[node.inputs[1]] << b.exponent - e
+            )
+            shift = node.output.exponent - e
+            ties += shift > 0 and bool((aligned % (1 << shift) == 1 << shift >> 1).any())
+            out, bounds = maps[node.name], node.output.bounds
+            saturated += bool(np.isin(out, bounds).mean() > 0.02)
+            forms.add(tuple(makers.get(name) for name in node.inputs))
+            signs.add(node.output.signed)
+    assert ties > 40
+    assert saturated > 40
+    shortcuts, convolutions = (None, Add), (Winograd, Pointwise)
+    pairs = {(a, b) for a in shortcuts for b in convolutions}
+    assert forms == pairs | {(b, a) for a, b in pairs}
+    assert signs == {False, True}
+    assert {len(multiplies(graph)) for graph in graphs} == {1, 2, 3, 4, 5, 6}
