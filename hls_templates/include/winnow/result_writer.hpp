@@ -6,57 +6,17 @@
 
 #include "program.hpp"
 #include "winnow/stream.hpp"
+#include "winnow/tile_place.hpp"
 #include "winnow/tokens.hpp"
 
 namespace winnow {
 
 constexpr int kWriteBehind = 8;  // bursts that may await their response
 
-// Where the pixels of a row lie in the banks. Tiles are edge x edge pixels; a linear layer has one
-// row, and tiles of 1 x kTilePixels. Phases count down to the end of a tile.
-struct TilePlace {
-  TileAddress row_tile, tile;  // first of the row, current one
-  ap_uint<5> row_pixel, pixel;
-  ap_uint<5> row_phase, phase;
-
-  static ap_uint<5> across(const WriteFeaturesConfig& c) {
+inline TileEdges tile_edges(const WriteFeaturesConfig& c) {
 #pragma HLS inline
-    ap_uint<5> edge = choose<ap_uint<5>>(c.pool != 0, kM / 2, kM);
-    return choose<ap_uint<5>>(c.linear != 0, kTilePixels, edge);
-  }
-  static ap_uint<5> down(const WriteFeaturesConfig& c) {
-#pragma HLS inline
-    return choose<ap_uint<5>>(c.linear != 0, 1, across(c));
-  }
-  void start(const WriteFeaturesConfig& c) {
-#pragma HLS inline
-    row_tile = 0;
-    row_pixel = 0;
-    row_phase = ap_uint<5>(down(c) - 1);
-    start_row(c);
-  }
-  void start_row(const WriteFeaturesConfig& c) {
-#pragma HLS inline
-    tile = row_tile;
-    pixel = row_pixel;
-    phase = ap_uint<5>(across(c) - 1);
-  }
-  void step(const WriteFeaturesConfig& c) {
-#pragma HLS inline
-    bool ends_tile = phase == 0;
-    pixel = choose<ap_uint<5>>(ends_tile, row_pixel, ap_uint<5>(pixel + 1));
-    phase = choose<ap_uint<5>>(ends_tile, ap_uint<5>(across(c) - 1), ap_uint<5>(phase - 1));
-    if (ends_tile) tile++;
-  }
-  void next_row(const WriteFeaturesConfig& c, TileAddress tiles) {
-#pragma HLS inline
-    bool ends_tiles = row_phase == 0;
-    row_pixel = choose<ap_uint<5>>(ends_tiles, 0, ap_uint<5>(row_pixel + across(c)));
-    row_phase = choose<ap_uint<5>>(ends_tiles, ap_uint<5>(down(c) - 1), ap_uint<5>(row_phase - 1));
-    if (ends_tiles) row_tile += tiles;
-    start_row(c);
-  }
-};
+  return TileEdges::of(c.linear != 0, choose<ap_uint<5>>(c.pool != 0, kM / 2, kM));
+}
 
 // Pixel `index` of the tile, for all 8 channels.
 inline Word gather_pixel(const ByteTile (&tiles)[kSubRow], unsigned index) {
@@ -101,6 +61,7 @@ inline void write_features(Stream<WriteFeaturesConfig>& config, Stream<Burst>& b
                            Stream<Row>& rows, Bank<TileBlock> (&banks)[kSubRow],
                            Port<Word> memory) {
   const WriteFeaturesConfig c = config.read();
+  const TileEdges edges = tile_edges(c);
   BurstWriter bursts;
   bursts.start();
   bool ends_layer;
@@ -109,7 +70,7 @@ each_plane:
     ReadLock<TileBlock> b0(banks[0]), b1(banks[1]), b2(banks[2]), b3(banks[3]);
     ReadLock<TileBlock> b4(banks[4]), b5(banks[5]), b6(banks[6]), b7(banks[7]);
     TilePlace place;
-    place.start(c);
+    place.start(edges);
     Row row = {};
     Countdown<Bound> words;
     words.start(0);
@@ -131,9 +92,10 @@ each_plane:
       ends_plane = starts_row && row.ends_plane != 0;
       ends_layer = ends_plane && row.ends_layer != 0;
       if (starts_row) {
-        place.next_row(c, choose<TileAddress>(row.in_last_column != 0, c.tiles_last, c.tiles_full));
+        place.next_row(edges,
+                       choose<TileAddress>(row.in_last_column != 0, c.tiles_last, c.tiles_full));
       } else {
-        place.step(c);
+        place.step(edges);
       }
     } while (!ends_plane);
   } while (!ends_layer);
