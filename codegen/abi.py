@@ -17,7 +17,7 @@ from winnow.artefact import sha256_value
 from winnow.engine import EngineConfig
 
 MAGIC = 0x57494E4F  # "WINO"
-VERSION = 2
+VERSION = 3
 HEADER_WORDS = 8
 LAYER_WORDS = 32
 MAX_LAYERS = 256

@@ -15,6 +15,7 @@ from codegen.abi import (
     BOUND_BITS,
     KEEP_BITS,
     LAYER_WORDS,
+    MAX_ADD_SHIFT,
     MAX_SUM_SHIFT,
     MAX_V_LIMIT,
     MAX_V_SHIFT,
@@ -47,6 +48,8 @@ PROCESSES = (
     Process("unpack_weights", "unpack_weights"),
     Process("sequence", "sequence"),
     Process("transform_output", "transform_output"),
+    Process("plan_shortcuts", "plan_rows"),
+    Process("read_shortcuts", "read_shortcuts"),
     Process("finish", "finish"),
     Process("plan_writes", "plan_rows"),
     Process("write_features", "write_features"),
@@ -134,8 +137,14 @@ def _bound(name: str, doc: str, reads: str, bits: int = BOUND_BITS) -> Field:
 
 def _walkers(member: str) -> str:
     """Return the reads of all processes that walk over the strips."""
-    names = ("plan_reads", "form_tiles", "sequence", "plan_writes")
+    names = ("plan_reads", "form_tiles", "sequence", "plan_shortcuts", "plan_writes")
     return " ".join(f"{name}.{member}" for name in names)
+
+
+def _results(*members: str) -> str:
+    """Return the reads of the processes that walk over the pixels of results."""
+    names = ("plan_shortcuts", "plan_writes")
+    return " ".join(f"{name}.{member}" for name in names for member in members)
 
 
 def _per_lane(name: str, doc: str, reads: str, held: str) -> Field:
@@ -151,7 +160,7 @@ FLAGS = (
         "linear",
         Op.WINOGRAD,
         False,
-        _reads("form_tiles transform_input write_features", "linear"),
+        _reads("form_tiles transform_input read_shortcuts write_features", "linear"),
         "pointwise or dense: no tiles, a run of words",
     ),
     Flag(
@@ -192,7 +201,7 @@ _SCALARS = (
     ),
     _bound("steps", "sub_rows * keep: W words of a block", "configure unpack_weights"),
     _bound("blocks", "blocks of po output channels", "configure unpack_weights sequence"),
-    _bound("channel_groups", "groups of 8 output channels", "plan_writes.planes"),
+    _bound("channel_groups", "groups of 8 output channels", _results("planes")),
     _bound("strips_down", "strips in a column of strips", f"configure {_walkers('strips.down')}"),
     _bound("strips_across", "strips in a row of strips", f"configure {_walkers('strips.across')}"),
     _bound("num_strips", "strips", "configure read_weights unpack_weights"),
@@ -296,57 +305,88 @@ _SCALARS = (
         "out_row_words",
         16,
         "output words from one row to the next",
-        "plan_writes.row_words",
+        _results("row_words"),
         held="Address",
     ),
     _number(
         "out_plane_words",
         32,
         "output words from one channel group to the next",
-        "plan_writes.plane_words",
+        _results("plane_words"),
     ),
     _number(
         "write_right",
         32,
         "output words from one strip to its right neighbour",
-        "plan_writes.right_first plan_writes.right",
+        _results("right_first", "right"),
     ),
     _number(
         "write_down",
         32,
         "output words from a row's last strip to the next strip",
-        "plan_writes.down_first plan_writes.down",
+        _results("down_first", "down"),
     ),
     _bound(
         "write_rows_full",
         "rows to write of a full strip",
-        "plan_writes.rows.first plan_writes.rows.middle",
+        _results("rows.first", "rows.middle"),
     ),
-    _bound("write_rows_last", "rows to write in the last row of strips", "plan_writes.rows.last"),
+    _bound(
+        "write_rows_last",
+        "rows to write in the last row of strips",
+        _results("rows.last"),
+    ),
     _bound(
         "write_words_full",
         "words of a row to write of a full strip",
-        "plan_writes.words.first plan_writes.words.middle",
+        _results("words.first", "words.middle"),
     ),
     _bound(
         "write_words_last",
         "words of a row to write in the last column of strips",
-        "plan_writes.words.last",
+        _results("words.last"),
     ),
     _number(
         "tiles_full",
         16,
         "output tiles in a row of a full strip (winograd)",
-        "write_features",
+        "read_shortcuts write_features",
         held="TileAddress",
     ),
     _number(
         "tiles_last",
         16,
         "output tiles in a row of a strip in the last column (winograd)",
-        "write_features",
+        "read_shortcuts write_features",
         held="TileAddress",
     ),
+    _number("shortcut_base", 32, "first word of the map that is added", "plan_shortcuts.base"),
+    _number(
+        "no_add",
+        1,
+        "no map is added to the results",
+        "plan_shortcuts.idle read_shortcuts finish",
+    ),
+    _number("shortcut_signed", 1, "what is added are signed bytes", "finish"),
+    _number(
+        "own_shift",
+        3,
+        "left shift of the result that something is added to, 0..7",
+        "finish",
+        held=_unsigned(MAX_ADD_SHIFT),
+    ),
+    _number(
+        "shortcut_shift",
+        3,
+        "left shift of what is added, 0..7",
+        "finish",
+        held=_unsigned(MAX_ADD_SHIFT),
+    ),
+    _number(
+        "add_shift", 3, "right shift of the sum, 0..7", "finish", held=_unsigned(MAX_ADD_SHIFT)
+    ),
+    _signed("add_low", 9, "lower clamp bound of the sum", "finish"),
+    _signed("add_high", 9, "upper clamp bound of the sum", "finish"),
 )
 _ARRAYS = (
     _per_lane(

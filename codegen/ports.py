@@ -116,6 +116,17 @@ ARGUMENTS: tuple[Port | Output, ...] = (
         doc="address of the feature maps, for writing",
     ),
     Output("status", 32, "how the run ended, read only"),
+    Port(
+        name="shortcuts",
+        bundle="gmem4",
+        direction=Direction.READ,
+        token="Word",
+        outstanding=16,
+        burst=64,
+        process="read_shortcuts",
+        memory="features",
+        doc="address of the feature maps, for reading what is added",
+    ),
 )
 PORTS = tuple(argument for argument in ARGUMENTS if isinstance(argument, Port))
 OUTPUTS = tuple(argument for argument in ARGUMENTS if isinstance(argument, Output))

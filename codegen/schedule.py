@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from codegen.abi import (
+    MAX_ADD_SHIFT,
     MAX_LAYERS,
     MAX_SUM_SHIFT,
     MAX_V_SHIFT,
@@ -115,7 +116,8 @@ def schedule_layers(
     plans = []
     for layer in layers:
         result = Region(feature_words, layer.output)
-        plan = _plan_layer(engine, layer, regions[layer.source], result, weight_base)
+        read = _Read(regions[layer.source], regions.get(layer.shortcut_source or ""))
+        plan = _plan_layer(engine, layer, read, result, weight_base)
         regions[layer.last.name] = result
         feature_words += result.words
         weight_base += plan.packed.shape[0] * plan.packed.shape[1]
@@ -123,32 +125,39 @@ def schedule_layers(
     return Schedule(engine, regions[INPUT], tuple(plans))
 
 
+@dataclass(frozen=True)
+class _Read:
+    """The maps that a layer reads: what it multiplies, and what it adds, if anything."""
+
+    source: Region
+    shortcut: Region | None
+
+
 def _plan_layer(
-    engine: EngineConfig, layer: EngineLayer, source: Region, result: Region, weight_base: int
+    engine: EngineConfig, layer: EngineLayer, read: _Read, result: Region, weight_base: int
 ) -> LayerPlan:
     if layer.m not in (None, engine.m):
         raise ScheduleError(
             f"layer '{layer.name}' uses F({layer.m},3), the engine is F({engine.m},3); set "
             f"engine.m = {layer.m} or quantize again"
         )
-    if layer.add is not None:
-        raise ScheduleError(f"node '{layer.add.name}': the engine does not add maps yet")
     shape = layer_shape(engine, layer)
     blocking = best_blocking(engine, shape, layer.name)
     _check_word_lengths(engine, layer)
     packed = pack_weights(engine, layer)
     values = {
         **_loop_values(engine, shape, blocking),
-        **_feature_values(engine, shape, blocking, source),
+        **_feature_values(engine, shape, blocking, read.source),
         **_result_values(engine, shape, blocking, result),
         **_number_values(engine, layer),
+        **_add_values(layer, read.shortcut),
         "weight_base": weight_base,
         "strip_beats": packed.shape[0] * packed.shape[1],
     }
     _check_fields(engine, layer.name, values)
     cycles = blocking_cycles(engine, shape, blocking)
     return LayerPlan(
-        layer.name, shape, blocking, cycles, source, result, weight_base, packed, values
+        layer.name, shape, blocking, cycles, read.source, result, weight_base, packed, values
     )
 
 
@@ -324,7 +333,7 @@ def _result_values(
 
 def _number_values(engine: EngineConfig, layer: EngineLayer) -> Values:
     """Shifts and bounds; raises ScheduleError when a shift is beyond the engine's range."""
-    node, output = layer.multiply, layer.output
+    node, output = layer.multiply, layer.multiply.output
     v_shift = np.broadcast_to(node.v_exponent - layer.input.exponent, engine.num_lanes)
     sums = node.v_exponent + node.weight_exponent - node.acc_exponent
     sum_shift = np.broadcast_to(sums, engine.num_lanes)
@@ -348,6 +357,33 @@ def _number_values(engine: EngineConfig, layer: EngineLayer) -> Values:
         "high": high,
         "v_shift": tuple(int(s) for s in v_shift),
         "sum_shift": tuple(int(s) for s in sum_shift),
+    }
+
+
+def _add_values(layer: EngineLayer, shortcut: Region | None) -> Values:
+    """What is added and on which grid; ScheduleError when the grids are too far apart."""
+    if layer.add is None or shortcut is None:
+        names = ("own_shift", "shortcut_shift", "add_shift", "add_low", "add_high")
+        return {"shortcut_base": 0, "no_add": 1, "shortcut_signed": 0, **dict.fromkeys(names, 0)}
+    kinds = layer.multiply.output, shortcut.tensor, layer.add.output
+    own, other, total = (kind.exponent for kind in kinds)
+    finest = min(own, other, total)
+    apart = max(own, other, total) - finest
+    if apart > MAX_ADD_SHIFT:
+        raise ScheduleError(
+            f"node '{layer.add.name}': its exponents must lie at most {MAX_ADD_SHIFT} apart, got "
+            f"{apart} ({own} + {other} -> {total}); calibrate the layers again"
+        )
+    low, high = layer.add.output.bounds
+    return {
+        "shortcut_base": shortcut.base,
+        "no_add": 0,
+        "shortcut_signed": int(shortcut.tensor.signed),
+        "own_shift": own - finest,
+        "shortcut_shift": other - finest,
+        "add_shift": total - finest,
+        "add_low": low,
+        "add_high": high,
     }
 
 

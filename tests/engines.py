@@ -18,7 +18,13 @@ from codegen.interpret import interpret
 from codegen.ir import Graph
 from codegen.schedule import Schedule, schedule
 from sim import csim
-from tests.ladder import multiplies, random_chain_graph, random_layer_graph, random_map_graph
+from tests.ladder import (
+    multiplies,
+    random_chain_graph,
+    random_layer_graph,
+    random_map_graph,
+    random_residual_graph,
+)
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
@@ -85,6 +91,29 @@ def strip_cases(engine: EngineConfig) -> list[tuple[Graph, Schedule]]:
             graphs = (random_map_graph(seed, engine.m, size, pool=pool) for seed in range(100))
             plans = ((graph, fitting(graph, engine)) for graph in graphs)
             cases.append(next((graph, plan) for graph, plan in plans if plan is not None))
+    return cases
+
+
+def residual_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule]]:
+    """Return `count` graphs of residual blocks that fit an engine, and their schedules."""
+    cases: list[tuple[Graph, Schedule]] = []
+    for seed in range(1000):
+        graph = random_residual_graph(seed, engine.m)
+        plan = fitting(graph, engine)
+        if plan is not None:
+            cases.append((graph, plan))
+        if len(cases) == count:
+            return cases
+    raise AssertionError(f"only {len(cases)} of 1000 graphs of residual blocks fit {engine}")
+
+
+def residual_strip_cases(engine: EngineConfig) -> list[tuple[Graph, Schedule]]:
+    """Return graphs of residual blocks for all STRIP_SIZES."""
+    cases = []
+    for size in STRIP_SIZES:
+        graphs = (random_residual_graph(seed, engine.m, size) for seed in range(200))
+        plans = ((graph, fitting(graph, engine)) for graph in graphs)
+        cases.append(next((graph, plan) for graph, plan in plans if plan is not None))
     return cases
 
 

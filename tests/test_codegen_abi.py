@@ -78,10 +78,18 @@ write_words_full   17  17  17  bound
 write_words_last   17  34  17  bound
 tiles_full         18   0  16  plain
 tiles_last         18  16  16  plain
-v_shift            19   0   8  plain x16
-sum_shift          21   0   8  plain x16
+shortcut_base      18  32  32  plain
+no_add             19   0   1  plain
+shortcut_signed    19   1   1  plain
+own_shift          19   2   3  plain
+shortcut_shift     19   5   3  plain
+add_shift          19   8   3  plain
+add_low            19  11   9  signed
+add_high           19  20   9  signed
+v_shift            20   0   8  plain x16
+sum_shift          22   0   8  plain x16
 """
-SECOND_ARRAY = {2: 21, 4: 24}  # word of `sum_shift` by the tile's size
+SECOND_ARRAY = {2: 22, 4: 25}  # word of `sum_shift` by the tile's size
 HEADER = {
     "magic": (0, 0, 32),
     "version": (0, 32, 16),
@@ -102,7 +110,8 @@ REGISTERS = {
     "features": (0x28, 64),
     "results": (0x34, 64),
     "status": (0x40, 32),
-    "axi_error": (0x48, 32),
+    "shortcuts": (0x48, 64),
+    "axi_error": (0x54, 32),
 }
 # argument, master, direction, bits with a weight port of 64 and of 128, outstanding, burst, memory
 PORTS = [
@@ -110,6 +119,7 @@ PORTS = [
     ("weights", "gmem1", "read", 64, 128, 16, 256, "weights"),
     ("features", "gmem2", "read", 64, 64, 16, 64, "features"),
     ("results", "gmem3", "write", 64, 64, 16, 64, "features"),
+    ("shortcuts", "gmem4", "read", 64, 64, 16, 64, "features"),
 ]
 STATUS = {
     "OK": 0,
@@ -141,7 +151,7 @@ def test_header_has_the_reference_layout() -> None:
     assert {f.name: (f.word, f.low, f.bits) for f in abi.HEADER} == HEADER
     assert [f.name for f in abi.HEADER if f.for_engine] == list(HEADER)[:4]
     sizes = (abi.MAGIC, abi.VERSION, abi.HEADER_WORDS, abi.LAYER_WORDS, abi.MAX_LAYERS)
-    assert sizes == (0x57494E4F, 2, 8, 32, 256)
+    assert sizes == (0x57494E4F, 3, 8, 32, 256)
 
 
 def test_opcodes_and_status_codes_are_the_reference_ones() -> None:
@@ -237,7 +247,7 @@ def hand_written(root: Path) -> list[Path]:
 
 
 COPY = re.compile(
-    r"\b0x0*(?:[048c]|10|1c|28|34|40|48|57494e4f|ffff)\b|gmem\d|(?:word|status) & 0xff\b",
+    r"\b0x0*(?:[048c]|10|1c|28|34|40|48|54|57494e4f|ffff)\b|gmem\d|(?:word|status) & 0xff\b",
     re.IGNORECASE,
 )
 

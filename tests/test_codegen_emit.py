@@ -93,6 +93,7 @@ def test_constants_are_those_of_the_engine(tmp_path: Path, name: str) -> None:
         "kBoundBits": abi.BOUND_BITS,
         "kKeepBits": abi.KEEP_BITS,
         "kMaxVLimit": abi.MAX_V_LIMIT,
+        "kMaxAddShift": abi.MAX_ADD_SHIFT,
         "kStatusCodeBits": abi.STATUS_CODE_BITS,
         "kStatusLayersBits": abi.STATUS_LAYERS_BITS,
         **{f"kOp{op.name.capitalize()}": op.value for op in Op},

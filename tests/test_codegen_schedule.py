@@ -12,7 +12,18 @@ import pytest
 
 from codegen.check import check_graph
 from codegen.fuse import fuse
-from codegen.ir import Dense, Graph, MaxPool, Multiply, Node, Pointwise, TensorType, Winograd
+from codegen.ir import (
+    INPUT,
+    Add,
+    Dense,
+    Graph,
+    MaxPool,
+    Multiply,
+    Node,
+    Pointwise,
+    TensorType,
+    Winograd,
+)
 from codegen.schedule import Schedule, Values, schedule
 from tests.engines import ENGINES, layer_cases, strip_cases
 from tests.ladder import change_node, multiplies, random_chain_graph, random_layer_graph
@@ -270,6 +281,51 @@ def test_another_tile_size_is_rejected() -> None:
         "layer 'layer' uses F(2,3), the engine is F(4,3); set engine.m = 2 or quantize again"
     )
     schedule(layer_of(Dense), EngineConfig(m=4))  # which has no transform
+
+
+def residual(own: int, total: int) -> Graph:
+    """A layer with a result of exponent `own`, to which an input of exponent 0 is added."""
+    source = TensorType(8, 4, 4, 8, False, 0)
+    layer = Pointwise(
+        name="layer",
+        inputs=(INPUT,),
+        weight=np.eye(8, dtype=np.int64),
+        bias=np.zeros(8, dtype=np.int64),
+        v_exponent=np.array([0]),
+        weight_exponent=np.array([-20]),
+        v_bits=8,
+        weight_bits=8,
+        keep=1,
+        acc_exponent=-20,
+        output=replace(source, exponent=own, signed=True),
+    )
+    output = replace(source, exponent=total, signed=True, bits=7)
+    graph = Graph(source, (layer, Add(name="sum", inputs=("layer", INPUT), output=output)))
+    check_graph(graph)
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("own", "total", "shifts"),
+    [(-7, 0, (0, 7, 7)), (3, 1, (3, 0, 1)), (0, -7, (7, 7, 0)), (-4, 3, (0, 4, 7))],
+)
+def test_sum_is_on_the_finest_of_its_grids(
+    own: int, total: int, shifts: tuple[int, int, int]
+) -> None:
+    (plan,) = schedule(residual(own, total), ENGINE).layers
+    names = ("own_shift", "shortcut_shift", "add_shift", "add_low", "add_high")
+    assert tuple(plan.values[name] for name in names) == (*shifts, -64, 63)
+    assert (plan.values["low"], plan.values["high"]) == (-128, 127)
+    assert (plan.values["no_add"], plan.values["shortcut_signed"]) == (0, 0)
+    assert plan.values["shortcut_base"] == plan.source.base
+
+
+@pytest.mark.parametrize(("own", "total", "apart"), [(-8, 0, 8), (0, -8, 8), (-4, 4, 8)])
+def test_sum_of_grids_too_far_apart_is_rejected(own: int, total: int, apart: int) -> None:
+    assert rejection(residual(own, total), ENGINE) == (
+        f"node 'sum': its exponents must lie at most 7 apart, got {apart} ({own} + 0 -> {total}); "
+        "calibrate the layers again"
+    )
 
 
 def wide_layer(channels: int) -> Graph:

@@ -14,7 +14,9 @@ inline void configure(Stream<Word>& descriptor, Stream<Verdict>& verdict,
                       Stream<TransformInputConfig>& transform_input,
                       Stream<ReadWeightsConfig>& read_weights,
                       Stream<UnpackWeightsConfig>& unpack_weights, Stream<SequenceConfig>& sequence,
-                      Stream<TransformOutputConfig>& transform_output, Stream<FinishConfig>& finish,
+                      Stream<TransformOutputConfig>& transform_output,
+                      Stream<PlanRowsConfig>& plan_shortcuts,
+                      Stream<ReadShortcutsConfig>& read_shortcuts, Stream<FinishConfig>& finish,
                       Stream<PlanRowsConfig>& plan_writes,
                       Stream<WriteFeaturesConfig>& write_features) {
   Word words[kLayerWords];
@@ -30,6 +32,8 @@ inline void configure(Stream<Word>& descriptor, Stream<Verdict>& verdict,
   unpack_weights.write(unpack_weights_config(layer));
   sequence.write(sequence_config(layer));
   transform_output.write(transform_output_config(layer));
+  plan_shortcuts.write(plan_shortcuts_config(layer));
+  read_shortcuts.write(read_shortcuts_config(layer));
   finish.write(finish_config(layer));
   plan_writes.write(plan_writes_config(layer));
   write_features.write(write_features_config(layer));

@@ -12,5 +12,6 @@
 #include "winnow/result_writer.hpp"
 #include "winnow/row_planner.hpp"
 #include "winnow/sequencer.hpp"
+#include "winnow/shortcut_reader.hpp"
 #include "winnow/tile_former.hpp"
 #include "winnow/weight_reader.hpp"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// finish: bias, right shift half to even, clamp (an unsigned bound is the ReLU), 2x2 max pool; one
-// tile of one output channel per cycle. Fills 8 output banks, one per channel of a group, and hands
-// them over together when all channels of a strip are there.
+// finish: bias, right shift half to even, clamp (an unsigned bound is the ReLU), sum with a map of
+// memory, 2x2 max pool; one tile of one output channel per cycle. Takes what is added from the
+// banks of read_shortcuts. Fills 8 output banks, one per channel of a group, and hands them over
+// together when all channels of a strip are there.
 #pragma once
 
 #include "program.hpp"
@@ -15,13 +16,26 @@ namespace winnow {
 using Pixel = ap_int<9>;  // a signed or an unsigned byte
 using TileBound = ap_int<6>;
 
+using PixelSum = ap_int<9 + kMaxAddShift + 1>;
+
+// The sum of a result and a byte of another map, on their finer grid, rounded to that of the
+// output.
+inline Pixel add_shortcut(Pixel own, ap_uint<8> byte, const FinishConfig& c) {
+#pragma HLS inline
+  Pixel other = choose<Pixel>(c.shortcut_signed != 0, Pixel(ap_int<8>(byte)), Pixel(byte));
+  PixelSum sum = PixelSum((PixelSum(own) << c.own_shift) + (PixelSum(other) << c.shortcut_shift));
+  return clamp<9>(rne_shift(sum, c.add_shift), c.add_low, c.add_high);
+}
+
 inline Pixel max_of_pair(Pixel a, Pixel b) {
 #pragma HLS inline
   return choose<Pixel>(a > b, a, b);
 }
 
-// Requantize and pool a tile. A raw tile carries the four bytes of y[0], lowest first.
-inline ByteTile finish_tile(const AccTile& in, ap_int<32> bias, const FinishConfig& c) {
+// Requantize a tile, add bytes of another map to it, pool it. A raw tile carries the four bytes of
+// y[0], lowest first.
+inline ByteTile finish_tile(const AccTile& in, ap_int<32> bias,
+                            const ap_uint<8> (&shortcut)[kTilePixels], const FinishConfig& c) {
 #pragma HLS inline
   constexpr int kPooled = kM / 2;
   Pixel pixel[kTilePixels];
@@ -31,7 +45,8 @@ each_pixel:
 #pragma HLS unroll
     Accumulator y = Accumulator(in.y[i] + bias);
     if (i == 0) first = y;
-    pixel[i] = clamp<9>(rne_shift(y, c.shift), c.low, c.high);
+    Pixel own = clamp<9>(rne_shift(y, c.shift), c.low, c.high);
+    pixel[i] = choose<Pixel>(c.no_add != 0, own, add_shortcut(own, shortcut[i], c));
   }
   ByteTile out;
 emit:
@@ -70,6 +85,7 @@ struct StorePlace {
 };
 
 inline void finish(Stream<FinishConfig>& config, Stream<Biases>& biases, Stream<AccTile>& tiles,
+                   Bank<WordBlock> (&shortcut_banks)[kTilePixels],
                    Bank<TileBlock> (&banks)[kSubRow]) {
   const FinishConfig c = config.read();
   const TileBound bound = c.pointwise != 0 ? kPt * kLinearTiles - 2 : kPt - 2;
@@ -86,6 +102,7 @@ each_group:
   do {
     WriteLock<TileBlock> b0(banks[0]), b1(banks[1]), b2(banks[2]), b3(banks[3]);
     WriteLock<TileBlock> b4(banks[4]), b5(banks[5]), b6(banks[6]), b7(banks[7]);
+    Locks<ReadLock<WordBlock>, WordBlock, kTilePixels> shortcuts(shortcut_banks);
     bool ends_group;
   each_tile:
     do {
@@ -98,7 +115,15 @@ each_group:
       bool ends_block = in.last_group != 0 && last_tile && last_channel;
       ends_group = ends_block && channel == kSubRow - 1;
       ap_int<32> channel_bias = Select<kPo, ap_int<32>>::of(bias.value, unsigned(channel));
-      ByteTile done = finish_tile(in, channel_bias, c);
+      Word words[kTilePixels];
+      shortcuts.read(place.tile, words);
+      ap_uint<8> shortcut[kTilePixels];
+    each_byte:
+      for (int i = 0; i < kTilePixels; i++) {
+#pragma HLS unroll
+        shortcut[i] = ap_uint<8>(words[i] >> (ap_uint<6>(channel) << 3));
+      }
+      ByteTile done = finish_tile(in, channel_bias, shortcut, c);
       if (channel == 0) b0[place.tile] = done;
       if (channel == 1) b1[place.tile] = done;
       if (channel == 2) b2[place.tile] = done;

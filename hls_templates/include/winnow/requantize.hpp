@@ -19,10 +19,12 @@ ap_int<N + 1> rne_shift(ap_int<N> x, ap_uint<S> shift) {
   return ap_int<N + 1>(floor + ((guard && (sticky || odd)) ? 1 : 0));
 }
 
+// Without branches: they would make control wait for what is clamped.
 template <int OUT, int N, int L>
 ap_int<OUT> clamp(ap_int<N> x, ap_int<L> low, ap_int<L> high) {
 #pragma HLS inline
-  return x < low ? ap_int<OUT>(low) : x > high ? ap_int<OUT>(high) : ap_int<OUT>(x);
+  ap_int<OUT> below = choose<ap_int<OUT>>(x > high, ap_int<OUT>(high), ap_int<OUT>(x));
+  return choose<ap_int<OUT>>(x < low, ap_int<OUT>(low), below);
 }
 
 }  // namespace winnow

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // plan_rows: the bursts of a layer, one row of a strip's plane (8 channels) after the other:
 //   for strip: for plane: for row
-// One instance plans what read_features reads, one what write_features writes. Both only count
-// words then; all addresses are running sums of distances that the host computed. II = 1 per row.
+// One instance plans what read_features reads, one what write_features writes, one what
+// read_shortcuts reads, if the layer adds something: else it is idle and plans a row of one word
+// per plane that no one requests. They only count words then; all addresses are running sums of
+// distances that the host computed. II = 1 per row.
 //
 // Memory holds features as [channels / 8][height][width][8] bytes. A strip reads its rows plus a
 // border of one pixel towards its neighbours. Linear layers (pointwise, dense) have one row per
@@ -36,11 +38,11 @@ inline void plan_rows(Stream<PlanRowsConfig>& config, Stream<Burst>& bursts, Str
 each_row:
   do {
 #pragma HLS pipeline II = 1
-    bool ends_plane = rows_left.is_last();
+    bool ends_plane = rows_left.is_last() || c.idle != 0;
     bool ends_strip = ends_plane && planes.last;
     ends_layer = ends_strip && strip.is_last();
     bool tail = strip.in_last_column() && (c.dense == 0 || planes.last);
-    Bound words = c.words.at(strip.in_first_column, tail);
+    Bound words = choose<Bound>(c.idle != 0, -1, c.words.at(strip.in_first_column, tail));
 
     Burst burst;
     burst.address = row;

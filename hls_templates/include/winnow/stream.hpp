@@ -31,4 +31,37 @@ using ReadLock = hls::read_lock<Block>;
 template <class Block>
 using WriteLock = hls::write_lock<Block>;
 
+// The locks of N banks that change hands together.
+template <class Lock, class Block, int N>
+struct Locks {
+  Lock first;
+  Locks<Lock, Block, N - 1> rest;
+
+  explicit Locks(Bank<Block>* banks) : first(banks[0]), rest(banks + 1) {}
+
+  // Word `address` of every bank.
+  template <class Index, class T>
+  void read(Index address, T* words) {
+#pragma HLS inline
+    words[0] = first[address];
+    rest.read(address, words + 1);
+  }
+  // Word `address` of bank `number`.
+  template <class Index, class T>
+  void write(Index address, unsigned number, const T& word, unsigned tried = 0) {
+#pragma HLS inline
+    if (number == tried) first[address] = word;
+    rest.write(address, number, word, tried + 1);
+  }
+};
+template <class Lock, class Block>
+struct Locks<Lock, Block, 0> {
+  explicit Locks(Bank<Block>*) {}
+
+  template <class Index, class T>
+  void read(Index, T*) {}
+  template <class Index, class T>
+  void write(Index, unsigned, const T&, unsigned) {}
+};
+
 }  // namespace winnow

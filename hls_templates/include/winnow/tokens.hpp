@@ -107,4 +107,8 @@ struct ByteTile {
 };
 typedef ByteTile TileBlock[kOutTiles];
 
+// One pixel of 8 channels of every tile: what is added to a strip lies in a bank per place in a
+// tile.
+typedef Word WordBlock[kOutTiles];
+
 }  // namespace winnow
