@@ -39,7 +39,7 @@ _STAGES = tuple(name for name in STAGES if name != "golden")
 
 
 @dataclass(frozen=True)
-class Run:
+class RecipeResult:
     """What one recipe achieved with one seed.
 
     Members:
@@ -57,7 +57,7 @@ class Run:
     seconds: float
 
 
-def run_recipe(recipe: Recipe, out: Path, device: torch.device) -> Run:
+def run_recipe(recipe: Recipe, out: Path, device: torch.device) -> RecipeResult:
     """Run all stages of a recipe in OUT/<recipe>-<seed> and return what it achieved."""
     torch.set_num_threads(1)
     folder = out / f"{recipe.name}-{recipe.config.seed}"
@@ -88,7 +88,7 @@ def _copy(record: str, source: Path, target: Path) -> None:
         write_bytes(target / file, (source / file).read_bytes())
 
 
-def measure(build: Build) -> Run:
+def measure(build: Build) -> RecipeResult:
     """Return what a finished build achieved."""
     numbers = {name: build.record(name).numbers for name in _STAGES}
     net, bits = load_pruned(build), load_bits(build)
@@ -97,7 +97,7 @@ def measure(build: Build) -> Run:
     shapes = layer_shapes(net, measured_keeps(net), widths)
     left = {name: int((layer.u != 0).sum()) for name, layer in layers.items()}
     total = sum(layer.weight.numel() for layer in layers.values())
-    return Run(
+    return RecipeResult(
         accuracy=_accuracies(numbers),
         sparsity=100 * (1 - sum(left.values()) / total),
         bits=sum(widths[name] * count for name, count in left.items()) / max(1, sum(left.values())),
@@ -112,8 +112,11 @@ def _accuracies(numbers: Mapping[str, Mapping[str, Any]]) -> tuple[float, float,
 
 
 def run_all(
-    recipes: Sequence[Recipe], seeds: Sequence[int], run: Callable[[Recipe], Run], jobs: int
-) -> list[list[Run]]:
+    recipes: Sequence[Recipe],
+    seeds: Sequence[int],
+    run: Callable[[Recipe], RecipeResult],
+    jobs: int,
+) -> list[list[RecipeResult]]:
     """Run every recipe with every seed in `jobs` processes; return the runs [recipes][seeds]."""
     every = [recipe.with_seed(seed) for recipe in recipes for seed in seeds]
     if jobs == 1:
@@ -124,7 +127,7 @@ def run_all(
     return [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
 
 
-def format_table(recipes: Sequence[Recipe], runs: Sequence[Sequence[Run]]) -> str:
+def format_table(recipes: Sequence[Recipe], runs: Sequence[Sequence[RecipeResult]]) -> str:
     """Return the table: mean and standard deviation over the seeds of every recipe."""
     seeds = "one seed" if len(runs[0]) == 1 else f"{len(runs[0])} seeds"
     lines = [
@@ -151,7 +154,7 @@ def format_table(recipes: Sequence[Recipe], runs: Sequence[Sequence[Run]]) -> st
     return "\n".join(lines)
 
 
-def loss(runs: Sequence[Run]) -> float:
+def loss(runs: Sequence[RecipeResult]) -> float:
     """Return the points of mean accuracy that the quantized network is below the fp32 one."""
     return mean(run.accuracy[0] for run in runs) - mean(run.accuracy[2] for run in runs)
 

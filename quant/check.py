@@ -9,7 +9,7 @@ import torch
 
 from quant.allocate.bits import check_budget as check_bits
 from quant.allocate.bits import cost_table
-from quant.allocate.layer_cost import cost_parts
+from quant.allocate.layer_cost import cost_terms
 from quant.allocate.sizes import sparse_layers
 from quant.build import Build, compressed_network, new_network, other_teacher
 from quant.distill.teacher import check_blocks
@@ -27,8 +27,8 @@ def check_recipe(build: Build) -> None:
     check_blocks(net, teacher or net, config.distill)
     check_blocks(compressed, teacher or net, replace(config.distill, block_epochs=0))
     if config.shrink.method != "none":
-        parts = cost_parts(compressed, config)
-        check_budget(config, parts, compressed)
+        terms = cost_terms(compressed, config)
+        check_budget(config, terms, compressed)
     tapped = to_winograd(compressed, config.engine.m)
     check_pruning(config.prune, sparse_layers(tapped, config.prune.skip))
     check_bits(cost_table(config, tapped), config.quantize.budget_share)

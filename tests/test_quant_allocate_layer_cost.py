@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from quant.allocate.flops import flops, parameters
-from quant.allocate.layer_cost import cost_parts, layer_costs, total
+from quant.allocate.layer_cost import cost_terms, layer_costs, total
 from quant.allocate.sizes import layer_keeps, layer_shapes
 from quant.models.chain import InputShape
 from quant.models.library import make_model, network_of
@@ -57,11 +57,11 @@ MEASURES = {"flops": lambda net: flops(net, SHAPE), "parameters": parameters, "c
 @pytest.mark.parametrize("budget", MEASURES)
 def test_cost_is_that_of_the_narrower_network(name: str, budget: str) -> None:
     net = net_of(name)
-    parts = cost_parts(net, replace(CONFIG, shrink=ShrinkConfig(budget=budget)))
-    assert total(parts, channel_counts(net)) == MEASURES[budget](net)
+    terms = cost_terms(net, replace(CONFIG, shrink=ShrinkConfig(budget=budget)))
+    assert total(terms, channel_counts(net)) == MEASURES[budget](net)
     smaller, counts = narrower(net)
-    assert total(parts, counts) == MEASURES[budget](smaller)
-    assert total(parts, counts) < total(parts, channel_counts(net))
+    assert total(terms, counts) == MEASURES[budget](smaller)
+    assert total(terms, counts) < total(terms, channel_counts(net))
 
 
 def test_layer_costs_are_the_cycles_of_each_layer() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import quant.bench as bench
-from quant.bench import Run, format_table, main, parse_seeds, run_all, run_recipe
+from quant.bench import RecipeResult, format_table, main, parse_seeds, run_all, run_recipe
 from quant.recipes import load_recipes, merge
 from tests.test_winnow_process import ends
 from winnow.artefact import Record, load_arrays
@@ -113,8 +113,8 @@ def test_two_recipes_train_once_and_are_measured(
 def test_table_holds_mean_spread_and_loss(recipes: Path) -> None:
     accuracy = {0: (90.0, 89.0, 88.0), 1: (92.0, 90.0, 90.0)}
 
-    def run(recipe: bench.Recipe) -> Run:
-        return Run(accuracy[recipe.config.seed], 75.0, 6.5, 1000, 10.0)
+    def run(recipe: bench.Recipe) -> RecipeResult:
+        return RecipeResult(accuracy[recipe.config.seed], 75.0, 6.5, 1000, 10.0)
 
     found = load_recipes([recipes])
     table = format_table(found, run_all(found, (0, 1), run, jobs=1))
@@ -130,7 +130,7 @@ def test_table_holds_mean_spread_and_loss(recipes: Path) -> None:
     ]  # fmt: skip
     assert sparse.split()[4:6] == ["2.00", "-"]
     assert goals == "goals met: 0 of 1; missed: dense"
-    met = format_table(found[:1], [[Run((90.0, 88.0, 88.5), 75.0, 6.5, 1000, 10.0)]])
+    met = format_table(found[:1], [[RecipeResult((90.0, 88.0, 88.5), 75.0, 6.5, 1000, 10.0)]])
     assert met.splitlines()[-1] == "goals met: 1 of 1"
 
 

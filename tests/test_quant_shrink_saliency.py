@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quant.allocate.layer_cost import Part, total
+from quant.allocate.layer_cost import CostTerm, total
 from quant.distill import distillation
 from quant.models.chain import ChainNet, InputShape, chain_spec
 from quant.models.library import make_model
@@ -117,9 +117,9 @@ def test_dead_channels_go_first_and_nothing_changes(name: str) -> None:
         assert set(dead.get(group.name, [])) <= set(worthless)
         if name == "chain":  # its other channels live; elsewhere a ReLU may silence one
             assert worthless == dead[group.name]
-    parts = [Part(n, None, n, (1, 1), lambda _, w: w) for n in found]
-    limit = total(parts, channel_counts(net)) - 5
-    counts = counts_within(parts, {n: found[n] for n in found}, limit, 1)
+    terms = [CostTerm(n, None, n, (1, 1), lambda _, w: w) for n in found]
+    limit = total(terms, channel_counts(net)) - 5
+    counts = counts_within(terms, {n: found[n] for n in found}, limit, 1)
     if name == "chain":
         assert counts == {groups[0].name: 4, groups[1].name: 5}
     keep_strongest(
@@ -135,26 +135,26 @@ def test_strongest_are_ascending_and_ties_keep_the_first() -> None:
     assert strongest(torch.tensor([1.0, 3.0, 2.0, 3.0, 2.0]), 3).tolist() == [1, 2, 3]
 
 
-def parts_of(*prices: int) -> list[Part]:
-    """Return parts that cost a price per channel of groups "a", "b", ..."""
+def terms_of(*prices: int) -> list[CostTerm]:
+    """Return terms that cost a price per channel of groups "a", "b", ..."""
     return [
-        Part(n, None, n, (1, 1), lambda _, written, price=price: price * written)
+        CostTerm(n, None, n, (1, 1), lambda _, written, price=price: price * written)
         for n, price in zip("abc", prices, strict=False)
     ]
 
 
 def test_the_weakest_channels_of_all_groups_go_until_the_budget_is_met() -> None:
     saliency = {"a": torch.tensor([5.0, 1.0, 4.0]), "b": torch.tensor([2.0, 9.0, 3.0, 8.0])}
-    parts = parts_of(10, 1)
-    assert counts_within(parts, saliency, 34, 1) == {"a": 3, "b": 4}
-    assert counts_within(parts, saliency, 33, 1) == {"a": 2, "b": 4}
-    assert counts_within(parts, saliency, 22, 1) == {"a": 2, "b": 2}
-    assert counts_within(parts, saliency, 0, 1) == {"a": 1, "b": 1}
+    terms = terms_of(10, 1)
+    assert counts_within(terms, saliency, 34, 1) == {"a": 3, "b": 4}
+    assert counts_within(terms, saliency, 33, 1) == {"a": 2, "b": 4}
+    assert counts_within(terms, saliency, 22, 1) == {"a": 2, "b": 2}
+    assert counts_within(terms, saliency, 0, 1) == {"a": 1, "b": 1}
 
 
 def test_groups_are_cut_to_whole_multiples() -> None:
     saliency = {"a": torch.arange(20.0), "b": torch.arange(20.0) + 100, "c": torch.arange(3.0)}
-    parts = parts_of(1, 1, 1)
-    assert counts_within(parts, saliency, 42, 8) == {"a": 16, "b": 20, "c": 3}
-    assert counts_within(parts, saliency, 38, 8) == {"a": 8, "b": 20, "c": 3}
-    assert counts_within(parts, saliency, 0, 8) == {"a": 8, "b": 8, "c": 3}
+    terms = terms_of(1, 1, 1)
+    assert counts_within(terms, saliency, 42, 8) == {"a": 16, "b": 20, "c": 3}
+    assert counts_within(terms, saliency, 38, 8) == {"a": 8, "b": 20, "c": 3}
+    assert counts_within(terms, saliency, 0, 8) == {"a": 8, "b": 8, "c": 3}

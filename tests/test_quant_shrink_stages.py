@@ -15,7 +15,7 @@ import quant.stages.train
 import quant.train.training as training
 from codegen.lower import lower_checkpoint
 from quant.allocate.flops import flops
-from quant.allocate.layer_cost import cost_parts, total
+from quant.allocate.layer_cost import cost_terms, total
 from quant.build import Build, load_compact, load_trained, new_network
 from quant.data import Samples, Split
 from quant.data.augment import Augmentation
@@ -94,7 +94,7 @@ def numbers(build: Build) -> dict:
 def share_of(build: Build) -> float:
     """Return the share of the budget's cost that is left, from the shrunk network itself."""
     before, after = backbone(new_network(build)), load_compact(build)
-    costs = [total(cost_parts(n, build.config), channel_counts(n)) for n in (after, before)]
+    costs = [total(cost_terms(n, build.config), channel_counts(n)) for n in (after, before)]
     return costs[0] / costs[1]
 
 
@@ -184,13 +184,13 @@ def test_library_networks_shrink(name: str, method: str, tmp_path: Path) -> None
         widths=(50,), multiple=4,
     )  # fmt: skip
     config = replace(TINY, shrink=shrink)
-    parts = cost_parts(net, config)
+    terms = cost_terms(net, config)
     plan = Plan("shrink", 1, 32, 1e-3, 0.0, 0, torch.device("cpu"))
     resume = Resume(tmp_path / "shrink.resume.npz", "key", "")
-    task = Task(config, net, net, split, parts, 32, plan, resume)
+    task = Task(config, net, net, split, terms, 32, plan, resume)
     found = CHANNEL_METHODS[method](task)
-    assert 0.3 < total(parts, channel_counts(found.net)) / task.full <= 0.8
-    assert flops(found.net, (3, 16, 16)) == total(parts, channel_counts(found.net))
+    assert 0.3 < total(terms, channel_counts(found.net)) / task.full <= 0.8
+    assert flops(found.net, (3, 16, 16)) == total(terms, channel_counts(found.net))
     assert found.net.eval()(torch.rand(2, 3, 16, 16)).shape == (2, 10)
     assert len(found.history.rows) == 1
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from quant.allocate.layer_cost import Part, cost_parts, total
+from quant.allocate.layer_cost import CostTerm, cost_terms, total
 from quant.models.chain import InputShape
 from quant.models.library import make_model, network_of
 from quant.network.network import Network
 from quant.shrink.structure import (
-    Choice,
+    BlockWidth,
     candidates,
     choose_path,
     group_blocks,
@@ -53,15 +53,15 @@ def test_all_groups_of_a_block_are_narrowed_together() -> None:
         {"conv1": 16, "conv2": 32},
     ]
     assert [choice.counts["conv3"] for choice in second] == [16, 32, 48, 64]
-    assert head == [Choice({})]
+    assert head == [BlockWidth({})]
 
 
 @pytest.mark.parametrize("name", ["chain", "vgg16_bn", "resnet18", "mobilenet_v2"])
 def test_pairs_of_neighbours_add_up_to_the_cost_of_every_combination(name: str) -> None:
     net = net_of(name)
-    parts = cost_parts(net, Config(shrink=ShrinkConfig(budget="flops")))
+    terms = cost_terms(net, Config(shrink=ShrinkConfig(budget="flops")))
     table = candidates(net, PERCENTS, 8)
-    fixed, costs = pair_costs(parts, group_blocks(net), table)
+    fixed, costs = pair_costs(terms, group_blocks(net), table)
     assert [cost.shape[1] for cost in costs] == [len(choices) for choices in table]
     generator = np.random.default_rng(0)
     for _ in range(20):
@@ -71,14 +71,14 @@ def test_pairs_of_neighbours_add_up_to_the_cost_of_every_combination(name: str) 
             counts |= choices[taken].counts
         before = [0, *path]
         pairs = sum(int(c[before[b], path[b]]) for b, c in enumerate(costs))
-        assert fixed + pairs == total(parts, counts)
+        assert fixed + pairs == total(terms, counts)
 
 
 def test_a_layer_that_joins_distant_blocks_is_refused() -> None:
-    part = Part("far", "a", "c", (1, 1), lambda read, written: read * written)
-    table = [[Choice({name: 1})] for name in "abc"]
+    term = CostTerm("far", "a", "c", (1, 1), lambda read, written: read * written)
+    table = [[BlockWidth({name: 1})] for name in "abc"]
     with pytest.raises(ValueError, match="'far' joins blocks 1 and 3"):
-        pair_costs([part], {"a": 0, "b": 1, "c": 2}, table)
+        pair_costs([term], {"a": 0, "b": 1, "c": 2}, table)
 
 
 @pytest.mark.parametrize("seed", range(12))

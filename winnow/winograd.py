@@ -49,7 +49,7 @@ _A_T = {
 
 
 @dataclass(frozen=True, eq=False)
-class Winograd:
+class WinogradMatrices:
     """The three matrices of F(m, 3).
 
     Members: `b_t` [alpha, alpha] int64, `g` [alpha, 3] float64, `a_t` [m, alpha] int64.
@@ -80,11 +80,11 @@ class Winograd:
 
 
 @cache
-def winograd(m: int) -> Winograd:
+def winograd(m: int) -> WinogradMatrices:
     """Return the matrices of F(m, 3); `m` is 2 or 4, else ValueError."""
     if m not in TILE_SIZES:
         raise ValueError(f"output tile m must be one of {TILE_SIZES}, got {m}")
-    return Winograd(
+    return WinogradMatrices(
         m,
         np.array(_B_T[m], dtype=np.int64),
         np.array(_G[m], dtype=np.float64),

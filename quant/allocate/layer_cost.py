@@ -32,7 +32,7 @@ Price = Callable[[int, int], int]  # channels read, channels written -> cost
 
 
 @dataclass(frozen=True)
-class Part:
+class CostTerm:
     """A layer or BatchNorm: the groups whose channels it reads and writes, or None, and its cost.
 
     `channels` are those it reads and writes now, for where there is no group.
@@ -52,18 +52,18 @@ class Part:
         return self.price(read, written)
 
 
-def total(parts: Iterable[Part], counts: Mapping[str, int]) -> int:
-    """Return the cost of all parts with `counts` channels in the groups."""
-    return sum(part.cost(counts) for part in parts)
+def total(terms: Iterable[CostTerm], counts: Mapping[str, int]) -> int:
+    """Return the cost of all terms with `counts` channels in the groups."""
+    return sum(term.cost(counts) for term in terms)
 
 
-def cost_parts(net: Network, config: Config) -> list[Part]:
-    """Return the parts of a network whose cost `config.shrink.budget` counts."""
+def cost_terms(net: Network, config: Config) -> list[CostTerm]:
+    """Return the terms of a network whose cost `config.shrink.budget` counts."""
     prices = PRICES[config.shrink.budget](net, config)
     groups = channel_groups(net.graph)
     reads, writes = _readers(groups), _writers(groups)
     return [
-        Part(name, reads.get(name), writes.get(name), _channels(net.get_submodule(name)), price)
+        CostTerm(name, reads.get(name), writes.get(name), _channels(net.get_submodule(name)), price)
         for name, price in prices.items()
     ]
 

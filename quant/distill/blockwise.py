@@ -77,7 +77,7 @@ def relative_error(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Block:
+class BlockTraining:
     """A block in training.
 
     Members:
@@ -129,7 +129,9 @@ def settle_statistics(segment: nn.Module, entry: Tensor) -> None:
         norm.momentum = momentum
 
 
-def make_block(teacher: Sequence[nn.Module], before: Sequence[nn.Module], x: Tensor) -> Block:
+def make_block(
+    teacher: Sequence[nn.Module], before: Sequence[nn.Module], x: Tensor
+) -> BlockTraining:
     """Return the block of segment `before[-1]`, fed by the rest of `before`, for sample inputs x.
 
     All are put into evaluation mode; the segment's BatchNorms take the statistics of the samples,
@@ -144,10 +146,10 @@ def make_block(teacher: Sequence[nn.Module], before: Sequence[nn.Module], x: Ten
         features = segment(entry)
     same = wanted.shape == features.shape
     regressor = nn.Identity() if same else least_squares(features, wanted)
-    return Block(teacher, feeding, segment, regressor)
+    return BlockTraining(teacher, feeding, segment, regressor)
 
 
-def train_block(block: Block, split: Split, plan: Plan, resume: Resume) -> None:
+def train_block(block: BlockTraining, split: Split, plan: Plan, resume: Resume) -> None:
     """Train a block and its regressor in place; all else stays as it is, statistics included."""
     # Neither classifies, so there is no accuracy to validate.
     silent = replace(plan, validate_every=0, logs=None)

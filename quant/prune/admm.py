@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from quant.prune.gradual import pruning_epochs
-from quant.prune.target import Pruner, Target, Task
+from quant.prune.target import Pruner, PruningTask, Target
 
 GROWTH = 100.0  # of rho, from the first epoch of ADMM to the last
 
@@ -74,7 +74,7 @@ class Constraint:
 class Admm(Pruner):
     """ADMM under any constraints, in the first half of the epochs; they hold in the second."""
 
-    def __init__(self, task: Task, constraints: Sequence[Constraint]) -> None:
+    def __init__(self, task: PruningTask, constraints: Sequence[Constraint]) -> None:
         super().__init__(task)
         self.constraints = tuple(constraints)
         self.rho = 0.0
@@ -125,6 +125,6 @@ def srbs_constraint(target: Target) -> Constraint:
     return Constraint(layer, layer.weight, project, impose)
 
 
-def srbs_admm(task: Task) -> Admm:
+def srbs_admm(task: PruningTask) -> Admm:
     """Return ADMM towards the SRBS pattern of every target."""
     return Admm(task, [srbs_constraint(target) for target in task.targets])

@@ -19,13 +19,13 @@ from quant.prune.pattern import PatternAdmm, kernels_in
 from quant.prune.srbs import Compensated, layer_saliencies
 from quant.prune.storage import PIXELS, spm_bits, srbs_bits
 from quant.prune.straight_through import StraightThrough
-from quant.prune.target import Pruner, Target, Task
+from quant.prune.target import Pruner, PruningTask, Target
 from quant.prune.whole_kernels import WholeKernels
 from winnow.config import KERNELS, PATTERN, PruneConfig
 from winnow.errors import ConfigError
 from winnow.srbs import SUB_ROW
 
-METHODS: dict[str, Callable[[Task], Pruner]] = {
+METHODS: dict[str, Callable[[PruningTask], Pruner]] = {
     "obs": Compensated,
     "magnitude": Magnitude,
     "admm": srbs_admm,
@@ -72,7 +72,7 @@ def new_pruner(
     """
     chosen = kernels_in(layers) if config.method == PATTERN else layers
     targets = srbs_targets(config, net, chosen, x)
-    return METHODS[config.method](Task(config, net, targets, x))
+    return METHODS[config.method](PruningTask(config, net, targets, x))
 
 
 def srbs_targets(

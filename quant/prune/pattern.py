@@ -23,7 +23,7 @@ from quant.layers.winograd_layer import DirectConv2d, TapLayer, WinogradConv2d
 from quant.prune.admm import Admm, Constraint
 from quant.prune.kernel import kernel_of, release, through_kernel
 from quant.prune.storage import PIXELS
-from quant.prune.target import Target, Task
+from quant.prune.target import PruningTask, Target
 
 EXCHANGES = 10  # passes over the chosen patterns at most; two or three suffice in practice
 
@@ -89,7 +89,7 @@ def kernels_in(layers: Mapping[str, TapLayer]) -> dict[str, TapLayer]:
 class PatternAdmm(Admm):
     """ADMM towards the distilled patterns of every target."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: PruningTask) -> None:
         config = task.config
         self.patterns: dict[str, Tensor] = {}
         constraints = []

@@ -35,14 +35,14 @@ DAMPING = 1e-4  # of H's mean diagonal: keeps the solve stable for taps that are
 
 
 @dataclass(frozen=True)
-class Block:
+class WeightBlock:
     """Channels and positions whose weights are compensated together."""
 
     channels: slice
     positions: slice
 
 
-def blocks(channels: int, positions: int, sub_row: int, limit: int = UNKNOWNS) -> list[Block]:
+def blocks(channels: int, positions: int, sub_row: int, limit: int = UNKNOWNS) -> list[WeightBlock]:
     """Cut weights [channels, positions] into even blocks of whole sub-rows, `limit` weights each.
 
     One sub-row at one position is the least.
@@ -52,7 +52,7 @@ def blocks(channels: int, positions: int, sub_row: int, limit: int = UNKNOWNS) -
     count = -(-sub_rows // max(1, limit // (sub_row * wide)))
     edges = [sub_row * (i * sub_rows // count) for i in range(count)] + [channels]
     return [
-        Block(slice(edges[i], edges[i + 1]), slice(start, min(positions, start + wide)))
+        WeightBlock(slice(edges[i], edges[i + 1]), slice(start, min(positions, start + wide)))
         for i in range(count)
         for start in range(0, positions, wide)
     ]
@@ -69,7 +69,7 @@ class Hessian:
         channels, positions = self.rows.shape[:2]
         self.blocks = blocks(channels, positions, sub_row, min(UNKNOWNS, outputs // OBSERVATIONS))
 
-    def of(self, block: Block) -> Tensor:
+    def of(self, block: WeightBlock) -> Tensor:
         """Return H [unknowns, unknowns] of a block, (channel, position), the position fastest."""
         rows = self.rows[block.channels, block.positions].flatten(0, 1)
         energy = (rows @ rows.t()).double() / rows.shape[1]

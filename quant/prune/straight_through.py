@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from quant.prune.gradual import last_step
-from quant.prune.target import Pruner, Target, Task, best_mask
+from quant.prune.target import Pruner, PruningTask, Target, best_mask
 
 
 class _Masked(torch.autograd.Function):
@@ -57,7 +57,7 @@ class Reselected(nn.Module):
 class StraightThrough(Pruner):
     """SR-STE on every target, with a falling number of kept weights."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: PruningTask) -> None:
         super().__init__(task)
         self.selections = [Reselected(target, task.config.decay) for target in task.targets]
         for target, selection in zip(task.targets, self.selections, strict=True):

@@ -63,7 +63,7 @@ def best_mask(score: Tensor, keeps: NDArray[np.int64], sub_row: int) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class PruningTask:
     """A network to prune, its targets as they run, and sample inputs x [n, c, h, w]."""
 
     config: PruneConfig
@@ -75,7 +75,7 @@ class Task:
 class Pruner:
     """A pruning method at work on a task."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: PruningTask) -> None:
         self.task = task
 
     def begin_epoch(self, epoch: int) -> None:

@@ -19,7 +19,7 @@ from quant.layers.winograd_layer import DirectConv2d, WinogradConv2d
 from quant.network.rewrite import tap_layers
 from quant.prune.gradual import Gradual
 from quant.prune.kernel import nearest_kernel
-from quant.prune.target import Target, Task, best_mask
+from quant.prune.target import PruningTask, Target, best_mask
 
 
 class MaskedConv2d(nn.Module):
@@ -48,7 +48,7 @@ class WholeKernels(Gradual):
     Until `release` all Winograd layers of the network are spatial, dense ones too: that is faster.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: PruningTask) -> None:
         super().__init__(task)
         self.layers = {
             name: layer

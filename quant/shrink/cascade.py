@@ -49,7 +49,7 @@ def cascade(task: Task) -> Shrunk:
     for level, share in enumerate(level_shares(shrink.share, shrink.levels)):
         loss = distillation(student, teacher, task.config.distill)
         found = saliencies(student, loss, task.batches())
-        counts = counts_within(task.parts, found, task.limit(share), shrink.multiple)
+        counts = counts_within(task.terms, found, task.limit(share), shrink.multiple)
         keep_strongest(student, found, counts)
         name = f"level{level + 1}"
         plan = replace(task.plan, name=f"{task.plan.name}_{name}", epochs=epochs[level])

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from quant.allocate.layer_cost import Part, total
+from quant.allocate.layer_cost import CostTerm, total
 from quant.network.channels import ChannelGroup, remove_channels
 from quant.network.network import Network
 from quant.network.structure import channel_groups
@@ -66,14 +66,14 @@ def floors(counts: Mapping[str, int], multiple: int) -> dict[str, int]:
 
 
 def counts_within(
-    parts: Iterable[Part], saliency: Mapping[str, Tensor], limit: int, multiple: int
+    terms: Iterable[CostTerm], saliency: Mapping[str, Tensor], limit: int, multiple: int
 ) -> dict[str, int]:
-    """Return how many channels each group keeps so that all parts cost `limit` at most.
+    """Return how many channels each group keeps so that all terms cost `limit` at most.
 
     Groups lose their least salient channels down to whole multiples, `multiple` at a time, the
     group with the least mean saliency of what it would lose first. Stops at the smallest widths.
     """
-    parts = list(parts)
+    terms = list(terms)
     rising = {name: value.sort().values for name, value in saliency.items()}
     counts = {name: len(value) for name, value in rising.items()}
     least = floors(counts, multiple)
@@ -82,7 +82,7 @@ def counts_within(
         gone, drop = len(rising[name]) - counts[name], _step(counts[name], multiple)
         return float(rising[name][gone : gone + drop].mean())
 
-    while total(parts, counts) > limit:
+    while total(terms, counts) > limit:
         open_groups = [name for name in counts if counts[name] > least[name]]
         if not open_groups:
             break

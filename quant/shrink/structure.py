@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor
 
-from quant.allocate.layer_cost import Part
+from quant.allocate.layer_cost import CostTerm
 from quant.data import to_input
 from quant.distill import distillation
 from quant.distill.blockwise import make_block, segments, train_block, train_blocks
@@ -35,7 +35,7 @@ from quant.train.training import fit
 
 
 @dataclass(frozen=True)
-class Choice:
+class BlockWidth:
     """A width of a block: channels of each of its groups, and the error it makes."""
 
     counts: dict[str, int]
@@ -51,16 +51,16 @@ def group_blocks(net: Network) -> dict[str, int]:
     }
 
 
-def candidates(net: Network, percents: tuple[int, ...], multiple: int) -> list[list[Choice]]:
+def candidates(net: Network, percents: tuple[int, ...], multiple: int) -> list[list[BlockWidth]]:
     """Return the widths of every block, different ones only; the last is the block as it is."""
     counts, blocks = channel_counts(net), group_blocks(net)
-    table: list[list[Choice]] = []
+    table: list[list[BlockWidth]] = []
     for block in range(len(block_ends(net.graph)) + 1):
         own = [name for name in counts if blocks[name] == block]
         widths = {name: width_choices(counts[name], percents, multiple) for name in own}
-        choices: list[Choice] = []
+        choices: list[BlockWidth] = []
         for i in range(len(percents) + 1):
-            choice = Choice({name: widths[name][i] for name in own})
+            choice = BlockWidth({name: widths[name][i] for name in own})
             if choice not in choices:
                 choices.append(choice)
         table.append(choices)
@@ -68,7 +68,7 @@ def candidates(net: Network, percents: tuple[int, ...], multiple: int) -> list[l
 
 
 def pair_costs(
-    parts: Sequence[Part], blocks: Mapping[str, int], table: Sequence[Sequence[Choice]]
+    terms: Sequence[CostTerm], blocks: Mapping[str, int], table: Sequence[Sequence[BlockWidth]]
 ) -> tuple[int, list[NDArray[np.int64]]]:
     """Return the cost that no choice changes, and what the choices of every block cost.
 
@@ -80,19 +80,19 @@ def pair_costs(
         np.zeros((len(table[i - 1]) if i else 1, len(choices)), np.int64)
         for i, choices in enumerate(table)
     ]
-    for part in parts:
-        joined = sorted({blocks[name] for name in (part.reads, part.writes) if name is not None})
+    for term in terms:
+        joined = sorted({blocks[name] for name in (term.reads, term.writes) if name is not None})
         if not joined:
-            fixed += part.cost({})
+            fixed += term.cost({})
             continue
         last = joined[-1]
         if joined[0] < last - 1:
-            raise ValueError(f"'{part.name}' joins blocks {joined[0] + 1} and {last + 1}")
+            raise ValueError(f"'{term.name}' joins blocks {joined[0] + 1} and {last + 1}")
         rows, columns = costs[last].shape
         for i in range(rows):
             for j in range(columns):
                 before = table[last - 1][i].counts if last else {}
-                costs[last][i, j] += part.cost({**before, **table[last][j].counts})
+                costs[last][i, j] += term.cost({**before, **table[last][j].counts})
     return fixed, costs
 
 
@@ -127,8 +127,8 @@ def choose_path(
 
 
 def measured(
-    task: Task, table: list[list[Choice]], saliency: Mapping[str, Tensor]
-) -> list[list[Choice]]:
+    task: Task, table: list[list[BlockWidth]], saliency: Mapping[str, Tensor]
+) -> list[list[BlockWidth]]:
     """Return the choices with the errors they make after `shrink.block_epochs` of training."""
     plan = replace(task.plan, epochs=task.config.shrink.block_epochs)
     x, held = _samples(task)
@@ -154,9 +154,9 @@ def _samples(task: Task) -> tuple[Tensor, Tensor]:
     return x, held
 
 
-def best_counts(task: Task, table: list[list[Choice]]) -> dict[str, int]:
+def best_counts(task: Task, table: list[list[BlockWidth]]) -> dict[str, int]:
     """Return the channels per group that the integer program chooses."""
-    fixed, costs = pair_costs(task.parts, group_blocks(task.net), table)
+    fixed, costs = pair_costs(task.terms, group_blocks(task.net), table)
     errors = [[choice.error for choice in choices] for choices in table]
     path = choose_path(errors, costs, task.limit(task.config.shrink.share) - fixed)
     counts: dict[str, int] = {}

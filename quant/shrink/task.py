@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from quant.allocate.layer_cost import Part, total
+from quant.allocate.layer_cost import CostTerm, total
 from quant.data import Split, to_input
 from quant.network.network import Network
 from quant.network.structure import channel_counts
@@ -39,7 +39,7 @@ class Task:
     Members:
         net: the fp32 network; methods change a copy.
         teacher: the network whose outputs the shrunk one shall give: `net` or another build's.
-        parts: what the budget counts (`quant.allocate.layer_cost`).
+        terms: what the budget counts (`quant.allocate.layer_cost`).
         samples: training images that saliencies and regressors look at.
         plan: how all epochs of the stage are trained.
         resume: where unfinished runs are kept.
@@ -49,7 +49,7 @@ class Task:
     net: Network
     teacher: nn.Module
     split: Split
-    parts: list[Part]
+    terms: list[CostTerm]
     samples: int
     plan: Plan
     resume: Resume
@@ -57,7 +57,7 @@ class Task:
     @property
     def full(self) -> int:
         """Cost of the network as it is."""
-        return total(self.parts, channel_counts(self.net))
+        return total(self.terms, channel_counts(self.net))
 
     def limit(self, share: float) -> int:
         """Return the cost that a share of the whole allows."""
@@ -88,10 +88,10 @@ def smallest_counts(config: Config, counts: dict[str, int]) -> dict[str, int]:
     return {n: min(width_choices(c, shrink.widths, shrink.multiple)) for n, c in counts.items()}
 
 
-def check_budget(config: Config, parts: list[Part], net: Network) -> None:
+def check_budget(config: Config, terms: list[CostTerm], net: Network) -> None:
     """Raise ConfigError when even the narrowest network costs more than `shrink.share` allows."""
     counts = channel_counts(net)
-    least, full = total(parts, smallest_counts(config, counts)), total(parts, counts)
+    least, full = total(terms, smallest_counts(config, counts)), total(terms, counts)
     if least > math.floor(full * config.shrink.share):
         share = math.ceil(1000 * least / full) / 1000
         raise ConfigError(

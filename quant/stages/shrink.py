@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from quant.allocate.layer_cost import cost_parts, total
+from quant.allocate.layer_cost import cost_terms, total
 from quant.build import Build, compressed_network, load_trained, other_teacher
 from quant.network.structure import channel_counts
 from quant.results import SAMPLE_IMAGES, saved
@@ -24,12 +24,12 @@ def run(build: Build, resume: Resume) -> Result:
     if config.shrink.method == "none":
         numbers = {"channels": channel_counts(net), "share": 1.0}
         return saved(build, net, "shrunk", History(), **numbers)
-    parts = cost_parts(net, config)
-    check_budget(config, parts, net)
+    terms = cost_terms(net, config)
+    check_budget(config, terms, net)
     plan = build.plan("shrink", config.shrink.epochs, config.shrink.learning_rate)
     teacher = other_teacher(build) or trained
-    task = Task(config, net, teacher, build.split(), parts, SAMPLE_IMAGES, plan, resume)
+    task = Task(config, net, teacher, build.split(), terms, SAMPLE_IMAGES, plan, resume)
     found = METHODS[config.shrink.method](task)
     counts = channel_counts(found.net)
-    numbers = {"channels": counts, "share": total(parts, counts) / task.full, **found.numbers}
+    numbers = {"channels": counts, "share": total(terms, counts) / task.full, **found.numbers}
     return saved(build, found.net, "shrunk", found.history, **numbers)
