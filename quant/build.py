@@ -6,17 +6,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from quant.allocate.bits import Choice
-from quant.data import Split, input_shape, load_split
+from quant.data import InputShape, Split, input_shape, read_split
 from quant.distill.teacher import read_teacher
 from quant.layers.bit_widths import BitWidths
-from quant.models.chain import InputShape
 from quant.models.library import network_of
 from quant.network.graph import Dense, TapNode
 from quant.network.layer_graph import layer_graph
@@ -31,8 +29,6 @@ from winnow.errors import ArtefactError, ConfigError
 SEEDS = {"train": 1, "prune": 2, "qat": 3, "shrink": 4}  # every stage draws from its own seed
 WIDTHS = range(2, 9)
 
-_read_split = lru_cache(maxsize=2)(load_split)
-
 
 @dataclass(frozen=True)
 class Build(flow.Build):
@@ -45,11 +41,11 @@ class Build(flow.Build):
     @property
     def shape(self) -> InputShape:
         """Size of the images, and how many classes there are."""
-        return InputShape(*input_shape(self.config.data))
+        return input_shape(self.config.data)
 
     def split(self) -> Split:
         """Read the data, once per process."""
-        return _read_split(self.config.data)
+        return read_split(self.config.data)
 
     def plan(self, stage: str, epochs: int, learning_rate: float, batch: int = 0) -> Plan:
         """Return how a stage trains; a batch of 0 is that of fp32 training."""

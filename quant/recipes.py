@@ -92,7 +92,7 @@ def _recipe(path: Path, name: str, table: Any, start: Mapping[str, Any]) -> Reci
         raise ConfigError(f"{path}: recipes.{name}.note must be text, got {shown(table[NOTE])}")
     changes = {key: value for key, value in table.items() if key not in (NOTE, GOAL)}
     try:
-        config = from_table(Config, merge(start, changes), "")
+        config = from_table(Config, merge(start, changes), "").beside(path.parent.parent)
         return Recipe(name, table.get(NOTE, ""), goal, config)
     except ConfigError as error:
         raise ConfigError(f"{path}: recipe '{name}': {error}") from error

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from codegen.check import check_graph
 from codegen.ir import INPUT, NODES, Graph, MaxPool, TensorType, Winograd
 from codegen.lower import Place, lower_dense, lower_network, lower_winograd, max_pool
-from quant.data import Samples
+from quant.data import InputShape, Samples
 from quant.golden import golden_arrays
 from quant.layers.bit_widths import BitWidths
 from quant.layers.quant_layer import QuantDense, QuantWinogradConv2d
 from quant.layers.quantizers import set_exponents
-from quant.models.chain import InputShape
 from quant.models.library import make_model, network_of
 from quant.network.calibrate import calibrate
 from quant.network.layer_graph import layer_graph

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields, replace
+from dataclasses import MISSING, Field, replace
 from functools import cache
 from typing import Any
 
@@ -23,6 +23,7 @@ from winnow.config import Config, ShrinkConfig, tomllib
 from winnow.engine import EngineConfig
 from winnow.errors import ConfigError
 from winnow.flow import STAGES
+from winnow.schema import keys as declared
 
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix() for part in ("*.md", "docs/*.md") for path in ROOT.glob(part)
@@ -134,7 +135,7 @@ def test_nodes_are_those_of_the_code() -> None:
 def keys(kind: type[Any], prefix: str = "") -> dict[str, Field[Any]]:
     """Return every key of a configuration dataclass by its dotted name."""
     found: dict[str, Field[Any]] = {}
-    for field in fields(kind):
+    for field in declared(kind).values():
         nested = field.metadata.get("table")
         found |= keys(nested, f"{field.name}.") if nested else {prefix + field.name: field}
     return found
@@ -187,7 +188,7 @@ def bounds(text: str) -> tuple[list[Any], list[Any]]:
 def choices(text: str) -> tuple[list[Any], list[Any]]:
     """Return the values of "a or b" and one that is neither."""
     values = [tomllib.loads(f"x = {value}")["x"] for value in text.split(" or ")]
-    return values, [3 if isinstance(values[0], int) else "other"]
+    return values, [99 if isinstance(values[0], int) else "other"]
 
 
 # --- all documents ----------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from quant.allocate.bits import (
     share_of,
 )
 from quant.allocate.sizes import layer_keeps, layer_shapes
-from quant.models.chain import InputShape
+from quant.data import InputShape
 from quant.models.library import network_of
 from quant.network.calibrate import quantize_weight
 from quant.network.network import Network, backbone

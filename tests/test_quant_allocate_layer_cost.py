@@ -12,7 +12,7 @@ import torch
 from quant.allocate.flops import flops, parameters
 from quant.allocate.layer_cost import cost_terms, layer_costs, total
 from quant.allocate.sizes import layer_keeps, layer_shapes
-from quant.models.chain import InputShape
+from quant.data import InputShape
 from quant.models.library import make_model, network_of
 from quant.network.network import Network
 from quant.network.rewrite import tap_layers, to_winograd

@@ -16,7 +16,7 @@ from quant.allocate.sensitivity import (
     sensitivities,
     weight_divergence,
 )
-from quant.models.chain import InputShape
+from quant.data import InputShape
 from quant.models.library import network_of
 from quant.network.calibrate import quantize_weight
 from quant.network.network import Network, backbone, last_map

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from quant.data import Augmentation, Samples, Split, input_shape, load_split, to_input
+from quant.data import Augmentation, InputShape, Samples, Split, input_shape, load_split, to_input
 from quant.data.samples import cut
 from winnow.config import DataConfig
 from winnow.errors import ConfigError
@@ -37,7 +37,9 @@ def test_digits_have_the_asked_size_and_use_the_range() -> None:
     images = split.train.images[:1077]
     assert images.dtype == torch.uint8
     assert images.shape[1:] == (1, 20, 20)
-    assert (split.channels, split.edge, split.classes) == (1, 20, 10) == input_shape(config)
+    assert split.shape.image == (1, 20, 20)
+    assert split.classes == 10
+    assert input_shape(config).image == (1, 20, 20)
     assert int(images.min()) == 0
     assert int(images.max()) >= 240
 
@@ -59,7 +61,8 @@ def test_input_is_exact() -> None:
 def test_split_tells_channels_and_edge_apart() -> None:
     part = Samples(torch.zeros(2, 3, 24, 24, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
     split = Split.of([part, part, part], 7, Augmentation())
-    assert (split.channels, split.edge, split.classes, len(split.train)) == (3, 24, 7, 2)
+    assert split.shape == InputShape(3, 24, 7, 24)
+    assert len(split.train) == 2
 
 
 @pytest.mark.parametrize(
@@ -83,7 +86,7 @@ def test_cut_holds_a_share_of_every_class_and_at_least_one(share: float, held: l
             "add it to [data]",
         ),
         (
-            {"source": "cifar10", "path": "x"},
+            {"source": "cifar10", "path": "x", "image_size": 16},
             "data.image_size must be 32 for data.source 'cifar10', which is not resized, got 16",
         ),
         (
@@ -92,7 +95,8 @@ def test_cut_holds_a_share_of_every_class_and_at_least_one(share: float, held: l
         ),
         (
             {"source": "cifar"},
-            "data.source must be one of digits, colour, cifar10, folder; got 'cifar'",
+            "data.source must be one of digits, colour, cifar10, folder, idx, npz, or "
+            "FILE.py:FUNCTION; got 'cifar'",
         ),
     ],
 )

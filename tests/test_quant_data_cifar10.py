@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from quant.data import input_shape, load_split
+from quant.data import InputShape, input_shape, load_split
 from quant.data.cifar10 import read_binary, read_python
 from winnow.config import DataConfig
 from winnow.errors import ConfigError, shown
@@ -80,8 +80,9 @@ def test_test_part_is_the_official_file(suffix: str, tmp_path: Path) -> None:
     assert split.test.labels.tolist() == [label(5, i) for i in range(PER_FILE)]
     expected = torch.tensor([list(p) for p in planes(5)], dtype=torch.uint8)
     assert torch.equal(split.test.images[:PER_FILE], expected.view(PER_FILE, 3, 32, 32))
-    assert (split.channels, split.edge, split.classes) == (3, 32, 10)
-    assert input_shape(config(tmp_path)) == (3, 32, 10)
+    assert split.shape.image == (3, 32, 32)
+    assert split.classes == 10
+    assert input_shape(config(tmp_path)) == InputShape(3, 32, 10)
 
 
 @pytest.mark.parametrize("suffix", VERSIONS)

@@ -46,7 +46,9 @@ def test_split_has_the_asked_sizes_and_all_classes() -> None:
     assert [len(part) for part in parts] == [300, 50, 100]
     assert [part.images.shape for part in parts] == [(n, 3, 32, 32) for n in (300, 50, 100)]
     assert all(len(set(part.labels.bincount().tolist())) == 1 for part in parts)
-    assert (split.channels, split.edge, split.classes) == (3, 32, 10) == input_shape(CONFIG)
+    assert split.shape.image == (3, 32, 32)
+    assert split.classes == 10
+    assert input_shape(CONFIG).image == (3, 32, 32)
     assert split.augmentation.flip
     assert split.augmentation.crop == 0
 

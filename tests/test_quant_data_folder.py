@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from quant.data import LazyImages, Split, folder, input_shape, load_split
+from quant.data import InputShape, LazyImages, Split, folder, input_shape, load_split
 from winnow.config import DataConfig
 from winnow.errors import ConfigError, shown
 
@@ -60,8 +60,9 @@ def test_three_folders_are_the_three_parts(tmp_path: Path) -> None:
     split = load_split(config(root))
     expected = [{0: 1, 1: 1, 2: 1, 3: 0, 4: 0}, {5: 0, 6: 1}, {7: 0, 8: 1, 9: 1}]
     assert reds(split) == expected  # classes are numbered by name
-    assert (split.channels, split.edge, split.classes) == (3, EDGE, 2)
-    assert input_shape(config(root)) == (3, EDGE, 2)
+    assert split.shape.image == (3, EDGE, EDGE)
+    assert split.classes == 2
+    assert input_shape(config(root)) == InputShape(3, EDGE, 2, EDGE)
 
 
 def test_val_alone_is_the_test_part(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_images_are_read_when_asked_for(tmp_path: Path, monkeypatch: pytest.Monk
     root = tree(tmp_path, train={"a": 9, "b": 9})
     opened = []
     read = folder.read_image
-    monkeypatch.setattr(folder, "read_image", lambda p, edge: opened.append(p) or read(p, edge))
+    monkeypatch.setattr(folder, "read_image", lambda p, f: opened.append(p) or read(p, f))
     images = load_split(config(root)).train.images
     assert isinstance(images, LazyImages)
     assert opened == []
@@ -113,7 +114,7 @@ def test_other_files_are_no_images(tmp_path: Path) -> None:
 
 
 def read(path: Path, edge: int = EDGE) -> NDArray[np.uint8]:
-    return folder.read_image(str(path), edge)
+    return folder.read_image(str(path), folder.Format(3, edge, edge))
 
 
 def test_image_of_the_asked_size_keeps_every_pixel(tmp_path: Path) -> None:

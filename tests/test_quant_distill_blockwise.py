@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quant.data import Samples, Split
+from quant.data import InputShape, Samples, Split
 from quant.data.augment import Augmentation
 from quant.distill.blockwise import (
     least_squares,
@@ -24,7 +24,6 @@ from quant.distill.blockwise import (
     train_block,
     train_blocks,
 )
-from quant.models.chain import InputShape
 from quant.models.library import NAMES, make_model, network_of
 from quant.network.network import Network
 from quant.network.structure import block_ends, channel_counts

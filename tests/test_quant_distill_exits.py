@@ -14,7 +14,7 @@ import torch
 from codegen.lower import lower_checkpoint
 from quant.__main__ import main
 from quant.build import Build
-from quant.data import Samples
+from quant.data import InputShape, Samples
 from quant.distill.exits import (
     Answers,
     ask,
@@ -23,7 +23,6 @@ from quant.distill.exits import (
     leaving_costs,
     whole_cost,
 )
-from quant.models.chain import InputShape
 from quant.models.library import network_of
 from quant.network.network import Network, backbone, exit_network
 from quant.run import STAGES, run_stage

@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from quant.data import InputShape
 from quant.distill import distillation, self_distillation
 from quant.distill.features import attention, attention_distance
-from quant.models.chain import InputShape
 from quant.models.library import make_model, network_of
 from quant.network.network import Network, backbone, exit_network
 from quant.network.rewrite import fold_norms, to_winograd

@@ -13,8 +13,8 @@ import torch
 import quant.stages.train
 from quant.build import Build, load_teacher, load_trained, other_teacher
 from quant.check import check_recipe
+from quant.data import InputShape
 from quant.distill.teacher import check_blocks
-from quant.models.chain import InputShape
 from quant.models.library import make_model, network_of
 from quant.network.network import Network
 from quant.run import STAGES, run_stage

@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from quant.models.chain import ChainNet, InputShape, chain_spec
+from quant.data import InputShape
+from quant.models.chain import ChainNet, chain_spec
 from quant.models.library import network_of
 from quant.network.channels import remove_channels
 from quant.network.network import backbone
@@ -38,7 +39,7 @@ def test_dead_channels_of_a_chain_leave_no_trace(group: int) -> None:
 def test_exits_end_at_the_shape_of_the_last_map() -> None:
     spec = ChainNet(chain_spec(MODEL, SHAPE)).spec
     for (_, branch), convs in zip(spec.exits, (1, 1), strict=True):
-        assert (branch.channels, branch.edge, len(branch.convs)) == (8, 3, convs)
+        assert (branch.channels, branch.size, len(branch.convs)) == (8, (3, 3), convs)
     assert not backbone(network_of(MODEL, SHAPE)).graph.exits
 
 

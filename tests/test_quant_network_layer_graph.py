@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quant.models.chain import ChainNet, InputShape, chain_spec
+from quant.data import InputShape
+from quant.models.chain import ChainNet, chain_spec
 from quant.models.library import make_model
 from quant.network.graph import INPUT
 from quant.network.layer_graph import LayerGraph, layer_graph, layer_results, visit_layers

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from quant.data import InputShape
 from quant.layers.bit_widths import BitWidths
 from quant.layers.quant_layer import QuantTapLayer
-from quant.models.chain import ChainNet, InputShape, chain_spec
+from quant.models.chain import ChainNet, chain_spec
 from quant.models.library import NAMES, make_model
 from quant.network.calibrate import calibrate_layer
 from quant.network.graph import INPUT, BatchNorm, Dropout, Identity, Winograd

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quant.models.chain import ChainNet, InputShape, chain_spec
+from quant.data import InputShape
+from quant.models.chain import ChainNet, chain_spec
 from quant.models.library import NAMES, make_model
 from quant.network.channels import ChannelGroup
 from quant.network.network import Network, backbone

@@ -17,8 +17,8 @@ import quant.stages.prune as stage
 from codegen.lower import lower_checkpoint
 from quant.allocate.sizes import layer_keeps, sparse_layers
 from quant.build import load_pruned
+from quant.data import InputShape
 from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, WinogradConv2d
-from quant.models.chain import InputShape
 from quant.models.library import network_of
 from quant.network.network import Network
 from quant.network.rewrite import tap_layers, to_winograd

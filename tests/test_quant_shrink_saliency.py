@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quant.allocate.layer_cost import CostTerm, total
+from quant.data import InputShape
 from quant.distill import distillation
-from quant.models.chain import ChainNet, InputShape, chain_spec
+from quant.models.chain import ChainNet, chain_spec
 from quant.models.library import make_model
 from quant.network.channels import ChannelGroup
 from quant.network.network import Network

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from quant.allocate.layer_cost import CostTerm, cost_terms, total
-from quant.models.chain import InputShape
+from quant.data import InputShape
 from quant.models.library import make_model, network_of
 from quant.network.network import Network
 from quant.shrink.structure import (

@@ -21,7 +21,7 @@ def test_every_shipped_configuration_loads(root: Path) -> None:
 def test_empty_file_is_the_default_build(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text("")
-    assert load_config(path) == Config()
+    assert load_config(path) == Config().beside(path.parent)
 
 
 def test_sections_are_plain_values() -> None:

@@ -22,7 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # A new key, message or way of writing a file must not train a network again.
 PASSIVE = frozenset(
     f"winnow.{name}"
-    for name in ("artefact", "cli", "code_hash", "config", "errors", "flow", "lock", "schema")
+    for name in (
+        *("artefact", "cli", "code_hash", "config", "data_config", "errors"),
+        *("flow", "lock", "schema"),
+    )
 )
 
 

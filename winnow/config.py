@@ -7,15 +7,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from math import comb
 from pathlib import Path
 from typing import Any
 
+from winnow.data_config import DataConfig
 from winnow.engine import EngineConfig
 from winnow.errors import ConfigError, shown, shown_text
 from winnow.parts import EXAMPLE, find_part
-from winnow.schema import choice, flag, from_table, integer, integers, real, table, text
+from winnow.schema import choice, flag, from_table, integer, integers, plain, real, table, text
 from winnow.srbs import SUB_ROW
 
 if sys.version_info >= (3, 11):
@@ -23,6 +24,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+
+__all__ = ["Config", "DataConfig", "load_config", "read_toml"]
 
 CHAIN = "chain"
 MODELS = (
@@ -40,34 +43,6 @@ KERNELS = "kernels"  # the pruning method whose taps share their channels
 PATTERN = "pattern"  # the pruning method without SRBS
 KERNEL_WEIGHTS = 9
 LISTED, REASON = 300, 120  # characters of a list of files, and of what is wrong with TOML
-COLOUR_EDGE = 32  # of the generated images and of CIFAR-10's
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which images, their edge, and the seed of the split (of the images themselves if generated).
-
-    `path` is the folder of `cifar10` and `folder`; `train_images` and `test_images` size `colour`.
-    """
-
-    source: str = choice("digits", ("digits", "colour", "cifar10", "folder"))
-    path: str = text("")
-    image_size: int = integer(16, low=16, high=512)
-    split_seed: int = integer(0, low=0, high=2**31 - 1)
-    train_images: int = integer(6000, low=100, high=1000000)
-    test_images: int = integer(2000, low=100, high=1000000)
-
-    def __post_init__(self) -> None:
-        if self.source in ("cifar10", "folder") and not self.path:
-            raise ConfigError(
-                f"data.path must name the folder of the images for data.source '{self.source}', "
-                "got ''; add it to [data]"
-            )
-        if self.source in ("colour", "cifar10") and self.image_size != COLOUR_EDGE:
-            raise ConfigError(
-                f"data.image_size must be {COLOUR_EDGE} for data.source '{self.source}', which is "
-                f"not resized, got {self.image_size}"
-            )
 
 
 @dataclass(frozen=True)
@@ -204,8 +179,8 @@ class PruneConfig:
             )
         if self.method != PATTERN:
             return
-        for key, plain in (("per_tap", False), ("sub_row", SUB_ROW)):
-            if getattr(self, key) != plain:
+        for key, default in (("per_tap", False), ("sub_row", SUB_ROW)):
+            if getattr(self, key) != default:
                 raise ConfigError(
                     f"prune.{key} is for sub-rows, which prune.method 'pattern' has none of; "
                     f"remove it or choose another method, got {getattr(self, key)}"
@@ -271,7 +246,19 @@ class Config:
     def section(self, *names: str) -> dict[str, Any]:
         """Return the named members as plain values, for a stage's input hash."""
         members = {name: getattr(self, name) for name in names}
-        return {n: m if isinstance(m, int) else asdict(m) for n, m in members.items()}
+        return {n: m if isinstance(m, int) else plain(m) for n, m in members.items()}
+
+    def places(self, key: str) -> tuple[Path, ...]:
+        """Return the files and folders that the path of a key stands for; none if it is empty."""
+        if key == "data.path":
+            return self.data.places
+        section, _, name = key.partition(".")
+        value = getattr(getattr(self, section), name)
+        return (Path(value),) if value else ()
+
+    def beside(self, folder: Path) -> Config:
+        """Return the configuration with paths of data relative to `folder`."""
+        return replace(self, data=replace(self.data, base=folder))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -300,9 +287,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def load_config(path: Path) -> Config:
-    """Read a configuration file; raises ConfigError with one line that names the key."""
+    """Read a configuration file; raises ConfigError with one line that names the key.
+
+    Paths of data in it are relative to its folder.
+    """
     content = read_toml(path)
     try:
-        return from_table(Config, content, "")
+        return from_table(Config, content, "").beside(path.parent)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -274,9 +274,10 @@ def stage_inputs(stage: Stage, build: Build) -> dict[str, str]:
     if stage.tools:
         hashes["tools"] = tool_versions(stage.tools)
     for key, name in stage.outside:
-        place = setting(config, key) if _reads(stage, config, key) else ""
-        if place:
-            hashes[key] = listing_hash(Path(place) / name)
+        places = config.places(key) if _reads(stage, config, key) else ()
+        if places:
+            found = [listing_hash(place / name) for place in places]
+            hashes[key] = found[0] if len(found) == 1 else sha256_value(found)
     return hashes | {name: build.record(name).result_hash() for name in stage.reads}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, field, fields
+from dataclasses import MISSING, Field, asdict, field, fields
 from typing import Any, TypeVar
 
 from winnow.errors import SHOWN, ConfigError, shown, shown_text
@@ -107,6 +107,17 @@ def integers(default: tuple[int, ...], *, low: int, high: int, at_least: int = 0
     return _field(default, check)
 
 
+def keys(kind: Any) -> dict[str, Field[Any]]:
+    """Return the members of a dataclass, or of one of it, that a file may set."""
+    return {f.name: f for f in fields(kind) if f.metadata.get("key", True)}
+
+
+def plain(section: Any) -> dict[str, Any]:
+    """Return the keys of a section of a configuration and their plain values."""
+    found = asdict(section)
+    return {name: found[name] for name in keys(section)}
+
+
 def _unknown(name: str, key: str, known: Sequence[str]) -> ConfigError:
     near = difflib.get_close_matches(key[:SHOWN], known, n=1, cutoff=0.0)
     return ConfigError(
@@ -119,7 +130,7 @@ def from_table(kind: type[T], table: Any, name: str) -> T:
     if not isinstance(table, Mapping):
         raise ConfigError(f"{name} must be a table ([{name}]), got {shown(table)}")
     prefix = f"{name}." if name else ""
-    known: dict[str, Field[Any]] = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    known = keys(kind)
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:

@@ -3,11 +3,12 @@
 
 from quant.data.augment import Augmentation, augment
 from quant.data.folder import LazyImages
-from quant.data.load import input_shape, load_split
+from quant.data.load import input_shape, load_split, read_split
 from quant.data.samples import (
     INPUT_BITS,
     INPUT_EXPONENT,
     Images,
+    InputShape,
     Samples,
     Split,
     to_input,
@@ -18,11 +19,13 @@ __all__ = [
     "INPUT_EXPONENT",
     "Augmentation",
     "Images",
+    "InputShape",
     "LazyImages",
     "Samples",
     "Split",
     "augment",
     "input_shape",
     "load_split",
+    "read_split",
     "to_input",
 ]

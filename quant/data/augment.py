@@ -41,6 +41,12 @@ class Augmentation:
 DIGITS = Augmentation(turn=12, zoom=0.12, shift=0.14)
 PHOTOS = Augmentation(crop=4, flip=True)
 SCENES = Augmentation(flip=True)  # objects lie anywhere already
+NAMED = {  # data.augment -> what it does
+    "none": Augmentation(),
+    "flip": SCENES,
+    "crop": PHOTOS,
+    "move": DIGITS,
+}
 
 
 def augment(x: Tensor, generator: torch.Generator, spec: Augmentation) -> Tensor:

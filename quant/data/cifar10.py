@@ -53,7 +53,7 @@ Records = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 def load_cifar10(config: DataConfig) -> Split:
     """Read the files below `data.path`; ConfigError names the file that is missing or damaged."""
-    folder, suffix = find_files(Path(config.path))
+    folder, suffix = find_files(config.place)
     read = read_binary if suffix else read_python
     train = [read(folder / f"{name}{suffix}") for name in TRAIN_FILES]
     images, labels = (np.concatenate(arrays) for arrays in zip(*train, strict=True))

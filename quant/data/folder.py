@@ -5,14 +5,17 @@
 
 `val` and `test` are optional. Without `test`, `val` is the test part (ImageNet publishes no labels
 of its test set); parts still missing are cut from `train`, stratified. An image is decoded when it
-is asked for, made RGB, resized so that its short edge is `image_size`, and cropped to the middle.
+is asked for, resized so that its short edge is `image_size`, and cropped to the middle; without
+`image_size` all must have one size. Images are RGB, or have one channel if the first one of every
+class is grey.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,26 +24,44 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from quant.data.augment import PHOTOS
-from quant.data.samples import Samples, Split, cut
+from quant.data.samples import (
+    TEST_SHARE,
+    VALIDATION_SHARE,
+    InputShape,
+    Samples,
+    Split,
+    cut,
+)
 from winnow.config import DataConfig
 from winnow.errors import ConfigError, shown, shown_text
 
-CHANNELS = 3
+T = TypeVar("T")
+
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".webp"})
-TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1  # of train, where the folder is missing
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
+
+
+@dataclass(frozen=True)
+class Format:
+    """What images become: channels (1 or 3), height, width; `resized` if they may have others."""
+
+    channels: int
+    height: int
+    width: int
+    resized: bool = True
 
 
 @dataclass(frozen=True)
 class LazyImages:
-    """Image files that are read when indexed: uint8 [n, 3, edge, edge] for a slice or a tensor."""
+    """Image files that are read when indexed: uint8 [n, c, h, w] for a slice or a tensor."""
 
     paths: Sequence[str]
-    edge: int
+    format: Format
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """n, c, h, w."""
-        return len(self.paths), CHANNELS, self.edge, self.edge
+        return len(self.paths), self.format.channels, self.format.height, self.format.width
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -50,17 +71,51 @@ class LazyImages:
         numbers = range(len(self))[chosen] if isinstance(chosen, slice) else chosen.tolist()
         images = torch.empty((len(numbers), *self.shape[1:]), dtype=torch.uint8)
         for place, number in enumerate(numbers):
-            images[place] = torch.from_numpy(read_image(self.paths[number], self.edge))
+            images[place] = torch.from_numpy(read_image(self.paths[number], self.format))
         return images
 
 
-def read_image(path: str, edge: int) -> NDArray[np.uint8]:
-    """Return an image as uint8 [3, edge, edge]: short edge resized, middle cut out, RGB."""
+def read_image(path: str, wanted: Format) -> NDArray[np.uint8]:
+    """Return an image as uint8 [c, h, w]: short edge resized and middle cut out, or as it is.
+
+    Raises ConfigError for a file that is no image, a coloured one where grey ones are wanted, and
+    one of another size that must not be resized.
+    """
+    pixels = _opened(path, lambda image: _decoded(image, path, wanted))
+    if wanted.resized:
+        width, height = pixels.size
+        cut_out = min(width, height)
+        left, top = (width - cut_out) / 2, (height - cut_out) / 2
+        middle = (left, top, left + cut_out, top + cut_out)
+        size = (wanted.width, wanted.height)
+        pixels = pixels.resize(size, Image.Resampling.BILINEAR, box=middle)
+    array = np.asarray(pixels)
+    return (array[None] if array.ndim == 2 else array.transpose(2, 0, 1)).copy()
+
+
+def _decoded(image: Image.Image, path: str, wanted: Format) -> Image.Image:
+    if wanted.resized:
+        # A large JPEG is decoded at a fraction of its size, which is many times faster.
+        image.draft("RGB", (2 * wanted.width, 2 * wanted.height))
+    elif image.size != (wanted.width, wanted.height):
+        raise ConfigError(
+            f"'{path}' has {image.height} rows and {image.width} columns, the first image "
+            f"{wanted.height} and {wanted.width}; set data.image_size to resize all of them"
+        )
+    if wanted.channels == 1 and image.mode not in GREY_MODES:
+        raise ConfigError(
+            f"'{path}' is coloured ({image.mode}), the first images are grey; set data.channels = "
+            "3, or make it grey"
+        )
+    rgb = to_rgb(image)
+    return rgb.getchannel(0) if wanted.channels == 1 else rgb
+
+
+def _opened(path: str, use: Callable[[Image.Image], T]) -> T:
+    """Return what `use` makes of an image file; ConfigError if it cannot be read."""
     try:
         with Image.open(path) as image:
-            # A large JPEG is decoded at a fraction of its size, which is many times faster.
-            image.draft("RGB", (2 * edge, 2 * edge))
-            rgb = to_rgb(image)
+            return use(image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         is_unknown = isinstance(error, UnidentifiedImageError)
         reason = "no known image format" if is_unknown else shown_text(str(error))
@@ -69,12 +124,29 @@ def read_image(path: str, edge: int) -> NDArray[np.uint8]:
         ) from error
     except Image.DecompressionBombError as error:
         raise ConfigError(f"'{path}' must be a smaller image: {error}; replace it") from error
-    width, height = rgb.size
-    cut_out = min(width, height)
-    left, top = (width - cut_out) / 2, (height - cut_out) / 2
-    middle = (left, top, left + cut_out, top + cut_out)
-    small = rgb.resize((edge, edge), Image.Resampling.BILINEAR, box=middle)
-    return np.asarray(small).transpose(2, 0, 1).copy()
+
+
+def shape_of(config: DataConfig) -> InputShape:
+    """Return what the images become, and the number of classes; one image of each is opened."""
+    names = class_names(config)
+    train = config.place / "train"
+    found = format_of([_images(train / name)[0] for name in names], config)
+    return InputShape(found.channels, found.height, len(names), found.width)
+
+
+def format_of(firsts: Sequence[str], config: DataConfig) -> Format:
+    """Return what the images become, from the first ones of all classes."""
+    heads = [_opened(path, lambda image: (image.mode, image.size)) for path in firsts]
+    grey = all(mode in GREY_MODES for mode, _ in heads)
+    channels = config.channels or (1 if grey else 3)
+    if channels == 1 and not grey:
+        raise ConfigError(
+            f"data.channels must be 3 or 0: '{config.place}' holds coloured images, got 1"
+        )
+    if config.image_size:
+        return Format(channels, config.image_size, config.image_size)
+    width, height = heads[0][1]
+    return Format(channels, height, width, resized=False)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -89,7 +161,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def class_names(config: DataConfig) -> tuple[str, ...]:
     """Return the names of the class folders of `train`, sorted: the label is the position."""
-    train = Path(config.path) / "train"
+    train = config.place / "train"
     if not train.is_dir():
         raise ConfigError(
             f"data.path {shown(config.path)} must hold train/CLASS/ folders of images, and has no "
@@ -108,8 +180,11 @@ def class_names(config: DataConfig) -> tuple[str, ...]:
 def load_folder(config: DataConfig) -> Split:
     """List the images below `data.path`; none is decoded yet."""
     names = class_names(config)
-    root, edge, seed = Path(config.path), config.image_size, config.split_seed
+    root, seed = config.place, config.split_seed
     train = Listing.read(root / "train", names)
+    form = format_of(
+        [train.paths[i] for i in np.unique(train.labels, return_index=True)[1]], config
+    )
     folders = [root / part for part in ("val", "test") if (root / part).is_dir()]
     held = [Listing.read(folder, names) for folder in folders]
     test = held.pop() if held else None
@@ -118,7 +193,7 @@ def load_folder(config: DataConfig) -> Split:
     validation = held.pop() if held else None
     if validation is None:
         train, validation = train.cut(VALIDATION_SHARE, seed)
-    parts = [part.samples(edge) for part in (train, validation, test)]
+    parts = [part.samples(form) for part in (train, validation, test)]
     return Split.of(parts, len(names), PHOTOS)
 
 
@@ -157,9 +232,9 @@ class Listing:
         )
         return first, second
 
-    def samples(self, edge: int) -> Samples:
+    def samples(self, form: Format) -> Samples:
         """Return the samples, images read when asked for."""
-        return Samples(LazyImages(self.paths, edge), torch.from_numpy(self.labels))
+        return Samples(LazyImages(self.paths, form), torch.from_numpy(self.labels))
 
 
 def _images(folder: Path) -> list[str]:

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
+
 import torch
 
-from quant.data import cifar10, colour, digits, folder
-from quant.data.augment import SCENES
-from quant.data.samples import Samples, Split
+from quant.data import arrays, cifar10, colour, digits, folder, idx, own
+from quant.data.augment import NAMED, SCENES
+from quant.data.samples import InputShape, Samples, Split
 from winnow.config import DataConfig
+from winnow.errors import ConfigError, shown
 
 
 def load_split(config: DataConfig) -> Split:
@@ -16,19 +20,46 @@ def load_split(config: DataConfig) -> Split:
 
     Raises ConfigError for a folder or file that is missing or not what its format says.
     """
-    return LOADERS[config.source](config)
+    split = LOADERS[config.source](config) if config.function is None else own.load_own(config)
+    _require_light(split, config)
+    if config.augment == "auto":
+        return split
+    return replace(split, augmentation=NAMED[config.augment])
 
 
-def input_shape(config: DataConfig) -> tuple[int, int, int]:
-    """Return channels and edge of an image and the number of classes, without reading images.
+def read_split(config: DataConfig) -> Split:
+    """Read the data as `load_split`, once per process while their files stay what they are."""
+    places = tuple(place.stat() for place in config.places if place.exists())
+    return _kept(config, tuple((found.st_mtime_ns, found.st_size) for found in places))
 
-    Raises ConfigError if the folder that names the classes is missing.
+
+@lru_cache(maxsize=2)
+def _kept(config: DataConfig, _: tuple[tuple[int, int], ...]) -> Split:
+    return load_split(config)
+
+
+def input_shape(config: DataConfig) -> InputShape:
+    """Return the size of an image and the number of classes; images are read only if need be.
+
+    Raises ConfigError if what tells the size is missing.
     """
     if config.source == "digits":
-        return 1, config.image_size, digits.NUM_CLASSES
+        return InputShape(1, config.image_size, digits.NUM_CLASSES)
     if config.source == "folder":
-        return folder.CHANNELS, config.image_size, len(folder.class_names(config))
-    return colour.CHANNELS, config.image_size, colour.NUM_CLASSES
+        return folder.shape_of(config)
+    if config.source in ("colour", "cifar10"):
+        return InputShape(colour.CHANNELS, config.image_size, colour.NUM_CLASSES)
+    return read_split(config).shape
+
+
+def _require_light(split: Split, config: DataConfig) -> None:
+    """Raise ConfigError if training images that are in memory are all black."""
+    images = split.train.images
+    if isinstance(images, torch.Tensor) and not bool(images.any()):
+        raise ConfigError(
+            f"data.source {shown(config.source)}: training images are all black (0); pixels must "
+            "be in 0..255"
+        )
 
 
 def load_colour(config: DataConfig) -> Split:
@@ -46,4 +77,6 @@ LOADERS = {
     "colour": load_colour,
     "cifar10": cifar10.load_cifar10,
     "folder": folder.load_folder,
+    "idx": idx.load_idx,
+    "npz": arrays.load_npz,
 }

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from quant.data.augment import Augmentation, augment
 
+TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1  # of the training images, where a part is not given
+
 INPUT_BITS = 8
 INPUT_EXPONENT = -8
 
@@ -47,6 +49,21 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class InputShape:
+    """The images a network reads, and the classes it tells apart; a width of 0 is a square's."""
+
+    channels: int
+    height: int
+    classes: int
+    width: int = 0
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Shape of one image, (c, h, w)."""
+        return self.channels, self.height, self.width or self.height
+
+
+@dataclass(frozen=True)
 class Split:
     """Disjoint parts, the number of classes, and how training images are varied."""
 
@@ -63,14 +80,10 @@ class Split:
         return cls(train, validation, test, classes, augmentation)
 
     @property
-    def channels(self) -> int:
-        """Channels of an image."""
-        return self.train.images.shape[1]
-
-    @property
-    def edge(self) -> int:
-        """Height and width of an image."""
-        return self.train.images.shape[2]
+    def shape(self) -> InputShape:
+        """Size of the images and number of classes."""
+        channels, height, width = self.train.images.shape[1:]
+        return InputShape(channels, height, self.classes, width)
 
     def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return varied network inputs [n, c, h, w], on the grid of the real ones."""

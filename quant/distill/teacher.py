@@ -7,7 +7,6 @@ been trained on the same data: with another split it could have seen our test im
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from quant.network.structure import block_ends
 from winnow.artefact import Record, sha256_file
 from winnow.config import Config, DataConfig, DistillConfig
 from winnow.errors import ConfigError, WinnowError, shown
-from winnow.schema import from_table
+from winnow.schema import from_table, plain
 
 KEY = "distill.teacher"
 
@@ -37,7 +36,7 @@ def read_teacher(folder: Path, data: DataConfig) -> Network:
         found = Record.load(record, made_by)
         parts = found.numbers.get("config", {})
         theirs = from_table(DataConfig, parts.get("data", {}), "data")
-        _check_data(folder, asdict(theirs), asdict(data))
+        _check_data(folder, plain(theirs), plain(data))
         net = load_network(folder / "train.npz", made_by)
     except WinnowError as error:
         if str(error).startswith(KEY):

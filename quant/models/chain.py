@@ -18,39 +18,28 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
+from quant.data import InputShape
 from winnow.config import ModelConfig
 from winnow.errors import ConfigError
 
 CLASSIFIER = "fc"
-
-
-@dataclass(frozen=True)
-class InputShape:
-    """The images a network reads, and the classes it tells apart."""
-
-    channels: int
-    edge: int
-    classes: int
-
-    @property
-    def image(self) -> tuple[int, int, int]:
-        """Shape of one image, (c, h, w)."""
-        return self.channels, self.edge, self.edge
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class ConvSpec:
-    """One convolution: name, channels, edge of its input map, and whether a pool follows."""
+    """One convolution: name, channels, (h, w) of its input map, and whether a pool follows."""
 
     name: str
     in_channels: int
     out_channels: int
-    edge: int
+    size: Pair
     pool: bool
 
     @property
-    def out_edge(self) -> int:
-        return self.edge // 2 if self.pool else self.edge
+    def out_size(self) -> Pair:
+        height, width = self.size
+        return (height // 2, width // 2) if self.pool else self.size
 
 
 @dataclass(frozen=True)
@@ -70,14 +59,15 @@ class ChainSpec:
         return self.convs[-1].out_channels
 
     @property
-    def edge(self) -> int:
-        """Edge of the map that is flattened."""
-        return self.convs[-1].out_edge
+    def size(self) -> Pair:
+        """(h, w) of the map that is flattened."""
+        return self.convs[-1].out_size
 
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
         """Name of every fully connected layer -> its inputs and outputs."""
-        widths = [self.channels * self.edge**2, *self.hidden, self.classes]
+        height, width = self.size
+        widths = [self.channels * height * width, *self.hidden, self.classes]
         names = [f"{CLASSIFIER}{i}" for i in range(1, len(self.hidden) + 1)] + [CLASSIFIER]
         return {name: (widths[i], widths[i + 1]) for i, name in enumerate(names)}
 
@@ -93,12 +83,13 @@ def chain_spec(model: ModelConfig, shape: InputShape, widths: Sequence[int] = ()
     Raises ConfigError if a pool has nothing to pool.
     """
     convs = []
-    channels, edge = shape.channels, shape.edge
+    channels, *edges = shape.image
+    size: Pair = (edges[0], edges[1])
     for number, out_channels in enumerate(widths or model.channels, start=1):
-        conv = ConvSpec(f"conv{number}", channels, out_channels, edge, number in model.pool_after)
+        conv = ConvSpec(f"conv{number}", channels, out_channels, size, number in model.pool_after)
         convs.append(conv)
-        channels, edge = out_channels, conv.out_edge
-        if edge == 0:
+        channels, size = out_channels, conv.out_size
+        if 0 in size:
             raise ConfigError(
                 f"model.pool_after: the map has no pixel left after conv{number}; pool less often"
             )
@@ -110,14 +101,15 @@ def chain_spec(model: ModelConfig, shape: InputShape, widths: Sequence[int] = ()
 
 def _exit_spec(spec: ChainSpec, number: int) -> ChainSpec:
     """Return the branch after convolution `number`: pools down to the last map, then classifies."""
-    channels, edge = spec.convs[number - 1].out_channels, spec.convs[number - 1].out_edge
+    channels, size = spec.convs[number - 1].out_channels, spec.convs[number - 1].out_size
+    height = spec.size[0]  # rows and columns are pooled equally often
     convs: list[ConvSpec] = []
-    while not convs or edge > spec.edge:
+    while not convs or size[0] > height:
         name = f"exit{number}_conv{len(convs) + 1}"
-        pool = edge > spec.edge
-        last = edge // 2 <= spec.edge
-        convs.append(ConvSpec(name, channels, spec.channels if last else channels, edge, pool))
-        channels, edge = convs[-1].out_channels, convs[-1].out_edge
+        pool = size[0] > height
+        last = size[0] // 2 <= height
+        convs.append(ConvSpec(name, channels, spec.channels if last else channels, size, pool))
+        channels, size = convs[-1].out_channels, convs[-1].out_size
     return ChainSpec(tuple(convs), (), spec.classes)
 
 

@@ -10,7 +10,8 @@ from functools import partial
 
 from torch import nn
 
-from quant.models.chain import ChainNet, InputShape, chain_spec
+from quant.data import InputShape
+from quant.models.chain import ChainNet, chain_spec
 from quant.models.mobilenet import mobilenet_v2
 from quant.models.model_spec import ModelSpec
 from quant.models.resnet import resnet18, resnet34, resnet50
@@ -70,7 +71,13 @@ def network_of(model: ModelConfig, shape: InputShape) -> Network:
     """Return the network of a configuration with fresh weights; ConfigError as `make_model`."""
     if model.name == CHAIN:
         return Network.of(ChainNet(chain_spec(model, shape)), shape.image, "by_exit")
-    made = make_model(model.name, shape.classes, shape.channels, shape.edge, model.width)
+    channels, height, width = shape.image
+    if height != width:
+        raise ConfigError(
+            f"model '{model.name}' must read square images, got {height} rows and {width} columns; "
+            "set data.image_size, or take a chain or a network of your own"
+        )
+    made = make_model(model.name, shape.classes, channels, height, model.width)
     return Network.of(made, shape.image)
 
 
