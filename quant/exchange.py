@@ -17,6 +17,7 @@ from quant.interchange.torch_import import load_checkpoint
 from quant.network.network_file import save_network
 from quant.page.page import write_page
 from quant.run import STAGES
+from quant.trace import draw_trace, format_trace, trace
 from quant.train.history import History
 from winnow.config import CHAIN
 from winnow.errors import ConfigError
@@ -99,6 +100,13 @@ def exits(build: Build, _: argparse.Namespace) -> None:
     print(format_curve(names, curve(answers, costs, whole), alone))
 
 
+def print_trace(build: Build, _: argparse.Namespace) -> None:
+    """Print where accuracy goes, layer by layer, and draw it in OUT/trace.svg."""
+    layers = trace(build)
+    print(format_trace(layers))
+    print(f"trace: '{draw_trace(build.out / 'trace.svg', layers)}'")
+
+
 def _import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, required=True, metavar="FILE", help=".pt, .pth, .npz"
@@ -123,6 +131,9 @@ TOOLS = {
     "export": Tool("Write ONNX or QONNX and check it by running it", _export_options, export),
     "exits": Tool(
         "Print accuracy against modelled cycles of early exit, per threshold", _no_options, exits
+    ),
+    "trace": Tool(
+        "Print every layer's signal to noise: float, pruned, integer", _no_options, print_trace
     ),
     "page": Tool("Write an HTML page of the run", _no_options, page),
 }

@@ -5,6 +5,7 @@ check    whether network, data and engine go together, found with untrained weig
 run      every stage whose inputs or outputs have changed, then the report
 status   which stages are current, and why the others are not
 report   the numbers of a build whose stages are all current
+trace    where accuracy goes, layer by layer
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ VERBS = {
     "run": "run every stage that has changed, then report",
     "status": "print which stages are current, and why the others are not",
     "report": "print the numbers of a build whose stages are all current",
+    "trace": "print where accuracy goes: signal to noise of every layer",
     "bench": "measure speeds again without caches, and print all numbers",
     "cocotb": "run the cocotb regression on the RTL of a build or a tool",
 }
@@ -160,6 +162,8 @@ def main() -> None:
         run(build, how, wanted_stages(options.to, vitis=options.hls == "vitis"))
         if options.to is None:
             start("sim", "report", build)
+    elif options.verb == "trace":
+        start("quant", "trace", build)
     else:
         start("sim", options.verb, build, _cocotb_arguments(options))
 
