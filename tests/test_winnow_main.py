@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from winnow import process
 from winnow.cli import guard
 from winnow.config import load_config
 from winnow.flow import BY_NAME, STAGES, Build
+from winnow.place import ROOT
 
 NAMES = [stage.name for stage in STAGES if not stage.optional]
 Run = Callable[..., tuple[int, str, str]]
@@ -41,8 +43,11 @@ def run(
     (tmp_path / "configs" / "net.toml").write_text("seed = 1\n")
     failing: list[str] = []
 
-    def start(words: list[str], *, capture: bool, ending: int) -> process.Finished:
+    def start(
+        words: list[str], *, capture: bool, ending: int, env: dict[str, str]
+    ) -> process.Finished:
         assert (capture, ending) == (False, signal.SIGHUP)
+        assert env["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
         calls.append(words[2:])
         folder, verb, config, out = words[2], words[3], words[5], words[7]
         if verb in failing:

@@ -24,7 +24,7 @@ from winnow.errors import ArtefactError
 from winnow.flow import BY_NAME, STAGES, Build, Stage, refuse_to_lose_import, staleness
 from winnow.host import HLS_CHOICES, find_vitis
 from winnow.lock import folder_lock
-from winnow.place import config_place, default_out, require_plain
+from winnow.place import child_environment, config_place, default_out, require_plain
 
 VERBS = {
     "check": "find out in seconds what a run would refuse",
@@ -100,7 +100,8 @@ def start(folder: str, verb: str, build: Build, arguments: Sequence[str] = ()) -
     command = [sys.executable, "-m", folder, verb]
     command += ["--config", build.config_path, "--out", str(build.out), *arguments]
     # Asked by SIGHUP, it ends without a word: the one line is ours.
-    code = process.run(command, capture=False, ending=signal.SIGHUP).code
+    variables = child_environment()
+    code = process.run(command, capture=False, ending=signal.SIGHUP, env=variables).code
     if code:
         raise SystemExit(code if code > 0 else 128 - code)
 
@@ -174,5 +175,10 @@ def _cocotb_arguments(options: argparse.Namespace) -> list[str]:
     return [*(["--rtl", options.rtl] if options.rtl else []), *(["--waves"] * options.waves)]
 
 
+def script() -> int:
+    """Run as the installed command `winnow`; return its exit code."""
+    return guard(main)
+
+
 if __name__ == "__main__":
-    sys.exit(guard(main))
+    sys.exit(script())

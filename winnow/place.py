@@ -6,12 +6,25 @@ digits -> configs/digits.toml, build/digits        ../my net.toml -> build/my_ne
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from winnow.errors import ConfigError
 
 CONFIGS, BUILDS = Path("configs"), Path("build")
+ROOT = Path(__file__).resolve().parent.parent  # a checkout, or where it is installed
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment in which `python -m quant` and its like are ours, wherever we are.
+
+    Folders called `quant` or `sim` in the working directory must not be taken for them. Python
+    3.10 does not know PYTHONSAFEPATH and looks into the working directory first.
+    """
+    path = os.environ.get("PYTHONPATH", "")
+    paths = os.pathsep.join([str(ROOT), *([path] if path else [])])
+    return {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
 
 
 def config_place(name: str) -> Path:
