@@ -4,11 +4,12 @@
 This is the only definition; `codegen/descriptor.py` and `codegen/ports.py` hold the rest of the
 contract. The C++ is generated from them, the program writer reads them and a test compares the
 docs. A program is a header of `HEADER_WORDS` 64-bit words and one descriptor of `LAYER_WORDS` words
-per layer; the last word of each is a checksum.
+per layer; the last word of each is a checksum. Every layer's weights have one, in its descriptor.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import IntEnum
@@ -17,9 +18,10 @@ from winnow.artefact import sha256_value
 from winnow.engine import EngineConfig
 
 MAGIC = 0x57494E4F  # "WINO"
-VERSION = 3
+VERSION = 4
 HEADER_WORDS = 8
 LAYER_WORDS = 32
+EARLY_WORDS = 7  # of a descriptor, with all that products are formed of while the others arrive
 MAX_LAYERS = 256
 WORD_BITS = 64
 BOUND_BITS = 17  # of a loop bound: n - 2 of a 16-bit count
@@ -39,9 +41,13 @@ class Status(IntEnum):
     BAD_VERSION = 2
     WRONG_ENGINE = 3
     BAD_LAYER_COUNT = 4
-    BAD_CHECKSUM = 5
+    BAD_HEADER = 5
     BAD_OPCODE = 6
     BAD_SIZE = 7
+    BAD_DESCRIPTOR = 8
+    BAD_WEIGHTS = 9
+    BAD_ADDRESS = 10
+    HUNG = 255
 
 
 STATUS_TEXT = {
@@ -50,14 +56,18 @@ STATUS_TEXT = {
     Status.BAD_VERSION: "the program has another layout version",
     Status.WRONG_ENGINE: "the program was scheduled for an engine with other parameters",
     Status.BAD_LAYER_COUNT: f"the number of layers is not 1..{MAX_LAYERS}",
-    Status.BAD_CHECKSUM: "a header or layer descriptor is damaged",
+    Status.BAD_HEADER: "the header is damaged",
     Status.BAD_OPCODE: "a layer has an unknown opcode",
-    Status.BAD_SIZE: "a layer exceeds the engine's buffers or has a zero size",
+    Status.BAD_SIZE: "a layer exceeds the engine's buffers, has a zero size or contradicts itself",
+    Status.BAD_DESCRIPTOR: "the descriptor of a layer is damaged",
+    Status.BAD_WEIGHTS: "the weights of a layer are damaged",
+    Status.BAD_ADDRESS: "the program lies or reaches beyond the memory that the host allows",
+    Status.HUNG: "the run did not end and was stopped, by the watchdog or the host",
 }
 
 
 # The register `status`: the code, and above it the number of layers that ran. After an error that
-# is the number of the layer that failed.
+# is the number of the layer that failed. A run that openhls' guard stopped reads as all ones.
 STATUS_CODE_BITS = 8
 STATUS_LAYERS_BITS = 16
 
@@ -93,12 +103,8 @@ HEADER = (
 
 
 def checksum(words: Iterable[int]) -> int:
-    """Return the 64-bit checksum of words: rotate left by one, then exclusive or."""
-    state = 0
-    mask = (1 << WORD_BITS) - 1
-    for word in words:
-        state = (((state << 1) | (state >> (WORD_BITS - 1))) & mask) ^ word
-    return state
+    """Return the CRC-32 of 64-bit words, lowest byte first: `zlib.crc32` of their bytes."""
+    return zlib.crc32(b"".join(word.to_bytes(WORD_BITS // 8, "little") for word in words))
 
 
 def engine_signature(engine: EngineConfig) -> int:

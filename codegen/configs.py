@@ -15,9 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from codegen.descriptor import CHECKER, FLAGS, PROCESSES, Field, Flag, Process, layer_fields
+from codegen.descriptor import (
+    CHECKER,
+    FLAGS,
+    GIVEN,
+    PROCESSES,
+    Field,
+    Flag,
+    Given,
+    Process,
+    layer_fields,
+)
 from winnow.engine import EngineConfig
+
+Source: TypeAlias = Field | Flag | Given
 
 # A part of a record is a C++ struct of strips.hpp, known by the names of its members.
 _PARTS = {frozenset({"down", "across"}): "Strips", frozenset({"first", "middle", "last"}): "Places"}
@@ -42,12 +55,13 @@ class Struct:
 
 @dataclass(frozen=True)
 class Copy:
-    """What fills a member of a process' record: a field, a flag, or nothing, which is 0."""
+    """What fills a member of a record: a field, a flag, the host, or nothing, which is 0."""
 
     member: str
     count: int = 1
     field: Field | None = None
     flag: Flag | None = None
+    given: Given | None = None
 
 
 @dataclass(frozen=True)
@@ -64,15 +78,16 @@ def struct_name(process: Process) -> str:
     return "".join(word.capitalize() for word in process.function.split("_")) + "Config"
 
 
-def _sources(engine: EngineConfig) -> Iterator[Field | Flag]:
-    """Yield fields in order, and the flags behind `op`, from which they follow."""
+def _sources(engine: EngineConfig) -> Iterator[Source]:
+    """Yield fields in order, behind `op` the flags that follow from it, and the host's numbers."""
     for field in layer_fields(engine):
         yield field
         if field.name == "op":
             yield from FLAGS
+    yield from GIVEN
 
 
-def _reads(engine: EngineConfig, names: set[str]) -> Iterator[tuple[str, str, Field | Flag]]:
+def _reads(engine: EngineConfig, names: set[str]) -> Iterator[tuple[str, str, Source]]:
     """Yield (process, member, what it reads) of the processes named."""
     for source in _sources(engine):
         for read in source.reads:
@@ -108,7 +123,7 @@ def config_structs(engine: EngineConfig) -> list[Struct]:
 
 
 def _copies(engine: EngineConfig, process: Process) -> Iterator[Copy]:
-    sources: dict[str, Field | Flag] = {}
+    sources: dict[str, Source] = {}
     for _, place, source in _reads(engine, {process.name}):
         if place in sources:
             raise AssertionError(f"{process.name}.{place} is read from two fields")
@@ -117,7 +132,8 @@ def _copies(engine: EngineConfig, process: Process) -> Iterator[Copy]:
         found = sources.get(place)
         field = found if isinstance(found, Field) else None
         flag = found if isinstance(found, Flag) else None
-        yield Copy(place, member.count, field, flag)
+        given = found if isinstance(found, Given) else None
+        yield Copy(place, member.count, field, flag, given)
 
 
 def process_configs(engine: EngineConfig) -> list[Config]:

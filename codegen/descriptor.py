@@ -117,6 +117,17 @@ class Flag:
     held: str = "ap_uint<1>"
 
 
+@dataclass(frozen=True)
+class Given:
+    """A number that no descriptor holds: the host's register of that name, for the run."""
+
+    name: str
+    reads: tuple[Read, ...]
+    doc: str
+    held: str
+    count: int = 1
+
+
 def _unsigned(greatest: int) -> str:
     return f"ap_uint<{greatest.bit_length()}>"
 
@@ -131,13 +142,16 @@ def _signed(name: str, bits: int, doc: str, reads: str) -> Field:
 
 
 def _bound(name: str, doc: str, reads: str, bits: int = BOUND_BITS) -> Field:
-    """Return a loop bound, stored less 2 in two's complement."""
-    return replace(_signed(name, bits, doc, reads), bias=2, held=_BOUND_TYPES[bits])
+    """Return a loop bound, stored less 2 in two's complement; all are checked."""
+    return replace(_signed(name, bits, doc, f"{CHECKER} {reads}"), bias=2, held=_BOUND_TYPES[bits])
 
 
 def _walkers(member: str) -> str:
     """Return the reads of all processes that walk over the strips."""
-    names = ("plan_reads", "form_tiles", "sequence", "plan_shortcuts", "plan_writes")
+    names = (
+        *("plan_reads", "form_tiles", "read_weights", "unpack_weights", "sequence"),
+        *("plan_shortcuts", "plan_writes"),
+    )
     return " ".join(f"{name}.{member}" for name in names)
 
 
@@ -178,6 +192,14 @@ FLAGS = (
         "a pass of the lanes yields several tiles, and all lanes share a weight word",
     ),
 )
+GIVEN = (
+    Given(
+        "feature_words",
+        _reads("plan_reads plan_shortcuts plan_writes", "limit"),
+        "words of the feature maps that may be read and written",
+        "Address",
+    ),
+)
 _SCALARS = (
     # name, bits, meaning, "process" or "process.member" of those who read it, C++ type there
     _number(
@@ -188,65 +210,36 @@ _SCALARS = (
         held=_unsigned(max(Op)),
     ),
     _number("in_signed", 1, "features are signed bytes", "transform_input"),
-    _number("wide_weights", 1, "weights have two nibbles", "unpack_weights.wide"),
+    _number("wide_weights", 1, "weights have two nibbles", "configure unpack_weights.wide"),
     _number("pool", 1, "2x2 max pool", "finish write_features"),
     _number("raw", 1, "write 32-bit accumulators instead of bytes", "finish"),
     _number("skip_last_row", 1, "strips in the last row have no output (pool)", "plan_writes"),
     _number(
         "skip_last_column", 1, "strips in the last column have no output (pool)", "plan_writes"
     ),
-    _bound("keep", "steps per sub-row, 1..8", "configure sequence", KEEP_BITS),
+    _bound("keep", "steps per sub-row, 1..8", "unpack_weights sequence", KEEP_BITS),
     _bound(
-        "sub_rows", "sub-rows a lane sums over", "configure plan_reads.planes form_tiles sequence"
+        "sub_rows",
+        "sub-rows a lane sums over",
+        "plan_reads.planes form_tiles unpack_weights sequence",
     ),
-    _bound("steps", "sub_rows * keep: W words of a block", "configure unpack_weights"),
-    _bound("blocks", "blocks of po output channels", "configure unpack_weights sequence"),
+    _bound("blocks", "blocks of po output channels", "unpack_weights sequence"),
     _bound("channel_groups", "groups of 8 output channels", _results("planes")),
-    _bound("strips_down", "strips in a column of strips", f"configure {_walkers('strips.down')}"),
-    _bound("strips_across", "strips in a row of strips", f"configure {_walkers('strips.across')}"),
-    _bound("num_strips", "strips", "configure read_weights unpack_weights"),
-    _bound("groups_full", "tile groups of a full strip", "configure sequence"),
+    _bound("strips_down", "strips in a column of strips", _walkers("strips.down")),
+    _bound("strips_across", "strips in a row of strips", _walkers("strips.across")),
+    _bound("groups_full", "tile groups of a full strip", "sequence"),
     _bound("groups_last_column", "tile groups of a strip in the last column", "sequence"),
     _bound("groups_last_row", "tile groups of a strip in the last row", "sequence"),
     _bound("groups_last_both", "tile groups of the last strip", "sequence"),
-    _number("v_words", 16, "V words of a full strip", "configure"),
-    _number("out_tiles", 16, "output tiles of a full strip, per channel", "configure"),
     _bound("rows_full", "rows of a padded strip", "form_tiles"),
     _bound("rows_last", "the same in the last row of strips", "form_tiles"),
     _bound(
         "columns_full",
         "pixels in a row of a padded strip; linear: words of its patches",
-        "configure form_tiles",
+        "form_tiles",
         WIDE_BITS,
     ),
     _bound("columns_last", "the same in the last column of strips", "form_tiles", WIDE_BITS),
-    _number("feature_base", 32, "first input word, in 8-byte words", "plan_reads.base"),
-    _number("row_words", 16, "input words from one row to the next", "plan_reads", held="Address"),
-    _number("plane_words", 32, "input words from one sub-row to the next", "plan_reads"),
-    _number(
-        "read_right_first",
-        32,
-        "input words from the first strip of a row of strips to its neighbour",
-        "plan_reads.right_first",
-    ),
-    _number(
-        "read_right",
-        32,
-        "input words from any other strip to its right neighbour",
-        "plan_reads.right",
-    ),
-    _number(
-        "read_down_first",
-        32,
-        "input words from the first row's last strip to the next strip",
-        "plan_reads.down_first",
-    ),
-    _number(
-        "read_down",
-        32,
-        "input words from any other row's last strip to the next strip",
-        "plan_reads.down",
-    ),
     _bound(
         "read_rows_first",
         "rows to read in the first of several rows of strips",
@@ -277,11 +270,38 @@ _SCALARS = (
         "words of a row in the last column of strips (dense: in the last sub-row)",
         "plan_reads.words.last form_tiles.read_words.last",
     ),
+    _number("feature_base", 32, "first input word, in 8-byte words", "plan_reads.base"),
+    _number("row_words", 16, "input words from one row to the next", "plan_reads", held="Address"),
+    _number("plane_words", 32, "input words from one sub-row to the next", "plan_reads"),
+    _number(
+        "read_right_first",
+        32,
+        "input words from the first strip of a row of strips to its neighbour",
+        "plan_reads.right_first",
+    ),
+    _number(
+        "read_right",
+        32,
+        "input words from any other strip to its right neighbour",
+        "plan_reads.right",
+    ),
+    _number(
+        "read_down_first",
+        32,
+        "input words from the first row's last strip to the next strip",
+        "plan_reads.down_first",
+    ),
+    _number(
+        "read_down",
+        32,
+        "input words from any other row's last strip to the next strip",
+        "plan_reads.down",
+    ),
     _number(
         "weight_base",
         32,
         "first weight beat, in beats of the weight port",
-        "read_weights.base",
+        "configure read_weights.base",
     ),
     _number("strip_beats", 32, "weight beats of the layer", "configure read_weights"),
     _number(
@@ -387,6 +407,13 @@ _SCALARS = (
     ),
     _signed("add_low", 9, "lower clamp bound of the sum", "finish"),
     _signed("add_high", 9, "upper clamp bound of the sum", "finish"),
+    _number(
+        "weight_checksum",
+        32,
+        "CRC-32 of the layer's weights",
+        "read_weights.checksum",
+        held="ap_uint<32>",
+    ),
 )
 _ARRAYS = (
     _per_lane(

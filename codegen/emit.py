@@ -24,7 +24,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from codegen import abi, ports
 from codegen.configs import config_structs, process_configs
-from codegen.descriptor import layer_fields
+from codegen.descriptor import GIVEN, layer_fields
 from codegen.program import program_words
 from codegen.schedule import Region, Schedule
 from winnow.artefact import write_bytes, write_text
@@ -57,10 +57,13 @@ def _context(engine: EngineConfig, target: TargetConfig) -> dict[str, Any]:
         "signature": abi.engine_signature(engine),
         "header": abi.HEADER,
         "fields": layer_fields(engine),
+        "given": GIVEN,
         "structs": config_structs(engine),
         "configs": process_configs(engine),
         "ports": ports.PORTS,
         "outputs": ports.OUTPUTS,
+        "inputs": ports.INPUTS,
+        "arguments": ports.ARGUMENTS,
         "registers": ports.ALL_REGISTERS,
         "offsets": ports.OFFSETS,
         "control_bits": list(ports.Control),
@@ -131,7 +134,7 @@ def memory_map(schedule: Schedule) -> dict[str, Any]:
         "feature_words": schedule.feature_words,
         "input": _region(schedule.input),
         "layers": {plan.name: _region(plan.result) for plan in schedule.layers},
-        "registers": {r.name: r.offset for r in (*ports.REGISTERS, ports.AXI_ERROR)},
+        "registers": {r.name: r.offset for r in (*ports.REGISTERS, *ports.ADDED_REGISTERS)},
         "status": {status.name.lower(): status.value for status in abi.Status},
     }
 

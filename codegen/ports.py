@@ -68,9 +68,18 @@ class Output:
     doc: str
 
 
+@dataclass(frozen=True)
+class Input:
+    """An argument that the engine reads through a pointer: a number of the host for the run."""
+
+    name: str
+    register_bits: int
+    doc: str
+
+
 # In the order of the top function's arguments, and of their registers. A new port goes behind
 # `status`, so that no register moves.
-ARGUMENTS: tuple[Port | Output, ...] = (
+ARGUMENTS: tuple[Port | Output | Input, ...] = (
     Port(
         name="program",
         bundle="gmem0",
@@ -127,9 +136,13 @@ ARGUMENTS: tuple[Port | Output, ...] = (
         memory="features",
         doc="address of the feature maps, for reading what is added",
     ),
+    Input("program_words", 32, "words of the program that may be read"),
+    Input("weight_beats", 32, "beats of the weights that may be read"),
+    Input("feature_words", 32, "words of the feature maps that may be read and written"),
 )
 PORTS = tuple(argument for argument in ARGUMENTS if isinstance(argument, Port))
 OUTPUTS = tuple(argument for argument in ARGUMENTS if isinstance(argument, Output))
+INPUTS = tuple(argument for argument in ARGUMENTS if isinstance(argument, Input))
 
 
 @dataclass(frozen=True)
@@ -150,6 +163,7 @@ class Control(IntFlag):
     IDLE = 1 << 2
     READY = 1 << 3
     AUTO_RESTART = 1 << 7
+    ABORT = 1 << 16  # openhls only
 
 
 # The layout of Vitis HLS: these first, then the arguments.
@@ -177,12 +191,27 @@ def _argument_registers() -> Iterator[Register]:
 
 REGISTERS = tuple(_argument_registers())
 
-# Added by openhls behind the arguments; RTL exported by Vitis HLS has no such register.
-AXI_ERROR = Register(
-    "axi_error",
-    _next_offset(REGISTERS[-1]),
-    32,
-    "bit i: master gmem<i> saw an error response, read only",
+# Added by openhls behind the arguments; RTL exported by Vitis HLS has no such registers.
+_ADDED = (
+    ("axi_error", 32, "bit i: master gmem<i> saw an error response, read only"),
+    (
+        "ended_by",
+        32,
+        "what stopped the run: 1 watchdog, 2 host; plus 4: memory owes answers; read only",
+    ),
+    ("engine_id", 64, "signature of the engine, read only"),
+    ("cycles", 32, "of the last run, read only"),
+    ("watchdog", 32, "cycles without a beat on any master that stop a run; 0: none do"),
 )
-ALL_REGISTERS = (*CONTROL_REGISTERS, *REGISTERS, AXI_ERROR)
+
+
+def _added_registers() -> Iterator[Register]:
+    offset = _next_offset(REGISTERS[-1])
+    for name, bits, doc in _ADDED:
+        yield Register(name, offset, bits, doc)
+        offset += bits // 8
+
+
+ADDED_REGISTERS = tuple(_added_registers())
+ALL_REGISTERS = (*CONTROL_REGISTERS, *REGISTERS, *ADDED_REGISTERS)
 OFFSETS = {register.name: register.offset for register in ALL_REGISTERS}

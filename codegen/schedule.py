@@ -8,6 +8,7 @@ all layers can be read.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,6 @@ from winnow.blocking import (
     LayerShape,
     Op,
     num_channel_groups,
-    tiles_per_group,
 )
 from winnow.cycles import LayerCycles, best_blocking, blocking_cycles
 from winnow.engine import EngineConfig
@@ -146,13 +146,14 @@ def _plan_layer(
     _check_word_lengths(engine, layer)
     packed = pack_weights(engine, layer)
     values = {
-        **_loop_values(engine, shape, blocking),
+        **_loop_values(shape, blocking),
         **_feature_values(engine, shape, blocking, read.source),
         **_result_values(engine, shape, blocking, result),
         **_number_values(engine, layer),
         **_add_values(layer, read.shortcut),
         "weight_base": weight_base,
         "strip_beats": packed.shape[0] * packed.shape[1],
+        "weight_checksum": zlib.crc32(packed.tobytes()),
     }
     _check_fields(engine, layer.name, values)
     cycles = blocking_cycles(engine, shape, blocking)
@@ -172,7 +173,7 @@ def _check_fields(engine: EngineConfig, name: str, values: Values) -> None:
             )
 
 
-def _loop_values(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> Values:
+def _loop_values(shape: LayerShape, blocking: Blocking) -> Values:
     strips = list(blocking.strips())
     columns = -(-blocking.groups // blocking.strip_groups)
     full = strips[0].num_groups
@@ -181,18 +182,14 @@ def _loop_values(engine: EngineConfig, shape: LayerShape, blocking: Blocking) ->
         "wide_weights": int(shape.wide_weights),
         "keep": blocking.keep,
         "sub_rows": blocking.sub_rows,
-        "steps": blocking.steps,
         "blocks": blocking.blocks,
         "channel_groups": num_channel_groups(shape.out_channels),
         "strips_down": len(strips) // columns,
         "strips_across": columns,
-        "num_strips": len(strips),
         "groups_full": full,
         "groups_last_column": strips[columns - 1].num_groups,
         "groups_last_row": strips[-columns].num_groups,
         "groups_last_both": strips[-1].num_groups,
-        "v_words": full * blocking.sub_rows,
-        "out_tiles": full * tiles_per_group(engine, shape),
     }
 
 

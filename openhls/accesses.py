@@ -133,12 +133,10 @@ class Accesses:
                     "functions defined in this file",
                 )
         for instruction in self.function.instructions():
-            if instruction.opcode == "load":
-                raise self.fail(instruction, f"a read through {POINTER_USE}")
             if instruction.opcode == "call" and instruction.detail in ACCESSES:
                 self._learn(instruction)
-            elif instruction.opcode == "store":
-                self._learn_store(instruction)
+            elif instruction.opcode in ("load", "store"):
+                self._learn_scalar(instruction)
 
     def _learn(self, access: llvm.Instruction) -> None:
         port = port_of(access, self.pointers)
@@ -180,11 +178,17 @@ class Accesses:
                 "do one of them",
             )
 
-    def _learn_store(self, store: llvm.Instruction) -> None:
-        value, pointer = store.operands
+    def _learn_scalar(self, access: llvm.Instruction) -> None:
+        """Learn a scalar that the top function takes or gives through a pointer."""
+        pointer, writes = access.operands[-1], access.opcode == "store"
         found = self.pointers.find(pointer.name)
-        width = llvm.integer_width(value.type)
+        width = llvm.integer_width(access.operands[0].type if writes else access.type)
         parameter = any(pointer.name == x.name for x in self.function.parameters)
         if found is None or width is None or not parameter:
-            raise self.fail(store, f"a write through {POINTER_USE}")
-        self.widths[Port(found, Role.STREAM)] = width
+            raise self.fail(access, f"a {'write' if writes else 'read'} through {POINTER_USE}")
+        port = Port(found, Role.STREAM)
+        self.widths[port] = width
+        if self._directions.setdefault(port, writes) != writes:
+            raise self.fail(
+                access, f"scalar '{self.pointers.name(port)}' is both read and written; do one"
+            )

@@ -34,8 +34,8 @@ class BasicBlock:
 
 def port_of(instruction: llvm.Instruction, pointers: Pointers) -> Port | None:
     """Return the port that an instruction uses."""
-    if instruction.opcode == "store":
-        found = pointers.find(instruction.operands[1].name)
+    if instruction.opcode in ("load", "store"):
+        found = pointers.find(instruction.operands[-1].name)
         return None if found is None else Port(found, Role.STREAM)
     if instruction.opcode != "call" or instruction.detail not in ACCESSES:
         return None

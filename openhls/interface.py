@@ -5,6 +5,9 @@
     #pragma HLS interface mode = s_axilite port = a bundle = control offset = 0x10
  -> Interface(masters={"a": "gmem0"}, registers=(ArgumentRegister("a", 0x10, 64),))
 
+    #pragma openhls design = 0x123
+ -> Interface.design, a number that tells designs apart: a register shows it
+
 Register offsets follow the Vitis HLS layout: 0x00..0x0C are control, an argument takes
 ceil(bits / 32) words and one reserved word.
 """
@@ -22,6 +25,7 @@ POINTER_BITS = 64
 RESULT_BITS = 32
 WORD_BYTES = 4
 _PRAGMA = re.compile(r"^\s*#\s*pragma\s+HLS\s+interface\b(.*)$", re.IGNORECASE | re.MULTILINE)
+_DESIGN = re.compile(r"^\s*#\s*pragma\s+openhls\s+design\s*=\s*(\w+)", re.MULTILINE)
 _OPTION = re.compile(r"(\w+)\s*=\s*(\w+)")
 
 
@@ -49,6 +53,7 @@ class Interface:
 
     masters: Mapping[str, str]
     registers: tuple[ArgumentRegister, ...]
+    design: int = 0
 
     @property
     def end_offset(self) -> int:
@@ -87,4 +92,5 @@ def parse_interface(source: str) -> Interface:
     missing = masters.keys() - offsets.keys()
     if missing:
         raise HlsError(f"port '{min(missing)}' must have an s_axilite offset for its base address")
-    return Interface(masters, registers)
+    design = _DESIGN.search(source)
+    return Interface(masters, registers, int(design.group(1), 0) if design else 0)

@@ -124,6 +124,7 @@ class Netlist:
     memories: tuple[Memory, ...]
     axi_ports: tuple[AxiPort, ...]
     results: tuple[Channel, ...]
+    scalars: tuple[Channel, ...]
 
 
 def _instance_names(calls: Sequence[Call]) -> list[str]:
@@ -188,21 +189,21 @@ class _Builder:
         return fifos
 
     def add_control(self, control: Module) -> tuple[Channel, ...]:
-        """Connect the control process; return its scalar results."""
+        """Connect the control process; return what it takes and gives as scalars."""
         nets = self.nets[CONTROL]
         for name in (START, DONE):
             nets[name] = f"{CONTROL}_{name}"
-        results = []
+        scalars = []
         for port in control.channels:
             base = source_name(port.base)
             if port.name in nets:
                 continue
             if port.role is Role.STREAM and base in control.formals:
-                nets[port.name] = f"{port.name}_result"
-                results.append(port)
+                nets[port.name] = f"{port.name}_{'result' if port.is_output else 'scalar'}"
+                scalars.append(port)
             else:
                 self.links[Actual(base, port.element)].append(Link(CONTROL, port))
-        return tuple(results)
+        return tuple(scalars)
 
     def local_memories(self) -> tuple[Memory, ...]:
         found = []
@@ -289,7 +290,7 @@ def build_netlist(
     fifos = builder.add_done_channels(modules, calls, names)
     for call, name in zip(calls, names, strict=True):
         builder.add(name, modules[call.process], call.actuals)
-    results = builder.add_control(control)
+    scalars = builder.add_control(control)
     banks, axi_ports = [], []
     for actual, links in builder.links.items():
         roles = {link.port.role for link in links}
@@ -307,5 +308,6 @@ def build_netlist(
         tuple(banks),
         builder.local_memories(),
         tuple(axi_ports),
-        results,
+        tuple(port for port in scalars if port.is_output),
+        tuple(port for port in scalars if not port.is_output),
     )

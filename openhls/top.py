@@ -47,11 +47,12 @@ class Master:
 
 
 @dataclass(frozen=True)
-class Result:
-    """A scalar result: its name and its argument word."""
+class Scalar:
+    """A scalar that the top function takes or gives: its name and its argument word."""
 
     name: str
     word: int
+    bits: int
 
 
 def all_nets(netlist: Netlist) -> list[Net]:
@@ -76,12 +77,27 @@ def all_nets(netlist: Netlist) -> list[Net]:
             roles = {"ar": REQUEST_BITS, "r": axi.width}
         nets += [Net(f"{axi.name}_{role}", width) for role, width in roles.items()]
     nets += [Net(f"{port.name}_result", port.width) for port in netlist.results]
+    nets += [Net(f"{port.name}_scalar", port.width) for port in netlist.scalars]
     return nets
 
 
-def axi_error_offset(interface: Interface) -> int:
-    """Return the offset of the read-only register with one error bit per AXI master."""
-    return interface.end_offset
+# Registers that openhls adds behind the arguments, and their words. `watchdog` is for writing.
+ADDED = (("axi_error", 1), ("ended_by", 1), ("engine_id", 2), ("cycles", 1), ("watchdog", 1))
+
+
+def added_offsets(interface: Interface) -> dict[str, int]:
+    """Return the offsets of the registers that openhls adds behind the arguments.
+
+    `axi_error` has an error bit per AXI master. `ended_by` says what stopped the last run: bit 0
+    the watchdog, bit 1 the host; bit 2 that the memory still owes answers. `engine_id` is the
+    number of the pragma, `cycles` are those of the last run. `watchdog`, for writing, are the
+    cycles without a beat on any master after which a run is stopped.
+    """
+    offsets, offset = dict[str, int](), interface.end_offset
+    for name, words in ADDED:
+        offsets[name] = offset
+        offset += words * WORD_BYTES
+    return offsets
 
 
 def render_top(top: str, netlist: Netlist, interface: Interface) -> str:
@@ -94,14 +110,19 @@ def render_top(top: str, netlist: Netlist, interface: Interface) -> str:
     unnamed = by_name.keys() - interface.masters.keys()
     if unnamed:
         raise HlsError(f"port '{min(unnamed)}' must have an m_axi interface pragma")
-    results = [port for port in netlist.results if port.name in words]
-    if len(results) != len(netlist.results):
-        lost = next(port.name for port in netlist.results if port.name not in words)
-        raise HlsError(f"result '{lost}' must have an s_axilite register")
-    error_word = (axi_error_offset(interface) - FIRST_ARGUMENT) // WORD_BYTES
-    pointers = {words[name] + i for name in interface.masters for i in range(2)}
-    writable = "".join("1" if w in pointers else "0" for w in reversed(range(error_word + 1)))
-    end = FIRST_ARGUMENT + WORD_BYTES * (error_word + 1)
+    for kind, ports in (("result", netlist.results), ("scalar", netlist.scalars)):
+        lost = [port.name for port in ports if port.name not in words]
+        if lost:
+            raise HlsError(f"{kind} '{lost[0]}' must have an s_axilite register")
+    added = {
+        name: (offset - FIRST_ARGUMENT) // WORD_BYTES
+        for name, offset in added_offsets(interface).items()
+    }
+    num_words = max(added.values()) + 1
+    taken = {words[name] + i for name in interface.masters for i in range(2)}
+    taken |= {words[port.name] for port in netlist.scalars} | {added["watchdog"]}
+    writable = "".join("1" if w in taken else "0" for w in reversed(range(num_words)))
+    end = FIRST_ARGUMENT + WORD_BYTES * num_words
     nets = all_nets(netlist)
     context: dict[str, Any] = {
         "top": top,
@@ -113,9 +134,11 @@ def render_top(top: str, netlist: Netlist, interface: Interface) -> str:
             Master(bundle, by_name[name], words[name])
             for name, bundle in sorted(interface.masters.items(), key=lambda item: item[1])
         ],
-        "results": [Result(port.name, words[port.name]) for port in results],
-        "words": error_word + 1,
-        "error_word": error_word,
+        "results": [Scalar(port.name, words[port.name], port.width) for port in netlist.results],
+        "scalars": [Scalar(port.name, words[port.name], port.width) for port in netlist.scalars],
+        "words": num_words,
+        "added": added,
+        "design": interface.design,
         "writable": writable,
         "address_bits": (end - 1).bit_length(),
         "lite_pins": LITE_PINS,

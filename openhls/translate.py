@@ -250,6 +250,9 @@ class Translator:
             self._branch(step, block, instruction)
         elif opcode == "store":
             self._send_result(step, block, instruction)
+        elif opcode == "load":
+            port = Port(Object(instruction.operands[0].name), Role.STREAM)
+            self._receive(step, instruction, port, step.runs[block])
         elif opcode == "call" and instruction.detail in (*ACCESSES, LEAF):
             self._access(step, block, index, instruction)
         elif opcode not in ("alloca", "getelementptr"):

@@ -72,14 +72,18 @@ class Memory:
 
 
 class Stall:
-    """Random back-pressure: true `percent` of the time, repeatable by its seed."""
+    """Random back-pressure: true `percent` of the time, repeatable by its seed.
+
+    While it is `silent`, always: a memory that does not answer.
+    """
 
     def __init__(self, percent: int, seed: int) -> None:
         self.share = percent / 100
+        self.silent = False
         self.random = random.Random(seed).random
 
     def __call__(self) -> bool:
-        return self.share > 0 and self.random() < self.share
+        return self.silent or (self.share > 0 and self.random() < self.share)
 
 
 def pin(dut: Any, name: str) -> Any:

@@ -41,7 +41,7 @@ from codegen.abi import (
 from codegen.descriptor import layer_fields
 from codegen.ir import TensorType
 from codegen.layout import pack_features, unpack_features
-from codegen.ports import AXI_ERROR, OFFSETS, PORTS, Control, Direction, Port
+from codegen.ports import OFFSETS, PORTS, Control, Direction, Port
 from sim.axi import OKAY, SLVERR, Memory, ReadSlave, Region, Registers, Stall, WriteSlave
 from sim.contract import axi_error_ports
 from sim.probe import explain_hang
@@ -137,6 +137,10 @@ class Bench:
             offset, address = OFFSETS[port.name], BASES[port.memory]
             await self.registers.write(offset, address & 0xFFFF_FFFF)
             await self.registers.write(offset + 4, address >> 32)
+        await self.registers.write(OFFSETS["program_words"], len(self.program.data) // 8)
+        beats = len(self.regions["weights"].data) * 8 // PORTS[1].bits(EngineConfig())
+        await self.registers.write(OFFSETS["weight_beats"], beats)
+        await self.registers.write(OFFSETS["feature_words"], len(self.features.data) // 8)
         await self.registers.write(OFFSETS["global_interrupt"], 1)
         await self.registers.write(OFFSETS["interrupt_enable"], 1)
 
@@ -203,7 +207,7 @@ class Bench:
 
     async def axi_error(self) -> int:
         """Return a bit per master that saw an error response; RTL of Vitis ignores them: 0."""
-        return 0 if self.setup.waits is None else await self.registers.read(AXI_ERROR.offset)
+        return 0 if self.setup.waits is None else await self.registers.read(OFFSETS["axi_error"])
 
     def check_layers(self, index: int) -> None:
         """Compare every layer's map in memory with the golden one."""
@@ -345,7 +349,7 @@ async def corrupt_program_ends_with_its_status(dut: Any) -> None:
     bench.program.data[:] = good
     bench.program.data[100] ^= 4
     await bench.run()
-    assert (await bench.status())[0] is Status.BAD_CHECKSUM
+    assert (await bench.status())[0] is Status.BAD_DESCRIPTOR
     bench.program.data[:] = good
     await bench.check_image(0)
 
@@ -372,3 +376,70 @@ async def memory_errors_are_reported(dut: Any) -> None:
     await bench.registers.write(OFFSETS["weights"], BASES["weights"])
     await run_with_error(0)
     bench.check_layers(0)
+
+
+async def start_and_wait(bench: Bench, cycles: int) -> None:
+    """Start a run of the first image and let it run for some cycles."""
+    bench.load_image(0)
+    await bench.registers.write(OFFSETS["control"], Control.START)
+    for _ in range(cycles):
+        await RisingEdge(bench.dut.ap_clk)
+
+
+async def require_stopped(bench: Bench, ended_by: int) -> None:
+    """Wait for the end of a run that openhls' guard must have stopped."""
+    await bench.wait()
+    assert await bench.registers.read(OFFSETS["status"]) == 0xFFFF_FFFF
+    assert (await bench.status())[0] is Status.HUNG
+    assert await bench.registers.read(OFFSETS["ended_by"]) == ended_by
+    assert await bench.registers.read(OFFSETS["cycles"]) > 0
+
+
+@cocotb.test()
+async def engine_is_identified(dut: Any) -> None:
+    """Registers name the engine that the program is for, and count the cycles of a run."""
+    bench = await make_bench(dut)
+    if bench.setup.waits is None:  # RTL of Vitis has no such registers
+        return
+    halves = [await bench.registers.read(OFFSETS["engine_id"] + 4 * i) for i in range(2)]
+    field = HEADER_FIELDS["signature"]
+    first = 8 * field.word
+    assert halves[0] | halves[1] << 32 == int.from_bytes(
+        bench.program.data[first : first + 8], "little"
+    )
+    cycles = await bench.check_image(0)
+    counted = await bench.registers.read(OFFSETS["cycles"])
+    assert cycles - 16 < counted <= cycles + 16
+    assert await bench.registers.read(OFFSETS["ended_by"]) == 0
+
+
+@cocotb.test()
+async def abort_ends_a_run(dut: Any) -> None:
+    """At any time, without breaking a rule of AXI, and the next start needs no reset."""
+    bench = await make_bench(dut)
+    if bench.setup.waits is None:
+        return
+    for cycles in (0, 20, 60, 400, 900, 1500):
+        await start_and_wait(bench, cycles)
+        assert not await bench.registers.read(OFFSETS["control"]) & Control.IDLE
+        await bench.registers.write(OFFSETS["control"], Control.ABORT)
+        await require_stopped(bench, 2)
+        assert all(not slave.bursts for slave in bench.slaves)
+        await bench.check_image(0)
+
+
+@cocotb.test()
+async def run_without_end_is_stopped(dut: Any) -> None:
+    """A memory that falls silent ends the run; once it has answered, the next one is right."""
+    bench = await make_bench(dut)
+    if bench.setup.waits is None:
+        return
+    await bench.registers.write(OFFSETS["watchdog"], 600)
+    for slave in bench.slaves:
+        await start_and_wait(bench, 200)
+        slave.stall.silent = True
+        await require_stopped(bench, 1 | 4)
+        await start_and_wait(bench, 0)
+        await require_stopped(bench, 1 | 4)
+        slave.stall.silent = False
+        await bench.check_image(0)

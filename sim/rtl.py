@@ -100,11 +100,15 @@ def build(rtl: Path, engine: EngineConfig, cache: Path, *, explains: bool = Fals
 
 @dataclass(frozen=True, eq=False)
 class RtlRun:
-    """Every layer's maps, and per image the cycles of the run and of each layer."""
+    """Every layer's maps, and per image the cycles of the run and of each layer.
+
+    `counted` are the cycles by the engine's own register.
+    """
 
     maps: LayerMaps
     cycles: list[int]
     layer_cycles: list[list[int]]
+    counted: list[int]
 
 
 def run(
@@ -133,7 +137,8 @@ def run(
         reports[kind].append([int(number) for number in numbers])
     _require_ok(plan, reports)
     maps = layer_maps(plan, memory.reshape(-1, plan.feature_words * 8))
-    return RtlRun(maps, [c[0] for c in reports["cycles"]], reports["layers"])
+    cycles, counted = ([c[0] for c in reports[kind]] for kind in ("cycles", "counted"))
+    return RtlRun(maps, cycles, reports["layers"], counted)
 
 
 def _execute(harness: Harness, arguments: Sequence[str]) -> process.Finished:

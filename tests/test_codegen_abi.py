@@ -32,64 +32,61 @@ skip_last_row       0  12   1  plain
 skip_last_column    0  13   1  plain
 keep                0  14   5  bound
 sub_rows            0  19  17  bound
-steps               0  36  17  bound
-blocks              1   0  17  bound
-channel_groups      1  17  17  bound
-strips_down         1  34  17  bound
-strips_across       2   0  17  bound
-num_strips          2  17  17  bound
-groups_full         2  34  17  bound
-groups_last_column  3   0  17  bound
-groups_last_row     3  17  17  bound
-groups_last_both    3  34  17  bound
-v_words             4   0  16  plain
-out_tiles           4  16  16  plain
-rows_full           4  32  17  bound
-rows_last           5   0  17  bound
-columns_full        5  17  18  bound
-columns_last        5  35  18  bound
-feature_base        6   0  32  plain
-row_words           6  32  16  plain
-plane_words         7   0  32  plain
-read_right_first    7  32  32  plain
-read_right          8   0  32  plain
-read_down_first     8  32  32  plain
-read_down           9   0  32  plain
-read_rows_first     9  32  17  bound
-read_rows_middle   10   0  17  bound
-read_rows_last     10  17  17  bound
-read_words_first   10  34  17  bound
-read_words_middle  11   0  17  bound
-read_words_last    11  17  17  bound
-weight_base        12   0  32  plain
-strip_beats        12  32  32  plain
-v_limit            13   0   8  plain
-y_shift            13   8   8  plain
-low                13  16  16  signed
-high               13  32  16  signed
-result_base        14   0  32  plain
-out_row_words      14  32  16  plain
-out_plane_words    15   0  32  plain
-write_right        15  32  32  plain
-write_down         16   0  32  plain
-write_rows_full    16  32  17  bound
-write_rows_last    17   0  17  bound
-write_words_full   17  17  17  bound
-write_words_last   17  34  17  bound
-tiles_full         18   0  16  plain
-tiles_last         18  16  16  plain
-shortcut_base      18  32  32  plain
-no_add             19   0   1  plain
-shortcut_signed    19   1   1  plain
-own_shift          19   2   3  plain
-shortcut_shift     19   5   3  plain
-add_shift          19   8   3  plain
-add_low            19  11   9  signed
-add_high           19  20   9  signed
-v_shift            20   0   8  plain x16
-sum_shift          22   0   8  plain x16
+blocks              0  36  17  bound
+channel_groups      1   0  17  bound
+strips_down         1  17  17  bound
+strips_across       1  34  17  bound
+groups_full         2   0  17  bound
+groups_last_column  2  17  17  bound
+groups_last_row     2  34  17  bound
+groups_last_both    3   0  17  bound
+rows_full           3  17  17  bound
+rows_last           3  34  17  bound
+columns_full        4   0  18  bound
+columns_last        4  18  18  bound
+read_rows_first     4  36  17  bound
+read_rows_middle    5   0  17  bound
+read_rows_last      5  17  17  bound
+read_words_first    5  34  17  bound
+read_words_middle   6   0  17  bound
+read_words_last     6  17  17  bound
+feature_base        7   0  32  plain
+row_words           7  32  16  plain
+plane_words         8   0  32  plain
+read_right_first    8  32  32  plain
+read_right          9   0  32  plain
+read_down_first     9  32  32  plain
+read_down          10   0  32  plain
+weight_base        10  32  32  plain
+strip_beats        11   0  32  plain
+v_limit            11  32   8  plain
+y_shift            11  40   8  plain
+low                11  48  16  signed
+high               12   0  16  signed
+result_base        12  16  32  plain
+out_row_words      12  48  16  plain
+out_plane_words    13   0  32  plain
+write_right        13  32  32  plain
+write_down         14   0  32  plain
+write_rows_full    14  32  17  bound
+write_rows_last    15   0  17  bound
+write_words_full   15  17  17  bound
+write_words_last   15  34  17  bound
+tiles_full         16   0  16  plain
+tiles_last         16  16  16  plain
+shortcut_base      16  32  32  plain
+no_add             17   0   1  plain
+shortcut_signed    17   1   1  plain
+own_shift          17   2   3  plain
+shortcut_shift     17   5   3  plain
+add_shift          17   8   3  plain
+add_low            17  11   9  signed
+add_high           17  20   9  signed
+weight_checksum    17  29  32  plain
+v_shift            18   0   8  plain x16
+sum_shift          20   0   8  plain x16
 """
-SECOND_ARRAY = {2: 22, 4: 25}  # word of `sum_shift` by the tile's size
+SECOND_ARRAY = {2: 20, 4: 23}  # word of `sum_shift` by the tile's size
 HEADER = {
     "magic": (0, 0, 32),
     "version": (0, 32, 16),
@@ -111,7 +108,14 @@ REGISTERS = {
     "results": (0x34, 64),
     "status": (0x40, 32),
     "shortcuts": (0x48, 64),
-    "axi_error": (0x54, 32),
+    "program_words": (0x54, 32),
+    "weight_beats": (0x5C, 32),
+    "feature_words": (0x64, 32),
+    "axi_error": (0x6C, 32),
+    "ended_by": (0x70, 32),
+    "engine_id": (0x74, 64),
+    "cycles": (0x7C, 32),
+    "watchdog": (0x80, 32),
 }
 # argument, master, direction, bits with a weight port of 64 and of 128, outstanding, burst, memory
 PORTS = [
@@ -127,9 +131,13 @@ STATUS = {
     "BAD_VERSION": 2,
     "WRONG_ENGINE": 3,
     "BAD_LAYER_COUNT": 4,
-    "BAD_CHECKSUM": 5,
+    "BAD_HEADER": 5,
     "BAD_OPCODE": 6,
     "BAD_SIZE": 7,
+    "BAD_DESCRIPTOR": 8,
+    "BAD_WEIGHTS": 9,
+    "BAD_ADDRESS": 10,
+    "HUNG": 255,
 }
 OPCODES = {"WINOGRAD": 0, "POINTWISE": 1, "DENSE": 2}
 
@@ -151,7 +159,7 @@ def test_header_has_the_reference_layout() -> None:
     assert {f.name: (f.word, f.low, f.bits) for f in abi.HEADER} == HEADER
     assert [f.name for f in abi.HEADER if f.for_engine] == list(HEADER)[:4]
     sizes = (abi.MAGIC, abi.VERSION, abi.HEADER_WORDS, abi.LAYER_WORDS, abi.MAX_LAYERS)
-    assert sizes == (0x57494E4F, 3, 8, 32, 256)
+    assert sizes == (0x57494E4F, 4, 8, 32, 256)
 
 
 def test_opcodes_and_status_codes_are_the_reference_ones() -> None:
@@ -168,8 +176,10 @@ def test_status_register_holds_code_and_layers() -> None:
 def test_registers_are_the_reference_ones() -> None:
     assert {r.name: (r.offset, r.bits) for r in ports.ALL_REGISTERS} == REGISTERS
     assert {name: offset for name, (offset, _) in REGISTERS.items()} == ports.OFFSETS
-    assert [int(bit) for bit in Control] == [1, 2, 4, 8, 0x80]
-    assert [bit.name for bit in Control] == ["START", "DONE", "IDLE", "READY", "AUTO_RESTART"]
+    assert [int(bit) for bit in Control] == [1, 2, 4, 8, 0x80, 0x10000]
+    assert [bit.name for bit in Control] == [
+        *("START", "DONE", "IDLE", "READY", "AUTO_RESTART", "ABORT")
+    ]
 
 
 def test_ports_are_the_reference_ones() -> None:
@@ -207,7 +217,7 @@ def test_top_has_the_reference_pins(tmp_path: Path) -> None:
         }
         for name, bundle, direction, _, _, outstanding, burst, _ in PORTS
     ]
-    offsets = {name: REGISTERS[name][0] for name in list(REGISTERS)[4:-1]}
+    offsets = {name: REGISTERS[name][0] for name in list(REGISTERS)[4:13]}
     *arguments, control = pragmas(top, "s_axilite")
     assert control == {"port": "return", "bundle": "control"}
     assert {a["port"]: int(a["offset"], 16) for a in arguments} == offsets

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from codegen import configs, descriptor
+from codegen.abi import EARLY_WORDS
 from codegen.configs import Config, Member, Struct, config_structs, process_configs, struct_name
 from codegen.descriptor import (
     CHECKER,
     FLAGS,
+    GIVEN,
     PROCESSES,
     Field,
     Read,
@@ -49,9 +51,26 @@ def test_every_field_is_read_or_is_for_the_host_only() -> None:
 
 
 def test_checker_reads_the_fields_that_the_table_says() -> None:
-    (check,) = (chunk for chunk in chunks() if "Status check_layer(" in chunk)
-    used = set(re.findall(r"\blayer\.(\w+)", check))
-    assert used == {f.name for f in layer_fields(ENGINE) if CHECKER in readers(f)}
+    bounds = {f.name for f in layer_fields(ENGINE) if f.bias}  # has_no_bound is generated
+    used = fields_of_check() | set(re.findall(r"\blayer\.(\w+)", header("configure")))
+    used |= set(re.findall(r"\blayer\.(\w+)", header("program_reader")))
+    used -= {given.name for given in GIVEN}
+    assert used | bounds == {f.name for f in layer_fields(ENGINE) if CHECKER in readers(f)}
+
+
+def header(name: str) -> str:
+    return (HEADERS / f"{name}.hpp").read_text(encoding="utf-8")
+
+
+def fields_of_check(members: str = r"l|layer") -> set[str]:
+    return set(re.findall(rf"\b(?:{members})\.(\w+)", header("layer_check")))
+
+
+def test_check_finds_its_fields_in_the_early_words() -> None:
+    """It takes them before the rest of the descriptor is there."""
+    early = {f.name for f in layer_fields(ENGINE) if f.word < EARLY_WORDS}
+    assert fields_of_check("l") <= early
+    assert fields_of_check("layer") == {"v_limit", "strip_beats"}
 
 
 @pytest.mark.parametrize("struct", config_structs(ENGINE), ids=lambda struct: struct.name)
@@ -94,7 +113,7 @@ def test_flags_reach_their_readers() -> None:
 def test_member_that_an_instance_reads_nothing_into_is_zero() -> None:
     """The planners have one C++ function; only the writes skip rows, only the reads are dense."""
     zero = {
-        name: [c.member for c in config(name).copies if not c.field and not c.flag]
+        name: [c.member for c in config(name).copies if not (c.field or c.flag or c.given)]
         for name in ("plan_reads", "plan_shortcuts", "plan_writes")
     }
     assert zero == {
@@ -103,7 +122,7 @@ def test_member_that_an_instance_reads_nothing_into_is_zero() -> None:
         "plan_writes": ["dense", "idle"],
     }
     others = [each for each in process_configs(ENGINE) if each.process not in zero]
-    assert all(copy.field or copy.flag for each in others for copy in each.copies)
+    assert all(copy.field or copy.flag or copy.given for each in others for copy in each.copies)
 
 
 def test_records_hold_numbers_parts_and_arrays() -> None:
@@ -133,6 +152,8 @@ def test_generated_code_fills_the_records(tmp_path: Path) -> None:
             elif copy.flag:
                 sign = "==" if copy.flag.equal else "!="
                 assert value == f"layer.op {sign} kOp{copy.flag.op.name.capitalize()}"
+            elif copy.given:
+                assert value == f"layer.{copy.given.name}"
             else:
                 assert value == "0"
 
@@ -195,5 +216,5 @@ def test_one_member_of_two_types_is_our_bug(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_array_beyond_the_descriptor_is_our_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(descriptor, "_ARRAYS", descriptor._ARRAYS * 4)
-    with pytest.raises(AssertionError, match="the descriptor needs 60 words and a checksum"):
+    with pytest.raises(AssertionError, match="the descriptor needs 58 words and a checksum"):
         layer_fields(EngineConfig(m=4))

@@ -89,6 +89,7 @@ def test_constants_are_those_of_the_engine(tmp_path: Path, name: str) -> None:
         "kSignature": abi.engine_signature(engine),
         "kHeaderWords": abi.HEADER_WORDS,
         "kLayerWords": abi.LAYER_WORDS,
+        "kEarlyWords": abi.EARLY_WORDS,
         "kMaxLayers": abi.MAX_LAYERS,
         "kBoundBits": abi.BOUND_BITS,
         "kKeepBits": abi.KEEP_BITS,
@@ -96,6 +97,7 @@ def test_constants_are_those_of_the_engine(tmp_path: Path, name: str) -> None:
         "kMaxAddShift": abi.MAX_ADD_SHIFT,
         "kStatusCodeBits": abi.STATUS_CODE_BITS,
         "kStatusLayersBits": abi.STATUS_LAYERS_BITS,
+        **{f"k{port.name.capitalize()}Bits": port.bits(engine) for port in ports.PORTS},
         **{f"kOp{op.name.capitalize()}": op.value for op in Op},
         **{f"kStatus{s.name.title().replace('_', '')}": s.value for s in abi.Status},
         **{f"k{r.name.title().replace('_', '')}Offset": r.offset for r in ports.ALL_REGISTERS},
@@ -157,4 +159,4 @@ def test_memory_map_names_every_place(tmp_path: Path) -> None:
         "exponent": tensor.exponent,
     }
     assert found["registers"]["status"] == 0x40
-    assert found["status"]["bad_checksum"] == 5
+    assert found["status"]["bad_header"] == 5

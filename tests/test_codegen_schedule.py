@@ -28,7 +28,7 @@ from codegen.schedule import Schedule, Values, schedule
 from tests.engines import ENGINES, layer_cases, strip_cases
 from tests.ladder import change_node, multiplies, random_chain_graph, random_layer_graph
 from tests.test_codegen_bounds import plain_worst_case
-from winnow.blocking import Op
+from winnow.blocking import Op, tiles_per_group
 from winnow.cycles import layer_cycles
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
@@ -104,11 +104,10 @@ def test_descriptors_respect_the_buffers_and_agree_with_the_strips() -> None:
         for layer in plan.layers:
             v = layer.values
             strips = list(layer.blocking.strips())
-            assert v["steps"] == v["sub_rows"] * v["keep"] <= engine.w_words
-            assert v["v_words"] == v["groups_full"] * v["sub_rows"] <= engine.v_words
-            assert v["out_tiles"] <= engine.out_tiles
-            assert v["v_words"] >= max(s.num_groups for s in strips) * v["sub_rows"]
-            assert v["num_strips"] == len(strips)
+            assert v["sub_rows"] * v["keep"] == layer.blocking.steps <= engine.w_words
+            assert v["groups_full"] * v["sub_rows"] <= engine.v_words
+            assert v["groups_full"] == max(s.num_groups for s in strips)
+            assert v["groups_full"] * tiles_per_group(engine, layer.shape) <= engine.out_tiles
             assert v["groups_last_both"] == strips[-1].num_groups
             assert v["strips_down"] * v["strips_across"] == len(strips)
             assert strips[v["strips_across"] - 1].num_groups == v["groups_last_column"]
@@ -224,7 +223,11 @@ def test_bursts_of_linear_layers_are_the_map_in_order() -> None:
                 words = [first + i for first, count in runs for i in range(count)]
                 assert sorted(words) == list(range(region.base, region.base + region.words))
             size = engine.num_lanes if op is Op.DENSE else engine.pt * engine.linear_pixels
-            assert v["read_words_last"] <= v["read_words_middle"] <= v["v_words"] * size
+            assert (
+                v["read_words_last"]
+                <= v["read_words_middle"]
+                <= v["groups_full"] * v["sub_rows"] * size
+            )
             groups = list(layer.blocking.strips())[-1].groups
             assert v["columns_last"] == groups * engine.pt * engine.num_lanes
             seen.add((op, len(list(layer.blocking.strips())) > 1, node.output.is_raw))

@@ -65,7 +65,7 @@ def test_registers_are_those_of_the_code() -> None:
         [f"0x{r.offset:02x}", r.name, str(r.bits), r.doc] for r in ports.ALL_REGISTERS
     ]
     names = {"start": "START", "done": "DONE", "idle": "IDLE", "ready": "READY"}
-    names["auto-restart"] = "AUTO_RESTART"
+    names |= {"auto-restart": "AUTO_RESTART", "abort": "ABORT"}
     (bits,) = re.findall(r"Bits of `control`: ([^.]*)\.", read("docs/program.md"))
     found = {names[name]: 1 << int(bit) for bit, name in re.findall(r"(\d+) ([a-z-]+)", bits)}
     assert found == {bit.name: bit.value for bit in ports.Control}

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from codegen.abi import engine_signature
 from codegen.emit import emit_engine
-from codegen.ports import AXI_ERROR, PORTS, REGISTERS
+from codegen.ports import ADDED_REGISTERS, PORTS, REGISTERS
 from openhls.errors import HlsError
 from openhls.interface import FIRST_ARGUMENT, ArgumentRegister, Interface, parse_interface
-from openhls.top import axi_error_offset
+from openhls.top import added_offsets
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 
@@ -95,5 +96,6 @@ def test_engine_has_the_registers_of_the_abi() -> None:
         interface = parse_interface((Path(folder) / "src" / "top.cpp").read_text(encoding="utf-8"))
     found = [(register.name, register.offset) for register in interface.registers]
     assert found == [(register.name, register.offset) for register in REGISTERS]
-    assert axi_error_offset(interface) == AXI_ERROR.offset
+    assert added_offsets(interface) == {r.name: r.offset for r in ADDED_REGISTERS}
+    assert interface.design == engine_signature(EngineConfig())
     assert interface.masters == {port.name: port.bundle for port in PORTS}

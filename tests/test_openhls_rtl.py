@@ -52,6 +52,7 @@ SIZES: dict[str, tuple[Parameters, ...]] = {
         {"WORDS": 2, "WRITABLE": "2'b00"},
     ),
 }
+SIZES["openhls_guard"] = ({},)
 SIZES["openhls_axi_writer"] = SIZES["openhls_axi_reader"]
 
 ILLEGAL = (

@@ -303,6 +303,9 @@ def test_all_tests_pass_with_stalls_and_leave_the_environment_alone(tmp_path: Pa
         "registers_take_address_and_data_in_any_order",
         "corrupt_program_ends_with_its_status",
         "memory_errors_are_reported",
+        "engine_is_identified",
+        "abort_ends_a_run",
+        "run_without_end_is_stopped",
     )
     assert len(result.cycles) == 1
     assert result.cycles_per_second > 0
@@ -430,7 +433,7 @@ def test_rtl_of_another_tool_passes_all_tests(tmp_path: Path) -> None:
     export.mkdir()
     as_vitis_export(rtl_folder(), export)
     result = rtl.run_cocotb(export, make_job(tmp_path, 30), CACHE, work)
-    assert len(result.passed) == 6
+    assert len(result.passed) == 9
     assert not (export / "wait_for_graph.json").exists()
 
 

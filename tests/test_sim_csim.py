@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import stat
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from codegen.emit import emit_data, emit_engine
 from codegen.fuse import ADDING, LayerMaps, fuse
 from codegen.ir import INPUT, Graph, Pointwise, TensorType
 from codegen.layout import pack_features
+from codegen.pack import Bytes
 from codegen.program import layer_words, parse_layer, program_words
 from codegen.schedule import Schedule, schedule
 from sim import csim
@@ -287,14 +289,14 @@ BAD_HEADERS = [
     (0, 1, False, Status.BAD_MAGIC),
     (0, 1 << 32, True, Status.BAD_VERSION),
     (0, 1 << 33, False, Status.BAD_VERSION),
-    (0, 1 << 50, False, Status.BAD_CHECKSUM),
-    (1, 1 << 5, False, Status.BAD_CHECKSUM),
+    (0, 1 << 50, False, Status.BAD_HEADER),
+    (1, 1 << 5, False, Status.BAD_HEADER),
     (1, 1 << 5, True, Status.WRONG_ENGINE),
     (1, 1 << 63, True, Status.WRONG_ENGINE),
     (0, 4 << 48, True, Status.BAD_LAYER_COUNT),  # 4 layers become 0
     (0, (4 ^ 257) << 48, True, Status.BAD_LAYER_COUNT),
     (0, (4 ^ 0xFFFF) << 48, True, Status.BAD_LAYER_COUNT),
-    (7, 1, False, Status.BAD_CHECKSUM),
+    (7, 1, False, Status.BAD_HEADER),
 ]
 
 
@@ -316,7 +318,7 @@ def test_flipped_bit_in_a_descriptor_keeps_earlier_layers(network: Network, laye
     words = network.words
     words[descriptor(layer).start + 3] ^= 1 << 17
     outcome = network.execute(words)
-    assert outcome.status is Status.BAD_CHECKSUM
+    assert outcome.status is Status.BAD_DESCRIPTOR
     network.require_stopped(outcome, layer)
 
 
@@ -324,18 +326,46 @@ ENGINE = ENGINES["default"]
 BAD_SIZES = [
     ("keep", 0),
     ("keep", 9),
+    ("keep", -4),
     ("sub_rows", 0),
-    ("steps", 0),
-    ("steps", ENGINE.w_words + 1),
+    ("sub_rows", ENGINE.w_words // 2),  # with its keep more steps than a bank
+    ("sub_rows", ENGINE.w_words + 1),
     ("blocks", 0),
+    ("blocks", 40),  # not those of its groups of channels
+    ("channel_groups", -7),
+    ("channel_groups", 40),
     ("strips_down", 0),
+    ("strips_down", 2**16 + 1),
     ("strips_across", 0),
-    ("columns_full", ENGINE.line_pixels + 1),
+    ("strips_across", 2**16 + 1),
     ("groups_full", 0),
-    ("num_strips", 0),
+    ("groups_full", 40),  # not those of its rows and columns
+    ("groups_full", ENGINE.out_tiles + 1),
+    ("groups_last_column", 60),
+    ("groups_last_row", 60),
+    ("groups_last_both", 60),
+    ("rows_full", 2),
+    ("rows_full", 5),  # not whole tiles
+    ("rows_full", 2**16 + 1),
+    ("rows_last", 5),
+    ("rows_last", 100),
+    ("columns_full", ENGINE.line_pixels + 1),
+    ("columns_full", 8),
+    ("columns_last", 2),
+    ("columns_last", 60),
+    ("read_rows_first", 60),
+    ("read_rows_middle", 60),
+    ("read_rows_last", 60),
+    ("read_words_first", 60),
+    ("read_words_middle", 60),
+    ("read_words_last", 60),
+    ("write_rows_full", 0),
+    ("write_rows_last", -1),
+    ("write_words_full", -1000),
+    ("write_words_last", 0),
     ("strip_beats", 0),
-    ("v_words", ENGINE.v_words + 1),
-    ("out_tiles", ENGINE.out_tiles + 1),
+    ("strip_beats", 21),
+    ("wide_weights", 2),  # the other one
     ("v_limit", 128),
 ]
 BAD_FIELDS = {
@@ -351,14 +381,22 @@ def test_illegal_descriptor_stops_at_its_layer(network: Network, field: str, val
     place = descriptor(1)
     assert network.plan.layers[1].shape.op is Op.WINOGRAD
     values = parse_layer(ENGINE, np.array(words[place], dtype=np.uint64))
+    if field == "wide_weights":
+        value = 1 - int(values[field])  # type: ignore[arg-type]
     words[place] = layer_words(ENGINE, values | {field: value})
     outcome = network.execute(words)
-    assert outcome.status is BAD_FIELDS[field, value]
+    assert outcome.status is BAD_FIELDS.get((field, value), Status.BAD_SIZE)
     network.require_stopped(outcome, 1)
 
 
 def test_every_status_is_provoked() -> None:
     provoked = {status for *_, status in BAD_HEADERS} | set(BAD_FIELDS.values())
+    provoked |= {
+        Status.BAD_DESCRIPTOR,
+        Status.BAD_WEIGHTS,
+        Status.BAD_ADDRESS,
+    }  # in tests of their own
+    provoked |= {Status.HUNG}  # of the RTL only
     assert provoked == set(Status) - {Status.OK}
 
 
@@ -384,13 +422,27 @@ def test_random_words_are_no_program(network: Network) -> None:
         network.require_stopped(outcome, 0)
 
 
+def with_weights(network: Network, layer: int, packed: Bytes) -> list[int]:
+    """Change the weights of a layer in memory; return a program with their checksum."""
+    path, plan = network.folder / "weights.bin", network.plan.layers[layer]
+    start, content = plan.weight_base * ENGINE.axi_bits // 8, path.read_bytes()
+    path.write_bytes(content[:start] + packed.tobytes() + content[start + packed.size :])
+    values = plan.values | {"weight_checksum": zlib.crc32(packed.tobytes())}
+    words = network.words
+    words[descriptor(layer)] = layer_words(ENGINE, values)
+    return words
+
+
 def test_flipped_bias_is_seen_at_its_channel(network: Network) -> None:
     plan = network.plan.layers[-1]
     assert plan.values["raw"] == 1
-    weights = bytearray((network.folder / "weights.bin").read_bytes())
-    weights[plan.weight_base * ENGINE.axi_bits // 8 + 4] ^= 1  # lowest bit of bias 1
-    (network.folder / "weights.bin").write_bytes(weights)
+    damaged = plan.packed.copy()
+    damaged[0, 0, 4] ^= 1  # lowest bit of bias 1
+    words = with_weights(network, 3, damaged)
     outcome = network.execute(network.words)
+    assert (outcome.status, outcome.layers_run) == (Status.BAD_WEIGHTS, 3)
+    outcome = network.execute(words)
+    assert outcome.status is Status.OK
     want = int(network.expected[plan.name][0, 1, 0, 0])
     with pytest.raises(MismatchError) as caught:
         require_equal(network.expected, csim.layer_maps(network.plan, outcome.memory))
@@ -407,13 +459,26 @@ def test_flipped_weight_is_seen_in_its_layer(network: Network, layer: int) -> No
     plan = network.plan.layers[layer]
     damaged = plan.packed.copy()
     damaged[:, bias_beats(ENGINE) :] ^= 0x55
-    path, start = network.folder / "weights.bin", plan.weight_base * ENGINE.axi_bits // 8
-    content = path.read_bytes()
-    path.write_bytes(content[:start] + damaged.tobytes() + content[start + damaged.size :])
+    words = with_weights(network, layer, damaged)
     outcome = network.execute(network.words)
+    assert (outcome.status, outcome.layers_run) == (Status.BAD_WEIGHTS, layer)
+    outcome = network.execute(words)
     assert outcome.status is Status.OK
     with pytest.raises(MismatchError, match=f"layer '{plan.name}': image 0, "):
         require_equal(network.expected, csim.layer_maps(network.plan, outcome.memory))
+
+
+def test_every_flip_of_one_or_two_bits_of_the_weights_is_reported(network: Network) -> None:
+    rng = np.random.default_rng(3)
+    path = network.folder / "weights.bin"
+    clean = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    for flips in [1] * 30 + [2] * 30:
+        damaged = clean.copy()
+        for place in rng.choice(clean.size * 8, size=flips, replace=False):
+            damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged.tobytes())
+        outcome = network.execute(network.words)
+        assert outcome.status is Status.BAD_WEIGHTS
 
 
 def test_changed_golden_value_is_named(network: Network) -> None:
@@ -427,19 +492,43 @@ def test_changed_golden_value_is_named(network: Network) -> None:
         require_equal(golden, csim.layer_maps(network.plan, outcome.memory))
 
 
-def test_missing_weights_are_an_illegal_access(network: Network) -> None:
+def test_nothing_beyond_the_weights_is_read(network: Network) -> None:
     path = network.folder / "weights.bin"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(MismatchError, match=r"csim stopped with code 3: .*port weights: bad read"):
-        network.execute(network.words)
+    outcome = network.execute(network.words)
+    assert outcome.status is Status.BAD_ADDRESS
+    network.require_stopped(outcome, 3)
 
 
-def test_too_little_feature_memory_is_an_illegal_access(network: Network) -> None:
+@pytest.mark.parametrize(
+    ("length", "layers_run"), [(0, 0), (abi.HEADER_WORDS - 1, 0), (abi.HEADER_WORDS, 0), (-1, 0)]
+)
+def test_nothing_beyond_the_program_is_read(network: Network, length: int, layers_run: int) -> None:
+    outcome = network.execute(network.words[:length])
+    assert outcome.status is Status.BAD_ADDRESS
+    network.require_stopped(outcome, layers_run)
+
+
+def test_nothing_beyond_the_maps_is_written(network: Network) -> None:
     (network.folder / "program.bin").write_bytes(program_words(network.plan).tobytes())
     content = pack_features(network.plan.input.tensor, network.images).tobytes()
     sizes = (network.plan.feature_words - 1, 0, network.plan.input.words)
-    with pytest.raises(MismatchError, match=r"code 3: .*port results: bad write at word"):
-        csim.execute(compiled("default"), network.folder, content, sizes)
+    outcome = csim.execute(compiled("default"), network.folder, content, sizes)
+    assert (outcome.status, outcome.layers_run) == (Status.BAD_ADDRESS, 3)
+
+
+@pytest.mark.parametrize("field", ["feature_base", "result_base", "weight_base", "plane_words"])
+@pytest.mark.parametrize("value", [2**31, 2**32 - 1])
+def test_address_beyond_the_memory_is_reported(network: Network, field: str, value: int) -> None:
+    """And the simulation, whose memory ends there, sees no such access."""
+    words = network.words
+    place = descriptor(1)
+    values = parse_layer(ENGINE, np.array(words[place], dtype=np.uint64))
+    words[place] = layer_words(ENGINE, values | {field: value})
+    if field == "plane_words" and values["sub_rows"] == 1:
+        pytest.skip("a single plane")
+    outcome = network.execute(words)
+    assert (outcome.status, outcome.layers_run) == (Status.BAD_ADDRESS, 1)
 
 
 def test_run_names_the_layer_that_failed() -> None:

@@ -22,7 +22,9 @@
 #define PASS(index, name, ...) name##_port,
 #define AND_IDLE(index, name, ...) &&name##_port.idle()
 
-extern "C" void winnow_engine(WINNOW_PORTS(PARAMETER, PARAMETER) ap_uint<32>* status);
+extern "C" void winnow_engine(WINNOW_PORTS(PARAMETER, PARAMETER) ap_uint<32>* status,
+                              const ap_uint<32>* program_words, const ap_uint<32>* weight_beats,
+                              const ap_uint<32>* feature_words);
 
 namespace {
 
@@ -77,7 +79,8 @@ int main(int argc, char** argv) {
     ap_uint<32> status = 0xFFFFFFFF;
     WINNOW_PORTS(OPEN, OPEN)
     ap_uint<32>* const result = &status;
-    winnow_engine(WINNOW_PORTS(PASS, PASS) result);
+    const ap_uint<32> words = program.size(), beats = weights.size(), features_end = feature_words;
+    winnow_engine(WINNOW_PORTS(PASS, PASS) result, &words, &beats, &features_end);
     const unsigned code = winnow::status_code(status.to_uint());
     std::printf("status %u %u\n", code, winnow::status_layers(status.to_uint()));
     if (code != winnow::kStatusOk) failures++;

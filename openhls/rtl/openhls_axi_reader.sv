@@ -6,7 +6,8 @@
 // never falls and a slow consumer blocks nobody else. REQUESTS + 1 requests are accepted, and
 // FIFO_DEPTH words fetched, before any word is taken; a request of no words is dropped.
 // `error` is set by a response other than OKAY and stays until `clear`; the words of a failed
-// burst are delivered as they come. `idle`: every word requested has been taken.
+// burst are delivered as they come. `idle`: every word requested has been taken. `halt` keeps it from
+// new bursts; `drained`: none is under way or offered, so that a reset cuts nothing off.
 //
 // Latency: arvalid four cycles after the request, a word one cycle after its R beat. A word per
 // cycle if FIFO_DEPTH covers the memory's latency and bursts have two words or more; a request of n
@@ -27,6 +28,8 @@ module openhls_axi_reader #(
   input  logic                 clear,
   output logic                 error,
   output logic                 idle,
+  input  logic                 halt,
+  output logic                 drained,
 
   input  logic [63:0]          ar_data,
   input  logic                 ar_vld,
@@ -123,7 +126,7 @@ module openhls_axi_reader #(
       error_q   <= 1'b0;
     end else begin
       fits_q    <= burst_vld && !burst_empty && !issue && credit_q > CreditBits'(m_axi_arlen)
-                   && under_q != UnderBits'(OUTSTANDING);
+                   && under_q != UnderBits'(OUTSTANDING) && (!halt || fits_q);
       credit_q  <= credit_q - taken + CreditBits'(r_vld && r_rdy);
       under_q   <= under_q + UnderBits'(issue) - UnderBits'(beat && m_axi_rlast);
       pending_q <= pending_q + PendingBits'(ar_vld && ar_rdy) - PendingBits'(finish);
@@ -131,6 +134,7 @@ module openhls_axi_reader #(
     end
   end
 
-  assign error = error_q;
-  assign idle  = pending_q == '0 && credit_q == CreditBits'(FIFO_DEPTH);
+  assign error   = error_q;
+  assign drained = !fits_q && under_q == '0;
+  assign idle    = pending_q == '0 && credit_q == CreditBits'(FIFO_DEPTH);
 endmodule

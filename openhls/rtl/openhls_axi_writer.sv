@@ -8,7 +8,8 @@
 // come before their request. A request of no words gives its token in turn, without a burst.
 // `error` is set by a response other than OKAY and stays until `clear`; the token comes all the
 // same. `idle`: every request has been acknowledged (its token may still wait in `b`, which keeps
-// up to 65535).
+// up to 65535). `halt` keeps it from new bursts; `drained`: all bursts offered have their response, so
+// that a reset cuts nothing off.
 //
 // Latency: awvalid and wvalid three cycles after the burst's last word; neither waits for awready or
 // wready. A word per cycle if FIFO_DEPTH is two bursts or more and bursts have two words or more; a
@@ -29,6 +30,8 @@ module openhls_axi_writer #(
   input  logic                   clear,
   output logic                   error,
   output logic                   idle,
+  input  logic                   halt,
+  output logic                   drained,
 
   input  logic [63:0]            aw_data,
   input  logic                   aw_vld,
@@ -58,6 +61,7 @@ module openhls_axi_writer #(
   output logic                   m_axi_bready
 );
   localparam int CountBits   = FIFO_DEPTH > 254 ? $clog2(FIFO_DEPTH + 2) : 8;
+  localparam int UnderBits   = $clog2(OUTSTANDING + 4);
   localparam int PendingBits = $clog2(REQUESTS + OUTSTANDING + 4);
 
   if (FIFO_DEPTH < MAX_BURST && FIFO_DEPTH * DATA_BITS < 4096 * 8) begin : gen_depth
@@ -148,10 +152,11 @@ module openhls_axi_writer #(
   logic                   error_q;
   logic                   fits_q;          // the FIFO holds all words of the burst offered
   logic                   b_vld_q, b_move;
-  logic                   ready, issue, finish;
+  logic                   ready, issue, finish, answered;
+  logic [UnderBits-1:0]   under_q;         // bursts offered that have no response yet
 
   // Looked up a cycle before: until the burst is issued, words only get more.
-  assign ready      = len_in_rdy && (!aw_vld_q || m_axi_awready) && fits_q;
+  assign ready      = len_in_rdy && (!aw_vld_q || m_axi_awready) && fits_q && !halt;
   assign burst_rdy  = burst_vld && order_in_rdy && (burst_empty || ready);
   assign issue      = burst_rdy && !burst_empty;
   assign len_in_vld = issue;
@@ -173,6 +178,7 @@ module openhls_axi_writer #(
 
   assign m_axi_bready = order_vld && !order_empty && tokens_q != '1;
   assign order_rdy    = tokens_q != '1 && (order_empty || m_axi_bvalid);
+  assign answered     = m_axi_bvalid && m_axi_bready;
   assign finish       = order_vld && order_rdy && order_last;
   assign b_data       = 1'b1;
   assign b_vld        = b_vld_q;
@@ -191,6 +197,7 @@ module openhls_axi_writer #(
       beat_q    <= '0;
       tokens_q  <= '0;
       pending_q <= '0;
+      under_q   <= '0;
       error_q   <= 1'b0;
     end else begin
       if (issue) aw_vld_q <= 1'b1;
@@ -200,12 +207,14 @@ module openhls_axi_writer #(
       if (m_axi_wvalid && m_axi_wready) beat_q <= m_axi_wlast ? '0 : beat_q + 1'b1;
       tokens_q  <= tokens_q + 16'(finish) - 16'(b_move);
       b_vld_q   <= b_vld_q ? !b_rdy : b_move;
+      under_q   <= under_q + UnderBits'(issue) - UnderBits'(answered);
       pending_q <= pending_q + PendingBits'(aw_vld && aw_rdy) - PendingBits'(finish);
       error_q   <= (error_q && !clear)
                    || (m_axi_bvalid && m_axi_bready && m_axi_bresp != 2'b00);
     end
   end
 
-  assign error = error_q;
-  assign idle  = pending_q == '0;
+  assign error   = error_q;
+  assign drained = under_q == '0;
+  assign idle    = pending_q == '0;
 endmodule

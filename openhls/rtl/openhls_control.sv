@@ -4,7 +4,8 @@
 //   0x00 CTRL  bit 0 ap_start: written 1, cleared when the kernel takes its start token, unless
 //                    auto_restart; bit 1 ap_done: a run ended, cleared by reading CTRL;
 //              bit 2 ap_idle: no run and none to come; bit 3 ap_ready: the start token was taken
-//                    (not set under auto_restart), cleared by reading CTRL; bit 7 auto_restart
+//                    (not set under auto_restart), cleared by reading CTRL; bit 7 auto_restart;
+//              bit 16 (not of Vitis): writing 1 gives a pulse of `cancel` and forgets a start to come
 //   0x04 GIE   bit 0 enables `interrupt`
 //   0x08 IER   bit 0 ap_done and bit 1 ap_ready reach ISR
 //   0x0C ISR   bit 0 ap_done, bit 1 ap_ready; writing 1 toggles a bit (an event wins)
@@ -19,6 +20,9 @@
 // run ends with a token on `done`. Setting ap_start during a run is remembered: one more run
 // follows, with the arguments as they are when it begins; setting it again before that changes
 // nothing. (In Vitis that is how a dataflow kernel behaves.)
+//
+// `stopped` ends a run in place of the token; while `hold` is high, the start token waits and tokens on
+// `done` mean nothing. `live` has the words as written, for what must act during a run.
 //
 // Latency: a write is answered two cycles after its address, a read after one.
 // Paths: none from an input to an output.
@@ -57,7 +61,13 @@ module openhls_control #(
   input  logic                 s_axi_rready,
 
   output logic [WORDS*32-1:0]  args,
+  output logic [WORDS*32-1:0]  live,
   input  logic [WORDS*32-1:0]  readonly,
+
+  output logic                 running,
+  output logic                 cancel,
+  input  logic                 hold,
+  input  logic                 stopped,
 
   output logic                 start_data,
   output logic                 start_vld,
@@ -101,21 +111,24 @@ module openhls_control #(
 
   // Runs.
   logic start_q, done_q, ready_q, restart_q;  // bits of CTRL
-  logic running_q, start_vld_q;
+  logic running_q, start_vld_q, waits_q, cancel_q;
   logic gie_q, interrupt_q;
   logic [1:0] ier_q, isr_q, event_bits, toggle;
-  logic launch, taken, ended, read, read_ctrl, write_ctrl;
+  logic launch, taken, ended, read, read_ctrl, write_ctrl, write_cancel;
 
   assign start_data = 1'b1;
   assign start_vld  = start_vld_q;
   assign done_rdy   = 1'b1;
   assign interrupt  = interrupt_q;
+  assign running    = running_q;
+  assign cancel      = cancel_q;
 
   assign launch     = start_q && !running_q;
   assign taken      = start_vld_q && start_rdy;
-  assign ended      = done_vld && done_data;
+  assign ended      = (done_vld && done_data && !hold) || stopped;
   assign write_ctrl = write && s_axi_wstrb[0] && aw_addr_q == Ctrl;
   assign read_ctrl  = read && s_axi_araddr == Ctrl;
+  assign write_cancel = write && s_axi_wstrb[2] && s_axi_wdata[16] && aw_addr_q == Ctrl;
   assign event_bits = ier_q & {taken, ended};
   assign toggle     = write && s_axi_wstrb[0] && aw_addr_q == Isr ? s_axi_wdata[1:0] : 2'b00;
 
@@ -127,20 +140,25 @@ module openhls_control #(
       restart_q   <= 1'b0;
       running_q   <= 1'b0;
       start_vld_q <= 1'b0;
+      waits_q     <= 1'b0;
+      cancel_q     <= 1'b0;
       gie_q       <= 1'b0;
       ier_q       <= '0;
       isr_q       <= '0;
       interrupt_q <= 1'b0;
     end else begin
       if (write_ctrl && s_axi_wdata[0]) start_q <= 1'b1;
+      else if (write_cancel) start_q <= 1'b0;
       else if (taken) start_q <= restart_q;
+      cancel_q <= write_cancel;
       if (write_ctrl) restart_q <= s_axi_wdata[7];
       done_q  <= ended || (done_q && !read_ctrl);
       ready_q <= (taken && !restart_q) || (ready_q && !read_ctrl);
       if (launch) running_q <= 1'b1;
       else if (ended) running_q <= 1'b0;
-      if (launch) start_vld_q <= 1'b1;
-      else if (taken) start_vld_q <= 1'b0;
+      waits_q <= (launch || waits_q) && hold && !stopped;
+      if (launch || waits_q) start_vld_q <= !hold && !stopped;
+      else if (taken || stopped) start_vld_q <= 1'b0;
       if (write && s_axi_wstrb[0] && aw_addr_q == Gie) gie_q <= s_axi_wdata[0];
       if (write && s_axi_wstrb[0] && aw_addr_q == Ier) ier_q <= s_axi_wdata[1:0];
       isr_q       <= event_bits | (isr_q ^ toggle);
@@ -150,6 +168,8 @@ module openhls_control #(
 
   // Arguments: as written, and as the run sees them.
   logic [WORDS*32-1:0] written;
+
+  assign live = written;
 
   for (genvar i = 0; i < WORDS; i++) begin : gen_word
     if (WRITABLE[i]) begin : gen_writable

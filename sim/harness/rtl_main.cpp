@@ -3,11 +3,14 @@
 // command line and output as hls_templates/host/csim_main.cpp, plus stalls:
 //
 //   rtlsim PROGRAM WEIGHTS IMAGES OUTPUT FEATURE_WORDS INPUT_BASE INPUT_WORDS STALL% SEED WATCHDOG
+//          [ENGINE_WATCHDOG]
 //
-// Prints for every image "status CODE LAYERS", "axi_error BITS", "cycles N" (start to done) and
-// "layers C0 C1 ..." (cycles from the fetch of one descriptor to the next). Exit code 0 when all
-// ran, 2 when the engine reported an error, 3 on a protocol violation, 4 on a hang: no AXI beat for
-// WATCHDOG cycles. A hang also prints the lines of deadlock.hpp, if the RTL has these wires.
+// Prints for every image "status CODE LAYERS", "axi_error BITS", "ended_by BITS", "counted N"
+// (register `cycles`), "cycles N" (start to done) and "layers C0 C1 ..." (cycles from the fetch of
+// one descriptor to the next). Exit code 0 when all ran, 2 when the engine reported an error, 3 on
+// a protocol violation, 4 on a hang: no AXI beat for WATCHDOG cycles; ENGINE_WATCHDOG is what the
+// engine's own register gets. A hang also prints the lines of deadlock.hpp, if the RTL has these
+// wires.
 #include <verilated.h>
 
 #include <cstdint>
@@ -92,12 +95,19 @@ class Bench {
     write(offset, std::uint32_t(address));
     write(offset + 4, std::uint32_t(address >> 32));
   }
-  void write_addresses(){// of all ports
-                         WINNOW_PORTS(POINT, POINT)}
-
-  std::uint64_t beats() const {
-    return WINNOW_PORTS(COUNT_BEATS, COUNT_BEATS);
+  void write_addresses() {  // of all ports
+    WINNOW_PORTS(POINT, POINT)
   }
+
+  // What the engine may access of each memory: all of it.
+  void write_limits(std::size_t program_bytes, std::size_t weight_bytes,
+                    std::size_t feature_bytes) {
+    write(winnow::kProgramWordsOffset, std::uint32_t(program_bytes * 8 / winnow::kProgramBits));
+    write(winnow::kWeightBeatsOffset, std::uint32_t(weight_bytes * 8 / winnow::kWeightsBits));
+    write(winnow::kFeatureWordsOffset, std::uint32_t(feature_bytes * 8 / winnow::kFeaturesBits));
+  }
+
+  std::uint64_t beats() const { return WINNOW_PORTS(COUNT_BEATS, COUNT_BEATS); }
 
   // Run once; returns the cycles from the start to the done bit.
   unsigned long long run() {
@@ -156,10 +166,10 @@ void print_layers(const std::vector<Request>& requests, unsigned long long end) 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 11) {
+  if (argc != 11 && argc != 12) {
     std::fprintf(stderr,
                  "usage: rtlsim PROGRAM WEIGHTS IMAGES OUTPUT FEATURE_WORDS INPUT_BASE INPUT_WORDS "
-                 "STALL%% SEED WATCHDOG\n");
+                 "STALL%% SEED WATCHDOG [ENGINE_WATCHDOG]\n");
     return 1;
   }
   const Bytes images = read_file(argv[3]);
@@ -174,6 +184,8 @@ int main(int argc, char** argv) {
                                        std::stoull(argv[10]));
   bench->reset();
   bench->write_addresses();
+  bench->write_limits(memory.region(0).bytes.size(), memory.region(1).bytes.size(), feature_bytes);
+  if (argc == 12) bench->write(winnow::kWatchdogOffset, std::uint32_t(std::stoul(argv[11])));
   bench->write(winnow::kGlobalInterruptOffset, 1);
   bench->write(winnow::kInterruptEnableOffset, 1);
   int failures = 0;
@@ -191,8 +203,9 @@ int main(int argc, char** argv) {
     const std::uint32_t status = bench->read(winnow::kStatusOffset);
     const std::uint32_t axi_error = bench->read(winnow::kAxiErrorOffset);
     const unsigned code = winnow::status_code(status);
-    std::printf("status %u %u\naxi_error %u\ncycles %llu\n", code, winnow::status_layers(status),
-                axi_error, cycles);
+    std::printf("status %u %u\naxi_error %u\nended_by %u\ncounted %u\ncycles %llu\n", code,
+                winnow::status_layers(status), axi_error, bench->read(winnow::kEndedByOffset),
+                bench->read(winnow::kCyclesOffset), cycles);
     print_layers(bench->program.take_requests(), end);
     if (code != winnow::kStatusOk || axi_error != 0) failures++;
     output.write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));

@@ -129,6 +129,7 @@ class ReaderTest {
         r_(SINK(bench_, reader_r, i)),
         m_ar_(SINK(bench_, reader_m_ar, i)),
         m_r_(SOURCE(bench_, reader_m_r, i)) {
+    bench_.top.reader_halt[i] = 0;
     ar_.registered = r_.registered = m_ar_.registered = m_r_.registered = true;
     connect();
   }
@@ -154,6 +155,26 @@ class ReaderTest {
     for (int k = 0; k < 50; ++k) bench_.cycle();  // the next reset comes in mid-run
   }
 
+  // Halted at any time, it finishes what is under way and offers nothing new.
+  void run_halted() {
+    for (int round = 0; round < 20; ++round) {
+      start(0);
+      const std::vector<Payload> requests = random_requests(bench_, port_, false, 2000);
+      ar_.queue.assign(requests.begin(), requests.end());
+      for (long k = bench_.random(0, 300); k > 0; --k) bench_.cycle();
+      bench_.top.reader_halt[i_] = 1;
+      bench_.cycle();
+      const long offered = m_ar_.count + m_ar_.waits;
+      bench_.run_until("halted reader", 5000, [&] { return drained() && under_ == 0; });
+      for (int k = 0; k < 30; ++k) {
+        bench_.cycle();
+        bench_.check(drained() && !m_ar_.waits, "reader: a burst after it was drained");
+      }
+      bench_.check(m_ar_.count <= offered + 1, "reader: bursts after a halt");
+      bench_.top.reader_halt[i_] = 0;
+    }
+  }
+
   void run_fast() {
     start(0);
     ar_.queue.assign(4, pack({{0, 32}, {600, 32}}));
@@ -176,6 +197,7 @@ class ReaderTest {
   double errors_ = 0;
 
   bool idle() { return bench_.top.reader_idle[i_]; }
+  bool drained() { return bench_.top.reader_drained[i_]; }
 
   void start(double errors) {
     bench_.reset();
@@ -248,6 +270,7 @@ class WriterTest {
         m_aw_(SINK(bench_, writer_m_aw, i)),
         m_w_(SINK(bench_, writer_m_w, i)),
         m_b_(SOURCE(bench_, writer_m_b, i)) {
+    bench_.top.writer_halt[i] = 0;
     for (Channel* channel : {&aw_, &w_, &b_, &m_aw_, &m_w_, &m_b_}) channel->registered = true;
     connect();
   }
@@ -274,6 +297,28 @@ class WriterTest {
     bench_.equal("writer bursts without words", m_aw_.count, 0);
     for (int k = 0; k < 300; ++k) w_.queue.push_back(bench_.random_payload(port_.bits));
     for (int k = 0; k < 200; ++k) bench_.cycle();  // the next reset comes in mid-run
+  }
+
+  // Halted at any time, it finishes what it has offered and offers nothing new.
+  void run_halted() {
+    for (int round = 0; round < 20; ++round) {
+      start(0, round % 3);
+      const std::vector<Payload> requests = random_requests(bench_, port_, false, 2000);
+      aw_.queue.assign(requests.begin(), requests.end());
+      for (int k = 0; k < 2000; ++k) w_.queue.push_back(bench_.random_payload(port_.bits));
+      for (long k = bench_.random(0, 300); k > 0; --k) bench_.cycle();
+      bench_.top.writer_halt[i_] = 1;
+      bench_.cycle();
+      const long offered = m_aw_.count + m_aw_.waits;
+      bench_.run_until("halted writer", 5000, [&] { return drained(); });
+      for (int k = 0; k < 30; ++k) {
+        bench_.check(under_ == 0 && bursts_.empty(), "writer: drained with bursts under way");
+        bench_.check(!m_aw_.waits && !m_w_.waits, "writer: a burst after it was drained");
+        bench_.cycle();
+      }
+      bench_.check(m_aw_.count <= offered + 1, "writer: bursts after a halt");
+      bench_.top.writer_halt[i_] = 0;
+    }
   }
 
   // Tokens that nobody takes do not block.
@@ -310,6 +355,7 @@ class WriterTest {
   double errors_ = 0;
 
   bool idle() { return bench_.top.writer_idle[i_]; }
+  bool drained() { return bench_.top.writer_drained[i_]; }
 
   void start(double errors, int order) {
     bench_.reset();
@@ -413,6 +459,7 @@ void test_reader(const Options& options) {
   for (int i = 0; i < kMasters; ++i) {
     ReaderTest test(options, i);
     test.run_blocked();
+    test.run_halted();
     test.run_fast();
     test.run(true, options.stall > 0 ? words : 22000, 0);
     test.run(false, words, 0.02);
@@ -424,6 +471,7 @@ void test_writer(const Options& options) {
   for (int i = 0; i < kMasters; ++i) {
     WriterTest test(options, i);
     test.run_starved();
+    test.run_halted();
     test.run_fast();
     test.run(true, options.stall > 0 ? words : 22000, 0, 0);
     for (int order = 0; order < 3; ++order) test.run(false, words, 0.05, order);

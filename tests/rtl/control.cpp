@@ -7,7 +7,14 @@
 namespace {
 
 enum Address : std::uint64_t { kCtrl = 0x00, kGie = 0x04, kIer = 0x08, kIsr = 0x0c, kArgs = 0x10 };
-enum Bits : std::uint32_t { kStart = 1, kDone = 2, kIdle = 4, kReady = 8, kRestart = 0x80 };
+enum Bits : std::uint32_t {
+  kStart = 1,
+  kDone = 2,
+  kIdle = 4,
+  kReady = 8,
+  kRestart = 0x80,
+  kAbort = 0x10000
+};
 
 class ControlTest {
  public:
@@ -23,6 +30,7 @@ class ControlTest {
         r_(SINK(bench_, control_r, i)),
         start_(SINK(bench_, control_start, i)),
         done_(SOURCE(bench_, control_done, i)) {
+    bench_.top.control_hold[i] = bench_.top.control_stopped[i] = 0;
     for (Channel* channel : {&aw_, &w_, &b_, &ar_, &r_, &start_, &done_}) {
       channel->registered = true;
     }
@@ -53,6 +61,9 @@ class ControlTest {
       test_auto_restart();
       test_interrupt();
       test_instant_run();
+      test_cancel();
+      test_stop();
+      test_hold();
       write(kCtrl, kStart);
       for (int k = 0; k < 5; ++k) bench_.cycle();  // reset in mid-run
     }
@@ -240,6 +251,63 @@ class ControlTest {
     expect(kCtrl, kIdle | kDone | kReady);
     done_.gate = start_.gate = [] { return true; };
     done_.stall = stall;
+  }
+
+  void test_cancel() {
+    long pulses = 0;
+    const auto before = bench_.every_cycle;
+    bench_.every_cycle = [&] {
+      before();
+      pulses += bench_.top.control_cancel[i_];
+    };
+    write(kCtrl, kStart);
+    wait_for_start();
+    write(kCtrl, kStart);
+    write(kCtrl, kAbort, 11);  // the strobe of byte 2 is missing
+    expect(kCtrl, kStart | kReady);
+    bench_.equal("cancel", pulses, 0);
+    write(kCtrl, kAbort);
+    for (int k = 0; k < 3; ++k) bench_.cycle();
+    bench_.equal("cancel", pulses, 1);
+    expect(kCtrl, 0);  // the start that was to come is forgotten
+    finish();
+    expect(kCtrl, kIdle | kDone);
+    bench_.every_cycle = before;
+  }
+
+  void pulse_stopped() {
+    bench_.top.control_stopped[i_] = 1;
+    bench_.cycle();
+    bench_.top.control_stopped[i_] = 0;
+    running_ = false;
+  }
+
+  // A run is ended from outside.
+  void test_stop() {
+    const long runs = start_.count;
+    write(kCtrl, kStart);
+    wait_for_start();
+    bench_.check(bench_.top.control_running[i_], "control: not running");
+    pulse_stopped();
+    for (int k = 0; k < 30; ++k) bench_.cycle();
+    bench_.check(!bench_.top.control_running[i_], "control: runs on after a stop");
+    expect(kCtrl, kIdle | kDone | kReady);
+    bench_.equal("runs", start_.count, runs + 1);
+  }
+
+  // While it is held, a start waits and tokens of the end count for nothing.
+  void test_hold() {
+    bench_.top.control_hold[i_] = 1;
+    const long runs = start_.count;
+    write(kCtrl, kStart);
+    for (int k = 0; k < 30; ++k) bench_.cycle();
+    bench_.equal("runs", start_.count, runs);
+    finish();
+    bench_.check(!(read(kCtrl) & (kIdle | kDone)), "control: a token ended a run that is held");
+    bench_.top.control_hold[i_] = 0;
+    wait_for_start();
+    finish();
+    expect(kCtrl, kIdle | kDone | kReady);
   }
 
   void test_interrupt() {

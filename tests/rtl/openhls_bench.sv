@@ -56,6 +56,8 @@ module openhls_bench #(
   input  logic        reader_clear[Masters],
   output logic        reader_error[Masters],
   output logic        reader_idle[Masters],
+  input  logic        reader_halt[Masters],
+  output logic        reader_drained[Masters],
   `SOURCE(Masters, reader_ar),
   `SINK(Masters, reader_r),
   `SINK(Masters, reader_m_ar),  // {prot, cache, burst, size, len, addr[63:0]}
@@ -65,6 +67,8 @@ module openhls_bench #(
   input  logic        writer_clear[Masters],
   output logic        writer_error[Masters],
   output logic        writer_idle[Masters],
+  input  logic        writer_halt[Masters],
+  output logic        writer_drained[Masters],
   `SOURCE(Masters, writer_aw),
   `SOURCE(Masters, writer_w),
   `SINK(Masters, writer_b),
@@ -76,6 +80,11 @@ module openhls_bench #(
   output int          control_writable[Controls],
   input  logic [31:0] control_readonly[Controls],  // all words that are not writable
   output logic [31:0] control_args[Controls][16],
+  output logic [31:0] control_live[Controls][16],
+  output logic        control_running[Controls],
+  output logic        control_cancel[Controls],
+  input  logic        control_hold[Controls],
+  input  logic        control_stopped[Controls],
   output logic        control_interrupt[Controls],
   `SOURCE(Controls, control_aw),
   `SOURCE(Controls, control_w),  // {strb, data}
@@ -271,6 +280,8 @@ module openhls_bench #(
       .clear        (reader_clear[i]),
       .error        (reader_error[i]),
       .idle         (reader_idle[i]),
+      .halt         (reader_halt[i]),
+      .drained      (reader_drained[i]),
       .ar_data      (reader_ar_data[i][63:0]),
       .ar_vld       (reader_ar_vld[i]),
       .ar_rdy       (reader_ar_rdy[i]),
@@ -305,6 +316,8 @@ module openhls_bench #(
       .clear        (writer_clear[i]),
       .error        (writer_error[i]),
       .idle         (writer_idle[i]),
+      .halt         (writer_halt[i]),
+      .drained      (writer_drained[i]),
       .aw_data      (writer_aw_data[i][63:0]),
       .aw_vld       (writer_aw_vld[i]),
       .aw_rdy       (writer_aw_rdy[i]),
@@ -340,7 +353,7 @@ module openhls_bench #(
   for (genvar i = 0; i < Controls; i++) begin : gen_control
     localparam int Bits = ControlBits[i];
     localparam int Words = ControlWords[i];
-    logic [Words*32-1:0] args;
+    logic [Words*32-1:0] args, live;
     logic start_data;
     logic [1:0] bresp, rresp;
     logic [31:0] rdata;
@@ -352,6 +365,7 @@ module openhls_bench #(
     assign control_start_data[i] = 160'(start_data);
     for (genvar w = 0; w < 16; w++) begin : gen_arg
       assign control_args[i][w] = w < Words ? args[32*(w%Words)+:32] : '0;
+      assign control_live[i][w] = w < Words ? live[32*(w%Words)+:32] : '0;
     end
 
     openhls_control #(
@@ -380,6 +394,11 @@ module openhls_bench #(
       .s_axi_rvalid (control_r_vld[i]),
       .s_axi_rready (control_r_rdy[i]),
       .args,
+      .live,
+      .running      (control_running[i]),
+      .cancel        (control_cancel[i]),
+      .hold         (control_hold[i]),
+      .stopped      (control_stopped[i]),
       .readonly     ({Words{control_readonly[i]}}),
       .start_data,
       .start_vld    (control_start_vld[i]),

@@ -9,7 +9,12 @@
 
 namespace winnow {
 
-inline void configure(Stream<Word>& descriptor, Stream<Verdict>& verdict,
+// What the host allows, once a layer: addresses of the memories end here.
+struct Limits {
+  Length weight_beats, feature_words;
+};
+
+inline void configure(Stream<Limits>& limits, Stream<Word>& descriptor, Stream<Verdict>& verdict,
                       Stream<PlanRowsConfig>& plan_reads, Stream<FormTilesConfig>& form_tiles,
                       Stream<TransformInputConfig>& transform_input,
                       Stream<ReadWeightsConfig>& read_weights,
@@ -19,12 +24,19 @@ inline void configure(Stream<Word>& descriptor, Stream<Verdict>& verdict,
                       Stream<ReadShortcutsConfig>& read_shortcuts, Stream<FinishConfig>& finish,
                       Stream<PlanRowsConfig>& plan_writes,
                       Stream<WriteFeaturesConfig>& write_features) {
+  const Limits most = limits.read();
   Word words[kLayerWords];
 #pragma HLS array_partition variable = words type = complete
-  Status status = read_checked<kLayerWords, check_descriptor>(descriptor, words);
+  DescriptorCheck check;
+  check.rules.start();
+  check.feature_words = most.feature_words;
+  Status status = read_checked<kStatusBadDescriptor, kEarlyWords>(descriptor, words, check);
+  Layer layer = unpack_layer(words);
+  layer.feature_words = most.feature_words;
+  const bool fits = ap_uint<33>(layer.weight_base) + layer.strip_beats <= most.weight_beats;
+  if (status == kStatusOk && !fits) status = kStatusBadAddress;
   verdict.write(verdict_of(status, 0));
   if (status != kStatusOk) return;
-  const Layer layer = unpack_layer(words);
   plan_reads.write(plan_reads_config(layer));
   form_tiles.write(form_tiles_config(layer));
   transform_input.write(transform_input_config(layer));

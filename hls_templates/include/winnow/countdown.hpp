@@ -55,11 +55,11 @@ struct Lookahead {
   }
 };
 
-// Whether a loop bound of the descriptor stands for zero steps.
+// Whether a number of the descriptor is no loop bound: it stands for less than one step.
 template <class T>
-bool is_zero(T bound) {
+bool is_no_bound(T bound) {
 #pragma HLS inline
-  return bound == -2;
+  return bound < -1;
 }
 
 }  // namespace winnow

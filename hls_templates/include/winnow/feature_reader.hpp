@@ -16,7 +16,7 @@ constexpr int kReadAhead = 4;
 inline bool request_burst(Stream<Burst>& bursts, Port<Word>& memory) {
 #pragma HLS inline
   Burst burst = bursts.read();
-  memory.read_request(burst.address, burst.words);
+  if (burst.skip == 0) memory.read_request(burst.address, burst.words);
   return burst.ends_layer != 0;
 }
 
@@ -45,7 +45,9 @@ each_word:
       words.start(row.words);
       if (!requested_all) requested_all = request_burst(bursts, memory);
     }
-    pixels.write(memory.read());
+    Word pixel = 0;
+    if (row.skip == 0) pixel = memory.read();
+    pixels.write(pixel);
     starts_row = words.is_last();
     ends_layer = starts_row && row.ends_layer != 0;
     words.step();

@@ -1,22 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reads and checks the program. Damage ends the run with a status code: header and descriptors
-// carry checksums, and sizes are compared with the engine's buffers. A forged descriptor with a
-// valid checksum and sizes that contradict each other is not detected.
+// carry checksums, and sizes are compared with the engine's buffers.
 #pragma once
 
 #include "program.hpp"
 #include "winnow/countdown.hpp"
+#include "winnow/crc.hpp"
+#include "winnow/layer_check.hpp"
 #include "winnow/stream.hpp"
 
 namespace winnow {
 
 using Status = ap_uint<kStatusCodeBits>;
 using WordBound = ap_int<7>;  // of a descriptor
-
-inline ap_uint<64> update_checksum(ap_uint<64> checksum, ap_uint<64> word) {
-#pragma HLS inline
-  return ((checksum << 1) | (checksum >> 63)) ^ word;
-}
 
 // What is wrong with a header or a descriptor whose checksum is right.
 inline Status check_header(const Word (&words)[kHeaderWords]) {
@@ -29,45 +25,50 @@ inline Status check_header(const Word (&words)[kHeaderWords]) {
   return kStatusOk;
 }
 
-inline Status check_layer(const Layer& layer) {
+struct HeaderCheck {
+  void step(bool, const Word (&)[kHeaderWords]) {}
+  Status status(const Word (&words)[kHeaderWords]) const {
 #pragma HLS inline
-  if (layer.op > kOpDense) return kStatusBadOpcode;
-  bool is_empty = is_zero(layer.keep) || is_zero(layer.sub_rows) || is_zero(layer.steps) ||
-                  is_zero(layer.blocks) || is_zero(layer.strips_down) ||
-                  is_zero(layer.strips_across) || is_zero(layer.num_strips) ||
-                  is_zero(layer.groups_full) || layer.strip_beats == 0;
-  bool is_large = layer.keep > kSubRow - 2 || layer.steps > kWWords - 2 ||
-                  layer.v_words > kVWords || layer.out_tiles > kOutTiles ||
-                  layer.v_limit > kMaxVLimit;
-  bool is_wide = layer.op == kOpWinograd && layer.columns_full > kLinePixels - 2;
-  return is_empty || is_large || is_wide ? kStatusBadSize : kStatusOk;
-}
+    return check_header(words);
+  }
+};
 
-inline Status check_descriptor(const Word (&words)[kLayerWords]) {
+struct DescriptorCheck {
+  LayerCheck rules;
+  Length feature_words;
+
+  void step(bool starts, const Word (&early)[kLayerWords]) {
 #pragma HLS inline
-  return check_layer(unpack_layer(words));
-}
+    rules.step(starts, unpack_layer(early));
+  }
+  Status status(const Word (&words)[kLayerWords]) const {
+#pragma HLS inline
+    const Layer layer = unpack_layer(words);
+    if (layer.op > kOpDense) return kStatusBadOpcode;
+    return rules.is_bad(layer, feature_words) ? kStatusBadSize : kStatusOk;
+  }
+};
 
 // Of a damaged header or descriptor only magic and version say anything.
-inline Status with_checksum(Status found, bool intact) {
+inline Status with_checksum(Status found, bool intact, int damaged) {
 #pragma HLS inline
   bool tells = intact || found == kStatusBadMagic || found == kStatusBadVersion;
-  return choose<Status>(tells, found, Status(kStatusBadChecksum));
+  return choose<Status>(tells, found, Status(damaged));
 }
 
 // Take N words and check them; the last one is the checksum of the others. The words pass through a
 // line of registers that is kSettle longer, so that every decision about them has a step of its own
-// before they are used.
+// before they are used. `check` sees the first EARLY words as soon as they are there.
 constexpr int kSettle = 3;
 
-template <int N, Status (*CHECK)(const Word (&words)[N])>
-Status read_checked(Stream<Word>& source, Word (&words)[N]) {
+template <int DAMAGED, int EARLY, int N, class Check>
+Status read_checked(Stream<Word>& source, Word (&words)[N], Check& check) {
 #pragma HLS inline
   Word line[N + kSettle];
 #pragma HLS array_partition variable = line type = complete
   Countdown<WordBound> left;
   left.start(N - 2);
-  ap_uint<64> checksum = 0, before;
+  Crc crc = kCrcStart, before;
   Status found = kStatusOk, status = kStatusOk, settled_status;
   bool intact = false, reads = true, compares = false, decides = false, settled;
 each_word:
@@ -77,20 +78,27 @@ each_word:
     decides = compares;
     compares = !reads;
     settled_status = status;
-    status = with_checksum(found, intact);
+    status = with_checksum(found, intact, DAMAGED);
     Word arrived[N];
   view:  // where the words are in the step after the last one
     for (int j = 0; j < N; j++) {
 #pragma HLS unroll
       arrived[j] = line[j + kSettle];
     }
-    found = CHECK(arrived);
-    intact = before == line[N + kSettle - 1];
+    Word early[N];
+  early_view:  // where the first words are once EARLY of them have come
+    for (int j = 0; j < N; j++) {
+#pragma HLS unroll
+      early[j] = j < EARLY ? line[(j + kSettle + N - EARLY) % (N + kSettle)] : Word(0);
+    }
+    found = check.status(arrived);
+    check.step(left.left == N - EARLY - 2, early);
+    intact = Word(Crc(~before)) == line[N + kSettle - 1];
     Word word = 0;
     if (reads) {
       word = source.read();
-      before = checksum;
-      checksum = update_checksum(checksum, word);
+      before = crc;
+      crc = update_crc<64>(crc, word);
       reads = !left.is_last();
       left.step();
     }
@@ -124,12 +132,35 @@ inline Verdict verdict_of(Status status, ap_uint<16> num_layers) {
   return verdict;
 }
 
-// check_program: takes the words of the header.
-inline void check_program(Stream<Word>& header, Stream<Verdict>& verdict) {
+// The verdict on a layer that has run.
+inline Verdict verdict_of_run(bool damaged_weights, bool went_outside) {
+#pragma HLS inline
+  Status status = choose<Status>(damaged_weights, kStatusBadWeights, kStatusOk);
+  return verdict_of(choose<Status>(went_outside, kStatusBadAddress, status), 0);
+}
+
+// Whether the host's words hold a header.
+inline bool holds_header(Length program_words) {
+#pragma HLS inline
+  return program_words >= kHeaderWords;
+}
+
+// check_program: takes the words of the header, if the host's words of the program hold one.
+inline void check_program(Stream<Length>& program_words, Stream<Word>& header,
+                          Stream<Verdict>& verdict) {
+  const Length most = program_words.read();
+  if (!holds_header(most)) {
+    verdict.write(verdict_of(kStatusBadAddress, 0));
+    return;
+  }
   Word words[kHeaderWords];
 #pragma HLS array_partition variable = words type = complete
-  Status status = read_checked<kHeaderWords, check_header>(header, words);
-  verdict.write(verdict_of(status, unpack_header(words).num_layers));
+  HeaderCheck check;
+  Status status = read_checked<kStatusBadHeader, kHeaderWords>(header, words, check);
+  const ap_uint<16> num_layers = unpack_header(words).num_layers;
+  const bool fits = Length(num_layers) * kLayerWords + kHeaderWords <= most;
+  if (status == kStatusOk && !fits) status = kStatusBadAddress;
+  verdict.write(verdict_of(status, num_layers));
 }
 
 // Pass N words on as they arrive.

@@ -5,6 +5,8 @@
 // read_shortcuts reads, if the layer adds something: else it is idle and plans a row of one word
 // per plane that no one requests. They only count words then; all addresses are running sums of
 // distances that the host computed. II = 1 per row.
+// Every access of feature memory is planned here, so this is where none gets out of the words that
+// the host allows: a row that does is skipped (read as zeros, not written) and told at the end.
 //
 // Memory holds features as [channels / 8][height][width][8] bytes. A strip reads its rows plus a
 // border of one pixel towards its neighbours. Linear layers (pointwise, dense) have one row per
@@ -25,7 +27,8 @@ inline Address strip_distance(const PlanRowsConfig& c, const StripWalk& strip) {
   return choose<Address>(strip.in_last_column(), down, right);
 }
 
-inline void plan_rows(Stream<PlanRowsConfig>& config, Stream<Burst>& bursts, Stream<Row>& rows) {
+inline void plan_rows(Stream<PlanRowsConfig>& config, Stream<Burst>& bursts, Stream<Row>& rows,
+                      Stream<Flaw>& outside) {
   const PlanRowsConfig c = config.read();
   StripWalk strip;
   strip.start(c.strips);
@@ -34,7 +37,7 @@ inline void plan_rows(Stream<PlanRowsConfig>& config, Stream<Burst>& bursts, Str
   Countdown<Bound> rows_left;
   rows_left.start(c.rows.at(true, strip.in_last_row()));
   Address strip_address = c.base, plane = c.base, row = c.base;
-  bool ends_layer;
+  bool went_outside = false, ends_layer;
 each_row:
   do {
 #pragma HLS pipeline II = 1
@@ -43,17 +46,21 @@ each_row:
     ends_layer = ends_strip && strip.is_last();
     bool tail = strip.in_last_column() && (c.dense == 0 || planes.last);
     Bound words = choose<Bound>(c.idle != 0, -1, c.words.at(strip.in_first_column, tail));
+    bool empty = c.idle != 0 || (strip.in_last_row() && c.skip_last_row != 0) ||
+                 (strip.in_last_column() && c.skip_last_column != 0);
+    bool beyond = ap_uint<33>(row) + ap_uint<kBoundBits>(words + 2) > c.limit;
+    if (beyond && !empty) went_outside = true;
 
     Burst burst;
     burst.address = row;
     burst.words = ap_uint<kBoundBits>(words + 2);
+    burst.skip = beyond;
     burst.ends_layer = ends_layer;
     bursts.write(burst);
     Row token;
     token.words = words;
     token.in_last_column = strip.in_last_column();
-    token.skip = (strip.in_last_row() && c.skip_last_row != 0) ||
-                 (strip.in_last_column() && c.skip_last_column != 0);
+    token.skip = empty || beyond;
     token.ends_plane = ends_plane;
     token.ends_layer = ends_layer;
     rows.write(token);
@@ -71,6 +78,7 @@ each_row:
     }
     row = choose<Address>(ends_plane, plane, row + c.row_words);
   } while (!ends_layer);
+  outside.write(went_outside ? 1 : 0);
 }
 
 }  // namespace winnow

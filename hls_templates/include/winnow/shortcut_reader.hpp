@@ -18,7 +18,7 @@ namespace winnow {
 inline bool request_shortcut(bool adds, Stream<Burst>& bursts, Port<Word>& memory) {
 #pragma HLS inline
   Burst burst = bursts.read();
-  if (adds) memory.read_request(burst.address, burst.words);
+  if (adds && burst.skip == 0) memory.read_request(burst.address, burst.words);
   return burst.ends_layer != 0;
 }
 
@@ -58,7 +58,7 @@ each_plane:
         if (!requested_all) requested_all = request_shortcut(adds, bursts, memory);
       }
       Word word = 0;
-      if (adds) word = memory.read();
+      if (adds && row.skip == 0) word = memory.read();
       halves.write(place.tile, unsigned(place.pixel), word);
       starts_row = words.is_last();
       words.step();

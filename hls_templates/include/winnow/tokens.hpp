@@ -10,10 +10,14 @@
 
 namespace winnow {
 
+// Whether a process met something wrong in a layer, told when it ends.
+using Flaw = ap_uint<1>;
+
 // A burst of memory: one row of a strip in one plane of 8 channels.
 struct Burst {
   Address address;
   ap_uint<kBoundBits> words;
+  ap_uint<1> skip;  // not in the memory that the host allows
   ap_uint<1> ends_layer;
 };
 
@@ -21,7 +25,7 @@ struct Burst {
 struct Row {
   Bound words;
   ap_uint<1> in_last_column;  // of strips
-  ap_uint<1> skip;            // an output row that pooling left nothing of: not in memory
+  ap_uint<1> skip;            // no memory: pooling left nothing of it, or the host allows none
   ap_uint<1> ends_plane;
   ap_uint<1> ends_layer;
 };

@@ -38,6 +38,7 @@ using Word = ap_uint<64>;        // one pixel: bytes of 8 consecutive channels, 
 using Beat = ap_uint<kAxiBits>;  // one beat of the weight port
 using Count = ap_uint<16>;
 using Address = ap_uint<32>;
+using Length = ap_uint<32>;  // of a memory, in words or beats of its port
 using VAddress = ap_uint<ceil_log2(kVWords)>;
 using WAddress = ap_uint<ceil_log2(kWWords)>;
 using TileAddress = ap_uint<ceil_log2(kOutTiles)>;

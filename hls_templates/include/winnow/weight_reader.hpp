@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// read_weights: streams the packed weights of the layer once per strip, one long burst each.
+// read_weights: streams the packed weights of the layer once per strip, one long burst each, and
+// tells at the end whether one of them differed from the descriptor's checksum.
 // unpack_weights: splits beats into biases and lane words. II = 1 per beat.
 //
 // A block of kPo output channels is stored as its biases (32 bits each, kBiasBeats beats), then its
@@ -9,6 +10,7 @@
 #pragma once
 
 #include "program.hpp"
+#include "winnow/crc.hpp"
 #include "winnow/stream.hpp"
 #include "winnow/tokens.hpp"
 
@@ -17,26 +19,33 @@ namespace winnow {
 using BeatBound = ap_int<33>;  // of a burst of weights
 
 // One burst per strip; the next strip's is requested when this one's data begins.
-inline void read_weights(Stream<ReadWeightsConfig>& config, Port<Beat> memory,
-                         Stream<Beat>& beats) {
+inline void read_weights(Stream<ReadWeightsConfig>& config, Port<Beat> memory, Stream<Beat>& beats,
+                         Stream<Flaw>& damage) {
   const ReadWeightsConfig c = config.read();
   const BeatBound bound = BeatBound(c.strip_beats) - 2;
-  Countdown<Bound> strips;
-  strips.start(c.num_strips);
+  StripWalk strip;
+  strip.start(c.strips);
   Countdown<BeatBound> left;
   left.start(bound);
   memory.read_request(c.base, c.strip_beats);
+  const Crc expected = Crc(~c.checksum);
+  Crc crc = expected;  // of the strip before, looked at when the next one starts
+  bool damaged = false;
   bool starts_strip = true, ends_layer;
 each_beat:
   do {
 #pragma HLS pipeline II = 1
-    if (starts_strip && !strips.is_last()) memory.read_request(c.base, c.strip_beats);
-    beats.write(memory.read());
+    if (starts_strip && !strip.is_last()) memory.read_request(c.base, c.strip_beats);
+    const Beat beat = memory.read();
+    beats.write(beat);
+    if (starts_strip && crc != expected) damaged = true;
+    crc = update_crc<kAxiBits>(choose<Crc>(starts_strip, Crc(kCrcStart), crc), beat);
     starts_strip = left.is_last();
-    ends_layer = starts_strip && strips.is_last();
+    ends_layer = starts_strip && strip.is_last();
     left.cycle(bound);
-    if (starts_strip) strips.step();
+    if (starts_strip) strip.advance(c.strips);
   } while (!ends_layer);
+  damage.write(damaged || crc != expected ? 1 : 0);
 }
 
 // Shift a beat of biases in; after kBiasBeats of them the block's biases are in place.
@@ -102,10 +111,13 @@ inline void unpack_weights(Stream<UnpackWeightsConfig>& config, Stream<Beat>& be
   constexpr int kBeatsPerStep = kLanes / kLanesPerBeat;
   const UnpackWeightsConfig c = config.read();
   const bool wide = c.wide != 0, broadcast = c.broadcast != 0;
-  Countdown<Bound> strips, blocks, steps;
-  strips.start(c.num_strips);
+  StripWalk strip;
+  strip.start(c.strips);
+  Countdown<Bound> blocks, sub_rows;
+  Countdown<KeepBound> kept;
   blocks.start(c.blocks);
-  steps.start(c.steps);
+  sub_rows.start(c.sub_rows);
+  kept.start(c.keep);
   BeatKind kind;
   kind.start();
   ap_uint<3> bias_beat = 0;
@@ -128,9 +140,10 @@ each_beat:
     low = choose<Beat>(kind.is_low, beat, low);
 
     bool ends_step = kind.is_low && (broadcast || turn[kBeatsPerStep - 1]);
-    bool ends_block = ends_step && steps.is_last();
+    bool last_step = kept.is_last() && sub_rows.is_last();
+    bool ends_block = ends_step && last_step;
     bool ends_strip = ends_block && blocks.is_last();
-    ends_layer = ends_strip && strips.is_last();
+    ends_layer = ends_strip && strip.is_last();
 
     Beat nibbles = choose<Beat>(second, high >> (kAxiBits / 2), high);
     WWord unpacked[kLanesPerBeat];
@@ -145,8 +158,8 @@ each_beat:
 #pragma HLS unroll
       WToken token;
       token.word = choose<WWord>(broadcast, shared, unpacked[t % kLanesPerBeat]);
-      token.ends_block = steps.is_last();
-      token.ends_layer = steps.is_last() && blocks.is_last() && strips.is_last();
+      token.ends_block = last_step;
+      token.ends_layer = last_step && blocks.is_last() && strip.is_last();
       bool feeds = broadcast || turn[t / kLanesPerBeat];
       if (kind.is_low && feeds) words[t].write(token);
     }
@@ -162,9 +175,10 @@ each_beat:
     }
     bias_beat = choose<ap_uint<3>>(kind.is_bias && !last_bias, bias_beat + 1, 0);
     kind.advance(last_bias, ends_block, ends_pair, wide);
-    if (ends_step) steps.cycle(c.steps);
+    if (ends_step && kept.is_last()) sub_rows.cycle(c.sub_rows);
+    if (ends_step) kept.cycle(c.keep);
     if (ends_block) blocks.cycle(c.blocks);
-    if (ends_strip) strips.step();
+    if (ends_strip) strip.advance(c.strips);
   } while (!ends_layer);
 }
 
