@@ -9,6 +9,7 @@ that is no power of two, or a weight that is no multiple of its scale, is a Lowe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from codegen.golden import Golden, golden_of
-from codegen.ir import INPUT, RAW_BITS, Dense, Graph, MaxPool, Node, TensorType, Winograd
+from codegen.ir import INPUT, RAW_BITS, Add, Dense, Graph, MaxPool, Node, TensorType, Winograd
 from quant.build import Build, load_quantized
 from quant.data import INPUT_BITS, INPUT_EXPONENT
 from quant.golden import POOL, layer_names
+from quant.layers.quant_add import QuantAdd
 from quant.layers.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d
 from quant.layers.quantizers import bits_of, exponents, scale_of
 from quant.network import graph as network
-from quant.network.graph import NetworkGraph, Relu
-from quant.network.layer_graph import LayerGraph, layer_graph, unfolded
+from quant.network.layer_graph import PASSING, is_engine_pool
 from quant.network.network import Network
 from quant.rehearsal import rehearse, rehearsed_golden
 from winnow import flow
@@ -104,75 +105,101 @@ def _lower(
 
 
 def lower_network(net: Network, entry: TensorType) -> Graph:
-    """Return the integer graph of a network whose layers form a chain.
+    """Return the integer graph of a network.
 
-    A layer becomes the node called as `layer_names` says; a pool that follows becomes a node
-    `<name>_pool`. Raises LoweringError that names the layer for what cannot be expressed.
+    A layer or a sum becomes the node called as `layer_names` says; a pool of a map becomes a node
+    `<name>_pool`. A ReLU is the output type of what it follows. Raises LoweringError that names the
+    record which cannot be expressed.
     """
-    placed = layer_graph(net.graph)
+    graph = net.graph.ending_at(net.graph.output)
     names = layer_names(net.graph)
-    _check_chain(net.graph, placed)
+    _check_layers(net, names)
     nodes: list[Node] = []
-    # By layer: the node that holds its result, and its type.
-    results: dict[str | None, tuple[str, TensorType]] = {network.INPUT: (INPUT, entry)}
-    for path, found in placed.items():
-        name = names[path]
-        nodes.append(_lower_module(net.get_submodule(path), Place(name, *results[found.source])))
-        if found.pool:
-            nodes.append(max_pool(f"{name}{POOL}", name, nodes[-1].output))
-        results[path] = (nodes[-1].name, nodes[-1].output)
+    # By record: the node that holds its result, and its type.
+    results = {network.INPUT: (INPUT, entry)}
+    for record in graph.nodes:
+        sources = tuple(results[name] for name in record.inputs)
+        made = _lower_record(net, record, names.get(record.name, ""), sources)
+        if made is None:
+            results[record.name] = sources[0]
+        else:
+            nodes.append(made)
+            results[record.name] = (made.name, made.output)
     return Graph(entry, tuple(nodes))
 
 
-def _lower_module(layer: nn.Module, place: Place) -> Node:
-    if isinstance(layer, QuantWinogradConv2d):
-        return lower_winograd(layer, place)
-    if isinstance(layer, QuantDense):
+Sources = tuple[tuple[str, TensorType], ...]  # of a record: the nodes it reads, and their types
+
+
+def _lower_record(net: Network, record: network.Node, name: str, sources: Sources) -> Node | None:
+    """Return the node of a record, called `name`; None if it leaves the integers as they are."""
+    source, kind = sources[0]
+    if isinstance(record, network.TapNode | network.Conv | network.Linear):
+        layer, place = net.get_submodule(record.name), Place(name, source, kind)
+        if isinstance(layer, QuantWinogradConv2d):
+            return lower_winograd(layer, place)
+        assert isinstance(layer, QuantDense), layer
         return lower_dense(layer, place)
-    raise LoweringError(
-        f"layer '{place.name}': cannot lower {type(layer).__name__}; the engine runs "
-        "QuantWinogradConv2d and QuantDense"
-    )
-
-
-def _check_chain(graph: NetworkGraph, placed: LayerGraph) -> None:
-    """Raise LoweringError that names the first record that the engine does not run."""
-    for path, found in placed.items():
-        if found.source is None:
-            read = graph.by_name[unfolded(graph, graph.by_name[path].inputs[0])]
+    if isinstance(record, network.QuantAdd):
+        return _lower_add(net.get_submodule(record.name), name, sources)
+    if isinstance(record, network.MaxPool) and is_engine_pool(record):
+        return max_pool(f"{source}{POOL}", source, kind)
+    keeps_size = isinstance(record, network.AdaptiveAvgPool) and record.shape == kind.shape
+    if keeps_size or isinstance(record, PASSING):
+        return None
+    if isinstance(record, network.Relu):
+        if record.limit is not None:
             raise LoweringError(
-                f"layer '{path}': it reads '{read.name}' ({type(read).__name__}); {_RUNS}"
-            )
-    for node in graph.nodes:
-        if isinstance(node, Relu) and node.limit is not None:
-            raise LoweringError(
-                f"'{node.name}' is a ReLU with the limit {node.limit:g}; use one without: its "
+                f"'{record.name}' is a ReLU with the limit {record.limit:g}; use one without: its "
                 "quantized output has a limit of its own"
             )
-    last = unfolded(graph, graph.output)
-    if last != placed[graph.head()].result:
-        kind = type(graph.by_name[last]).__name__
-        raise LoweringError(f"the network ends with '{last}' ({kind}), not with a layer; {_RUNS}")
+        if kind.signed:
+            raise LoweringError(
+                f"'{record.name}' is a ReLU, but not the only reader of '{source}', or not right "
+                "behind it; a ReLU belongs behind a layer or a sum, before any pool"
+            )
+        return None
+    kind_name = type(record).__name__
+    raise LoweringError(f"'{record.name}' ({kind_name}) reads '{source}'; {_RUNS}")
+
+
+def _lower_add(add: nn.Module, name: str, sources: Sources) -> Add:
+    """Return the node of a calibrated sum."""
+    assert isinstance(add, QuantAdd)
+    exponent = int(_exponents(add.output_quant, name, "output")[0])
+    shape = sources[0][1].shape
+    output = TensorType(*shape, bits_of(add.output_quant), not add.relu, exponent)
+    return Add(name=name, inputs=tuple(source for source, _ in sources), output=output)
+
+
+def _check_layers(net: Network, names: Mapping[str, str]) -> None:
+    """Raise LoweringError that names the first layer of a kind that the engine does not run."""
+    for path, layer in net.layers().items():
+        if path in names and not isinstance(layer, QuantAdd | QuantWinogradConv2d | QuantDense):
+            raise LoweringError(
+                f"layer '{names[path]}': cannot lower {type(layer).__name__}; the engine runs "
+                "QuantWinogradConv2d and QuantDense"
+            )
 
 
 _RUNS = (
-    "the engine runs chains of 3x3 convolutions and fully connected layers, each with ReLU and "
-    "2x2 max pool at most, and the last one gives the result"
+    "the engine runs 3x3 convolutions and fully connected layers, with a ReLU and a 2x2 max pool "
+    "or a sum behind a convolution, and the last layer gives the result"
 )
 
 
 def lower_checkpoint(config: Config, out: Path) -> Graph:
     """Return the integer graph of the trained network in `out` (qat.npz)."""
-    network = load_quantized(Build(config, out, torch.device("cpu")))
-    return lower_network(network, _entry(network))
+    trained = load_quantized(Build(config, out, torch.device("cpu")))
+    return lower_network(trained, _entry(trained))
 
 
 def rehearsed_graph(build: flow.Build) -> tuple[Graph, Golden]:
     """Return the integer graph of untrained weights, and the golden values it must equal."""
     training = Build(build.config, build.out, config_path=build.config_path)
-    network = rehearse(training)
-    graph = lower_network(network, _entry(network))
-    return graph, golden_of(rehearsed_golden(training, network))
+    rehearsed = rehearse(training)
+    graph = lower_network(rehearsed, _entry(rehearsed))
+    return graph, golden_of(rehearsed_golden(training, rehearsed))
 
 
 def _entry(net: Network) -> TensorType:

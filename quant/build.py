@@ -164,7 +164,8 @@ def quantized_network(build: Build, net: Network, bits: Mapping[str, Choice]) ->
     """
     placed, features = layer_graph(net.graph), build.config.quantize.activation_bits
     last = net.graph.head()
-    is_raw = isinstance(net.graph.by_name[last], Dense) and not placed[last].relu
+    is_bare = not placed[last].relu and placed[last].add is None
+    is_raw = isinstance(net.graph.by_name[last], Dense) and is_bare
     widths = {
         name: BitWidths(
             *bits[name],
@@ -173,7 +174,7 @@ def quantized_network(build: Build, net: Network, bits: Mapping[str, Choice]) ->
         )
         for name in tap_layers(net)
     }
-    return to_quantized(net, widths)
+    return to_quantized(net, widths, features)
 
 
 def load_quantized(build: Build) -> Network:

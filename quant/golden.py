@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from quant.data import Samples, to_input
+from quant.layers.quant_add import QuantAdd
 from quant.layers.quant_layer import QuantTapLayer
 from quant.layers.quantizers import scale_of
-from quant.network.graph import NetworkGraph
+from quant.network.graph import Add, NetworkGraph
 from quant.network.layer_graph import layer_graph, layer_results
 from quant.network.network import Network
 from winnow.errors import LoweringError
@@ -29,13 +30,15 @@ POOL = "_pool"  # ends the name of the node that pools what a layer gives
 
 
 def layer_names(graph: NetworkGraph) -> dict[str, str]:
-    """Return the names of a network's layers in the integer graph, all different, by record.
+    """Return the names of a network's layers and sums in the integer graph, by record.
 
     "features.0" -> "features_0", "0" -> "layer_0", "Conv1" -> "conv1", "größe" -> "grosse". A name
-    that is taken, or would be by what follows a layer, gets a number.
+    that is taken, or would be by what follows, gets a number. Sums come after all layers.
     """
     names: dict[str, str] = {}
-    for path in layer_graph(graph):
+    nodes = graph.ending_at(graph.output).nodes
+    sums = [node.name for node in nodes if isinstance(node, Add)]
+    for path in [*layer_graph(graph), *sums]:
         wanted, number = _identifier(path), 1
         name = wanted
         while any(_collide(name, other) for other in (RESERVED, *names.values())):
@@ -61,18 +64,19 @@ def _collide(name: str, other: str) -> bool:
 def golden_arrays(net: Network, samples: Samples) -> dict[str, NDArray[Any]]:
     """Return `images` uint8 [n, c, h, w], `labels` [n] and `layer.<name>` [n, c, h, w] integers.
 
-    Maps are taken after ReLU and pool and have the smallest type that holds their width; a raw
+    Maps are taken after sum, ReLU and pool and have the smallest type that holds their width; a raw
     layer gives its int32 accumulators. The network becomes float64. Raises LoweringError for a
     value that is no multiple of its scale.
     """
     net.double().eval()
-    names = layer_names(net.graph)
+    names, placed = layer_names(net.graph), layer_graph(net.graph)
     parts: dict[str, list[NDArray[Any]]] = {}
     for start in range(0, len(samples), BATCH):
         x = to_input(samples.images[start : start + BATCH], torch.float64)
         for path, value in layer_results(net, x).items():
             name = names[path]
-            integers = to_integers(value, net.get_submodule(path), name)
+            last = net.get_submodule(placed[path].add or path)
+            integers = to_integers(value, last, name)
             parts.setdefault(f"layer.{name}", []).append(as_map(integers))
     arrays: dict[str, NDArray[Any]] = {n: np.concatenate(maps) for n, maps in parts.items()}
     images: NDArray[Any] = samples.images[: len(samples)].numpy()
@@ -84,20 +88,26 @@ def as_map(values: NDArray[Any]) -> NDArray[Any]:
     return values.reshape(*values.shape, *(1,) * (4 - values.ndim))
 
 
-def to_integers(value: Tensor, layer: QuantTapLayer, name: str) -> NDArray[Any]:
-    """Return a layer's float64 output as integers of its scale, smallest type."""
+def to_integers(value: Tensor, layer: QuantTapLayer | QuantAdd, name: str) -> NDArray[Any]:
+    """Return a layer's or sum's float64 output as integers of its scale, smallest type."""
     steps = (value / output_scale(layer)).cpu().numpy()
     if not np.array_equal(steps, np.rint(steps)):
         raise LoweringError(f"layer '{name}': an output is not a whole multiple of its scale")
-    small = np.uint8 if layer.widths.relu else np.int8
-    integers: NDArray[Any] = steps.astype(np.int32 if layer.is_raw else small)
+    integers: NDArray[Any] = steps.astype(_smallest(layer))
     assert np.array_equal(integers, steps), name  # the quantizer has clamped to this range
     return integers
 
 
-def output_scale(layer: QuantTapLayer) -> Tensor:
-    """Return the scale of a layer's output: of its quantizer, or of the accumulator if raw."""
-    if layer.is_raw:
+def _smallest(layer: QuantTapLayer | QuantAdd) -> type[np.integer[Any]]:
+    if isinstance(layer, QuantTapLayer) and layer.is_raw:
+        return np.int32
+    relu = layer.relu if isinstance(layer, QuantAdd) else layer.widths.relu
+    return np.uint8 if relu else np.int8
+
+
+def output_scale(layer: QuantTapLayer | QuantAdd) -> Tensor:
+    """Return the scale of an output: of its quantizer, or of the accumulator of a raw layer."""
+    if isinstance(layer, QuantTapLayer) and layer.is_raw:
         return (
             scale_of(layer.input_quant).flatten() * scale_of(layer.weight_quant).flatten()
         ).min()

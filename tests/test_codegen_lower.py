@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from codegen.check import check_graph
-from codegen.ir import INPUT, NODES, Graph, MaxPool, TensorType, Winograd
+from codegen.ir import INPUT, NODES, Add, Graph, MaxPool, TensorType, Winograd
 from codegen.lower import Place, lower_dense, lower_network, lower_winograd, max_pool
 from quant.data import InputShape, Samples
 from quant.golden import golden_arrays
@@ -68,7 +70,7 @@ def random_net(
         )
         for name, found in layer_graph(folded.graph).items()
     }
-    made = to_quantized(folded, widths)
+    made = to_quantized(folded, widths, quantize.activation_bits)
     calibrate(made, random_images(generator, entry)[:8] / 256.0)
     return made
 
@@ -162,12 +164,47 @@ def test_library_chain_equals_its_golden_vectors(name: str) -> None:
     assert [n.name for n in multiplies(graph)] == [path.replace(".", "_") for path in layers]
 
 
-def test_network_with_sums_is_refused() -> None:
-    net = Network.of(make_model("resnet18", 10, 1, 16, 0.1), ENTRY.shape)
-    made = random_net(net, 2, QuantizeConfig(), dict.fromkeys(layer_graph(net.graph), 8))
-    match = r"^layer 'layer1.1.conv1': it reads 'layer1.0.relu_1' \(Relu\); the engine runs chains"
-    with pytest.raises(LoweringError, match=match):
-        lower_network(made, ENTRY)
+class Block(nn.Module):
+    """A residual block; its shortcut is a convolution where the channels change."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.norm1, self.norm2 = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.shortcut = (
+            nn.Identity()
+            if in_channels == channels
+            else nn.Conv2d(in_channels, channels, 3, padding=1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm1(self.conv1(x)).relu()
+        y = self.norm2(self.conv2(y))
+        y += self.shortcut(x)
+        return y.relu()
+
+
+def residual_net(size: int = 8) -> Network:
+    """A stem with a pool, three blocks, the middle one wider, and a classifier."""
+    layers = {"stem": nn.Conv2d(1, 6, 3, padding=1), "relu": nn.ReLU(), "pool": nn.MaxPool2d(2)}
+    layers |= {"a": Block(6, 6), "b": Block(6, 9), "c": Block(9, 9), "flat": nn.Flatten()}
+    layers["fc"] = nn.Linear(9 * (size // 2) ** 2, 10)
+    return Network.of(nn.Sequential(OrderedDict(layers)), (1, size, size))
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_residual_network_equals_its_golden_vectors(m: int) -> None:
+    net, entry = residual_net(), TensorType(1, 8, 8, 8, False, -8)
+    layers = layer_graph(net.graph)
+    quantize = QuantizeConfig(activation_bits=6)
+    graph = require_golden(random_net(net, m, quantize, dict.fromkeys(layers, 6), entry), entry)
+    sums = {node.name: node for node in graph.nodes if isinstance(node, Add)}
+    assert {name: node.inputs for name, node in sums.items()} == {
+        "iadd": ("a_conv2", "stem_pool"),
+        "iadd_1": ("b_conv2", "b_shortcut"),
+        "iadd_2": ("c_conv2", "iadd_1"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -179,11 +216,19 @@ def test_network_with_sums_is_refused() -> None:
         ),
         (
             [nn.Conv2d(1, 8, 3, padding=1), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(512, 2)],
-            r"^layer '3': it reads '1' \(AvgPool\); the engine runs chains of 3x3 conv",
+            r"^'1' \(AvgPool\) reads 'layer_0'; the engine runs 3x3 conv",
         ),
         (
             [nn.Flatten(), nn.Linear(256, 2), nn.Sigmoid()],
-            r"^the network ends with '2' \(Sigmoid\), not with a layer; the engine runs chains",
+            r"^'2' \(Sigmoid\) reads 'layer_1'; the engine runs 3x3",
+        ),
+        (
+            [nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1)],
+            r"^'2' is a ReLU, but not the only reader of 'layer_0_pool', or not right behind it; a",
+        ),
+        (
+            [nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1)],
+            r"^'1' \(MaxPool\) reads 'layer_0'; the engine runs 3x3 conv",
         ),
     ],
 )

@@ -51,7 +51,7 @@ def test_results_are_taken_after_what_follows() -> None:
 
 
 @pytest.mark.parametrize("inplace", [False, True])
-def test_a_sum_belongs_to_no_layer(inplace: bool) -> None:
+def test_a_sum_belongs_to_the_layer_that_only_it_reads(inplace: bool) -> None:
     class Sum(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -64,11 +64,32 @@ def test_a_sum_belongs_to_no_layer(inplace: bool) -> None:
             z += y
             return self.c(self.relu(z))
 
-    assert [(p.source, p.relu) for p in layers_of(Sum(), (2, 6, 6)).values()] == [
-        (INPUT, True),
-        ("a", False),
-        (None, False),
+    found = layers_of(Sum(), (2, 6, 6)).values()
+    assert [(p.source, p.relu, p.add, p.add_relu, p.result) for p in found] == [
+        (INPUT, True, None, False, "relu"),
+        ("a", False, "iadd", True, "relu_1"),
+        ("b", False, None, False, "c"),
     ]
+
+
+def test_of_two_layers_the_later_one_adds_and_none_adds_twice() -> None:
+    class Sums(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c, self.d = (nn.Conv2d(2, 2, 3, padding=1) for _ in range(4))
+            self.pool = nn.MaxPool2d(3, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x) + self.b(x)
+            y = y + x
+            return self.d(self.pool(self.c(y)) + y)
+
+    found = layers_of(Sums(), (2, 6, 6))
+    assert {name: p.add for name, p in found.items()} == {
+        **dict.fromkeys("acd"),
+        "b": "add",
+    }
+    assert [found[name].source for name in "cd"] == [None, None]
 
 
 def test_what_is_read_twice_has_no_follower() -> None:
@@ -91,8 +112,10 @@ def test_residual_network() -> None:
     assert len(placed) == 21  # 17 convolutions, 3 projections, the classifier
     assert placed["layer1.0.conv1"].source == "conv1"
     assert placed["layer1.0.conv2"].source == "layer1.0.conv1"
-    assert placed["layer1.1.conv1"].source is None
+    assert placed["layer1.1.conv1"].source == "layer1.0.conv2"
     assert [p.relu for p in placed.values()].count(True) == 9  # the stem and the blocks' first
+    adding = [name for name, p in placed.items() if p.add and p.add_relu]
+    assert adding == [f"layer{i}.{j}.conv2" for i in range(1, 5) for j in range(2)]
 
 
 def test_other_pools_are_not_the_engines() -> None:

@@ -11,13 +11,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from quant.layers.quant_add import QuantAdd
 from quant.layers.quant_layer import QuantTapLayer
-from quant.layers.quantizers import bits_of, set_exponents
-from quant.network.layer_graph import visit_layers
+from quant.layers.quantizers import bits_of, exponents, scale_of, set_exponents
+from quant.network.layer_graph import layer_graph, visit_layers
 from quant.network.network import Network
 from winnow.fixed_point import int_range
 
 SPREAD = 6
+ADD_SPREAD = 7  # the engine's
 CANDIDATES = 5
 SAMPLES = 1 << 16  # values per scale that the search looks at
 GRID_SAMPLES = 1 << 18  # values that decide on the grid of an input
@@ -109,7 +111,41 @@ def calibrate_layer(layer: QuantTapLayer, x: Tensor, *, clip: bool = True) -> No
 
 
 @torch.no_grad()
+def calibrate_add(layer: QuantAdd, x: Tensor, y: Tensor) -> None:
+    """Set the scale of a sum from the maps it adds."""
+    total = (x + y).flatten()
+    if layer.relu:
+        total = total.clamp(min=0)
+    bounds = int_range(layer.bits, signed=not layer.relu)
+    set_exponents(layer.output_quant, best_exponents(total[None], bounds))
+
+
+@torch.no_grad()
+def align_adds(net: Network) -> None:
+    """Make grids of results that only a sum reads so coarse that it can shift by them.
+
+    A branch that gives nearly nothing, as untrained ones may, has a very fine one.
+    """
+    for name, placed in layer_graph(net.graph).items():
+        if placed.add is None:
+            continue
+        layer, add = net.get_submodule(name), net.get_submodule(placed.add)
+        if isinstance(layer, QuantTapLayer) and isinstance(add, QuantAdd):
+            least = int(exponents(scale_of(add.output_quant))) - ADD_SPREAD
+            found = exponents(scale_of(layer.output_quant)).flatten()
+            set_exponents(layer.output_quant, found.clamp(min=least))
+
+
+@torch.no_grad()
 def calibrate(net: Network, x: Tensor, *, clip: bool = True) -> None:
     """Set all scales of a network, layer by layer on quantized maps, from inputs x [n, c, h, w]."""
-    layers = [m for m in net.modules() if isinstance(m, QuantTapLayer)]
-    visit_layers(net, layers, x, lambda layer, value: calibrate_layer(layer, value, clip=clip))
+    layers = [m for m in net.modules() if isinstance(m, QuantTapLayer | QuantAdd)]
+
+    def visit(layer: QuantTapLayer | QuantAdd, *inputs: Tensor) -> None:
+        if isinstance(layer, QuantAdd):
+            calibrate_add(layer, *inputs)
+        else:
+            calibrate_layer(layer, *inputs, clip=clip)
+
+    visit_layers(net, layers, x, visit)
+    align_adds(net)

@@ -166,6 +166,14 @@ class Add(Node):
 
 
 @dataclass(frozen=True)
+class QuantAdd(Add):
+    """An `Add` and its quantizer to `bits` bits, which with `relu` is the ReLU behind it too."""
+
+    bits: int
+    relu: bool
+
+
+@dataclass(frozen=True)
 class MaxPool(Node):
     """`nn.MaxPool2d` without dilation; `ceil` keeps incomplete windows."""
 
@@ -260,11 +268,11 @@ class Sigmoid(Node):
 
 
 LAYERS = (Conv, Linear, TapNode)  # what multiplies by trained weights
-WITH_WEIGHTS = (*LAYERS, BatchNorm)
+WITH_WEIGHTS = (*LAYERS, BatchNorm, QuantAdd)  # a module of theirs has tensors
 RECORDS: Mapping[str, type[Node]] = {
     kind.__name__: kind
     for kind in (
-        Conv, Linear, BatchNorm, Winograd, Direct, Dense, Relu, Add, MaxPool, AvgPool,
+        Conv, Linear, BatchNorm, Winograd, Direct, Dense, Relu, Add, QuantAdd, MaxPool, AvgPool,
         AdaptiveAvgPool, Mean, Flatten, Concat, Dropout, Identity, Softmax, Sigmoid,
     )
 }  # fmt: skip

@@ -2,6 +2,7 @@
 """The layer graph: the layers that multiply, and what follows each of them alone.
 
     conv -> norm -> relu -> pool -> fc    gives    conv (norm, relu, pool), fc reads conv
+    conv -> norm -> add(x) -> relu        gives    conv (norm, add, add_relu)
 
 Compression needs this to fold BatchNorm, to size layers for the cycle model and to quantize
 outputs; lowering needs it to know which layer reads which.
@@ -9,7 +10,7 @@ outputs; lowering needs it to know which layer reads which.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from quant.network.graph import (
     INPUT,
     LAYERS,
     AdaptiveAvgPool,
+    Add,
     BatchNorm,
     Dropout,
     Flatten,
@@ -50,6 +52,8 @@ class PlacedLayer:
         result: record of its result behind what follows, before it is flattened.
         norm: record of the BatchNorm that follows, if any.
         relu, pool: whether a ReLU, and a 2x2 max pool, follow.
+        add: record of the sum that follows, if any, of this layer's result and an earlier one.
+        add_relu: whether a ReLU follows that.
     """
 
     name: str
@@ -62,6 +66,8 @@ class PlacedLayer:
     norm: str | None = None
     relu: bool = False
     pool: bool = False
+    add: str | None = None
+    add_relu: bool = False
 
 
 LayerGraph = dict[str, PlacedLayer]
@@ -83,7 +89,12 @@ def layer_graph(graph: NetworkGraph) -> LayerGraph:
             owner[node.name] = node.name
             continue
         owner[node.name] = None
-        if source == INPUT and isinstance(node, PASSING):
+        if isinstance(node, Add):
+            adding = _adding(layers, node, owner, readers)
+            if adding is not None:
+                layers[adding] = replace(layers[adding], add=node.name, result=node.name)
+                owner[node.name] = adding
+        elif source == INPUT and isinstance(node, PASSING):
             owner[node.name] = INPUT
         elif source in layers and source is not None:
             alone = len(readers[node.inputs[0]]) == 1
@@ -92,6 +103,24 @@ def layer_graph(graph: NetworkGraph) -> LayerGraph:
                 layers[source] = follower
                 owner[node.name] = source
     return layers
+
+
+def _adding(
+    layers: LayerGraph,
+    node: Add,
+    owner: Mapping[str, str | None],
+    readers: Mapping[str, list[Node]],
+) -> str | None:
+    """Return the later one of the layers whose result a sum alone reads; None if there is none.
+
+    It adds the other map. A layer that pools its result, or adds one already, cannot.
+    """
+    found = [
+        name
+        for name in (owner[read] for read in node.inputs if len(readers[read]) == 1)
+        if name in layers and not layers[name].pool and layers[name].add is None
+    ]
+    return max(found, key=list(layers).index, default=None)
 
 
 def _with(
@@ -108,12 +137,14 @@ def _with(
         return None
     if isinstance(node, BatchNorm):
         # One of a flattened map has a factor per pixel, which no weight of the layer can take.
-        is_first = layer.norm is None and not layer.relu and not layer.pool
+        is_first = not (layer.norm or layer.relu or layer.pool or layer.add)
         fits = is_first and node.channels == layer.out_channels
         return replace(layer, norm=node.name, result=node.name) if fits else None
+    if isinstance(node, Relu) and layer.add is not None:
+        return replace(layer, add_relu=True, result=node.name)
     if isinstance(node, Relu) and not layer.pool:
         return replace(layer, relu=True, result=node.name)
-    if isinstance(node, MaxPool) and is_engine_pool(node) and not layer.pool:
+    if isinstance(node, MaxPool) and is_engine_pool(node) and not layer.pool and not layer.add:
         return replace(layer, pool=True, result=node.name)
     return None
 
@@ -153,18 +184,16 @@ def layer_results(net: Network, x: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def visit_layers(
-    net: Network, layers: Sequence[L], x: Tensor, visit: Callable[[L, Tensor], None]
-) -> None:
-    """Run `net` on x in evaluation mode; call `visit(layer, input)` just before each layer runs.
+def visit_layers(net: Network, layers: Sequence[L], x: Tensor, visit: Callable[..., None]) -> None:
+    """Run `net` on x in evaluation mode; call `visit(layer, *inputs)` just before each layer runs.
 
     So every layer is visited with what the layers before it, already visited, give it.
     """
     chosen = {name: m for name, m in net.named_modules() if any(m is layer for layer in layers)}
 
-    def before(node: Node, value: Tensor) -> None:
+    def before(node: Node, inputs: Sequence[Tensor]) -> None:
         if node.name in chosen:
-            visit(chosen[node.name], value)
+            visit(chosen[node.name], *inputs)
 
     was_training = net.training
     try:

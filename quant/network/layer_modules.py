@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from quant.layers.quant_add import QuantAdd
 from quant.layers.quant_layer import QuantDense, QuantDirectConv2d, QuantWinogradConv2d
 from quant.layers.winograd_layer import Dense, DirectConv2d, Window, WinogradConv2d
 from quant.network import graph
@@ -158,6 +159,10 @@ def _channels(module: Any) -> dict[str, Any]:
     return {"in_channels": module.in_channels, "out_channels": module.out_channels, **widths}
 
 
+def _sum(module: QuantAdd) -> dict[str, Any]:
+    return {"bits": module.bits, "relu": module.relu}
+
+
 KINDS: Mapping[type[nn.Module], Kind] = {
     nn.Conv2d: Kind(Conv, _conv, _make_conv),
     nn.Linear: Kind(
@@ -187,6 +192,7 @@ KINDS: Mapping[type[nn.Module], Kind] = {
         _dense,
         lambda n: QuantDense(n.operands, n.out_channels, n.in_channels, n.widths),
     ),
+    QuantAdd: Kind(graph.QuantAdd, _sum, lambda n: QuantAdd(n.bits, relu=n.relu)),
 }
 _SPECIAL = (QuantWinogradConv2d, QuantDirectConv2d, QuantDense, nn.BatchNorm1d)
 _BY_RECORD = {(kind.record, module in _SPECIAL): kind for module, kind in KINDS.items()}

@@ -17,7 +17,7 @@ from quant.network.graph import INPUT, WITH_WEIGHTS, NetworkGraph, Node, Shape
 from quant.network.layer_modules import layer_node
 from quant.network.operations import compute
 
-Visit = Callable[[Node, Tensor], None]
+Visit = Callable[[Node, Sequence[Tensor]], None]
 
 
 class Network(nn.Module):
@@ -69,8 +69,8 @@ class Network(nn.Module):
     def run(self, x: Tensor, wanted: Sequence[str], before: Visit | None = None) -> list[Tensor]:
         """Return the results called `wanted` for inputs x [n, c, h, w]; no other record runs.
 
-        `before(record, value)` is called for every record with weights just before it runs on
-        `value`, so that it can change the layer.
+        `before(record, inputs)` is called for every record with weights just before it runs on
+        `inputs`, so that it can change the layer.
         """
         nodes = self.graph.needed(wanted)
         reads = _num_reads(nodes, wanted)
@@ -79,8 +79,8 @@ class Network(nn.Module):
             inputs = [values[name] for name in node.inputs]
             if isinstance(node, WITH_WEIGHTS):
                 if before is not None:
-                    before(node, inputs[0])
-                values[node.name] = self.get_submodule(node.name)(inputs[0])
+                    before(node, inputs)
+                values[node.name] = self.get_submodule(node.name)(*inputs)
             else:
                 values[node.name] = compute(node, inputs, training=self.training)
             for name in node.inputs:  # so that a map is gone when nothing reads it any more

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from quant.layers.bit_widths import BitWidths
+from quant.layers.quant_add import QuantAdd
 from quant.layers.quant_layer import (
     QuantDense,
     QuantDirectConv2d,
@@ -23,8 +24,9 @@ from quant.layers.quant_layer import (
     QuantWinogradConv2d,
 )
 from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, Window, WinogradConv2d
-from quant.network.graph import LAYERS, Dropout, Identity
+from quant.network.graph import LAYERS, Add, Dropout, Identity, NetworkGraph, Relu
 from quant.network.layer_graph import layer_graph, read_map
+from quant.network.layer_modules import layer_node
 from quant.network.network import Network
 
 KERNEL, PADDING = (3, 3), (1, 1)
@@ -124,12 +126,14 @@ EXACT = (fold_norms, without_dropout)  # and `to_winograd` for every m
 
 
 @torch.no_grad()
-def to_quantized(net: Network, widths: Mapping[str, BitWidths]) -> Network:
+def to_quantized(net: Network, widths: Mapping[str, BitWidths], add_bits: int = 8) -> Network:
     """Return a copy of a folded network with Brevitas layers; weights, masks, biases taken over.
 
-        conv = Winograd(x) -> conv = Winograd(x) widths=...
+        conv = Winograd(x)   add = Add(conv, x)   y = Relu(add)
+        -> conv = Winograd(x) widths=...   add = QuantAdd(conv, x) relu=True   y = Relu(add)
 
-    `widths` has an entry for every tap layer. Scales are 1 until `quant.network.calibrate`.
+    `widths` has an entry for every tap layer; sums have `add_bits` bits. Scales are 1 until
+    `quant.network.calibrate`.
     """
 
     def replaced(name: str, layer: nn.Module) -> nn.Module:
@@ -140,7 +144,26 @@ def to_quantized(net: Network, widths: Mapping[str, BitWidths]) -> Network:
             getattr(made, key).copy_(getattr(layer, key))
         return made.to(layer.weight)
 
-    return _mapped(net, replaced)
+    return _with_quantized_sums(_mapped(net, replaced), add_bits)
+
+
+def _with_quantized_sums(net: Network, bits: int) -> Network:
+    """Return the network with a quantizer behind every sum; it shares the layers."""
+    readers, like = net.graph.readers(), next(net.parameters())
+    made = {
+        node.name: QuantAdd(bits, relu=all(isinstance(x, Relu) for x in readers[node.name]))
+        for node in net.graph.nodes
+        if isinstance(node, Add)
+    }
+    nodes = []
+    for node in net.graph.nodes:
+        record = layer_node(made[node.name], node.name, node.inputs) if node.name in made else node
+        assert record is not None  # `QuantAdd` is a known kind
+        nodes.append(record)
+    graph = NetworkGraph.of(net.graph.input, nodes, net.graph.output, net.graph.exits)
+    quantized = Network(graph, {**net.layers(), **{n: m.to(like) for n, m in made.items()}})
+    quantized.train(net.training)
+    return quantized
 
 
 def _quantized(layer: TapLayer, widths: BitWidths) -> QuantTapLayer:
