@@ -165,7 +165,7 @@ def test_slices_of_a_product_share_a_register() -> None:
 PROCESSES = {
     *("read_features", "form_tiles", "transform_input", "read_weights", "unpack_weights"),
     *("sequence", "load_v", "load_w", "multiply_lane", "drain_lane", "transform_output"),
-    *("finish", "write_features", "plan_rows", "check_program", "configure"),
+    *("finish", "write_features", "plan_rows", "check_program", "configure", "read_shortcuts"),
 }
 CONTROL = {
     *("plan_rows", "read_features", "form_tiles", "write_features"),
