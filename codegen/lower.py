@@ -229,10 +229,11 @@ def _weight(layer: QuantTapLayer, exponent: IntArray, name: str) -> IntArray:
 def _bias(layer: QuantTapLayer, acc_exponent: int, name: str) -> IntArray:
     """Return integer biases [oc] on the accumulator's grid, rounded half to even."""
     steps = (layer.bias.double() * 2.0**-acc_exponent).round()
-    return _integers(steps, int_range(RAW_BITS, signed=True), f"layer '{name}': bias")
+    remedy = "; it is far larger than the layer's sums: train with smaller biases"
+    return _integers(steps, int_range(RAW_BITS, signed=True), f"layer '{name}': bias", remedy)
 
 
-def _integers(values: Tensor, bounds: tuple[int, int], what: str) -> IntArray:
+def _integers(values: Tensor, bounds: tuple[int, int], what: str, remedy: str = "") -> IntArray:
     """Return float64 `values` as int64; raises LoweringError unless they are such integers."""
     array = values.cpu().numpy()
     if not np.array_equal(array, np.rint(array)):  # NaN differs from itself
@@ -240,7 +241,7 @@ def _integers(values: Tensor, bounds: tuple[int, int], what: str) -> IntArray:
     low, high = bounds
     if array.size and (array.min() < low or array.max() > high):
         raise LoweringError(
-            f"{what}: must lie in {low}..{high}, got {array.min():.0f}..{array.max():.0f}"
+            f"{what}: must lie in {low}..{high}, got {array.min():.0f}..{array.max():.0f}{remedy}"
         )
     return array.astype(np.int64)
 

@@ -250,7 +250,7 @@ def test_scale_that_is_no_power_of_two_is_refused() -> None:
 def test_bias_beyond_int32_is_refused() -> None:
     layer = winograd_layer()
     layer.bias.data[1] = 1e6
-    match = r"^layer 'conv': bias: must lie in -2147483648\.\.2147483647, got -\d+\.\.4096000000$"
+    match = r"^layer 'conv': bias: must lie in -2147483648\.\.2147483647, got -\d+\.\.4096000000; "
     with pytest.raises(LoweringError, match=match):
         lower_winograd(layer, place())
 

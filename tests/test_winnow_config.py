@@ -99,7 +99,7 @@ def test_garbage_is_one_short_line(tmp_path: Path, content: bytes, reason: str) 
             '[distill]\nteacher = "a\\u0000b"',
             r"distill.teacher must be one line of at most 1000 characters, got 'a\x00b'",
         ),
-        ('[model]\nname = "' + "y" * 10**5 + '"', "model.name must be one of chain, vgg16"),
+        ('[model]\nname = "' + "y" * 10**5 + '"', "model.name must be one line of at most"),
         ("[train]\nlearning_rate = 1" + "0" * 400, "train.learning_rate must be a number in 1e-07"),
         ("[model]\nchannels = [" + "0," * 10**5 + "]", "model.channels must be a list of at least"),
     ],

@@ -15,6 +15,7 @@ from typing import Any
 from winnow.data_config import DataConfig
 from winnow.engine import EngineConfig
 from winnow.errors import ConfigError, shown, shown_text
+from winnow.model_config import CHAIN, MODELS, ModelConfig
 from winnow.parts import EXAMPLE, find_part
 from winnow.schema import choice, flag, from_table, integer, integers, plain, real, table, text
 from winnow.srbs import SUB_ROW
@@ -25,20 +26,8 @@ else:
     import tomli as tomllib
 
 
-__all__ = ["Config", "DataConfig", "load_config", "read_toml"]
+__all__ = ["CHAIN", "MODELS", "Config", "DataConfig", "ModelConfig", "load_config", "read_toml"]
 
-CHAIN = "chain"
-MODELS = (
-    CHAIN,
-    "vgg16",
-    "vgg16_bn",
-    "vgg_nagadomi",
-    "vgg_nagadomi_bn",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "mobilenet_v2",
-)
 KERNELS = "kernels"  # the pruning method whose taps share their channels
 PATTERN = "pattern"  # the pruning method without SRBS
 KERNEL_WEIGHTS = 9
@@ -46,43 +35,16 @@ LISTED, REASON = 300, 120  # characters of a list of files, and of what is wrong
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """A network of the library, its channels times `width`, or a chain that the other keys give.
-
-    A chain is 3x3 convolutions with BatchNorm and ReLU, then fully connected layers. `pool_after`
-    and `exit_after` number the convolutions from 1; an exit is a shallow classifier for
-    self-distillation. `hidden` are the widths of fully connected layers before the classifier.
-    `exit` deploys the network that ends at that exit; 0 the whole one.
-    """
-
-    name: str = choice(CHAIN, MODELS)
-    width: float = real(1.0, low=0.01, high=16.0)
-    channels: tuple[int, ...] = integers((16, 32, 32, 64), low=1, high=2048, at_least=1)
-    pool_after: tuple[int, ...] = integers((2, 4), low=1, high=64)
-    exit_after: tuple[int, ...] = integers((2, 3), low=1, high=64)
-    hidden: tuple[int, ...] = integers((), low=1, high=65536)
-    exit: int = integer(0, low=0, high=64)
-
-    def __post_init__(self) -> None:
-        for key in ("pool_after", "exit_after"):
-            for position in getattr(self, key):
-                if position > len(self.channels):
-                    raise ConfigError(
-                        f"model.{key} must name one of the {len(self.channels)} convolutions of "
-                        f"model.channels, got {position}"
-                    )
-
-
-@dataclass(frozen=True)
 class TrainConfig:
     """fp32 training with Be-Your-Own-Teacher self-distillation, and what all stages share.
 
-    `epochs`, `learning_rate` are of this stage; `batch`, `weight_decay` and the rest of all. `ema`
-    is the decay per step of an average of the weights (0: none), `amp` multiplies in bfloat16 on
-    a GPU or CPU that has instructions for it, `validate_every` counts epochs (0: never).
+    `epochs`, `learning_rate` are of this stage, 0 epochs keep the weights as they are; `batch`,
+    `weight_decay` and the rest of all. `ema` is the decay per step of an average of the weights
+    (0: none), `amp` multiplies in bfloat16 on a GPU or CPU that has instructions for it,
+    `validate_every` counts epochs (0: never).
     """
 
-    epochs: int = integer(30, low=1, high=10000)
+    epochs: int = integer(30, low=0, high=10000)
     batch: int = integer(64, low=2, high=65536)
     learning_rate: float = real(3e-3, low=1e-7, high=10.0)
     weight_decay: float = real(1e-4, low=0.0, high=1.0)
@@ -243,6 +205,13 @@ class Config:
     engine: EngineConfig = table(EngineConfig)
     target: TargetConfig = table(TargetConfig)
 
+    def __post_init__(self) -> None:
+        if not self.train.epochs and not self.model.checkpoint and self.model.own is None:
+            raise ConfigError(
+                "train.epochs must be at least 1 for a network without weights, got 0; set "
+                "model.checkpoint to the file of its weights"
+            )
+
     def section(self, *names: str) -> dict[str, Any]:
         """Return the named members as plain values, for a stage's input hash."""
         members = {name: getattr(self, name) for name in names}
@@ -252,13 +221,18 @@ class Config:
         """Return the files and folders that the path of a key stands for; none if it is empty."""
         if key == "data.path":
             return self.data.places
+        if key == "model.name":
+            return () if self.model.own is None else self.model.own.places
+        if key == "model.checkpoint":
+            return () if self.model.weights is None else (self.model.weights,)
         section, _, name = key.partition(".")
         value = getattr(getattr(self, section), name)
         return (Path(value),) if value else ()
 
     def beside(self, folder: Path) -> Config:
-        """Return the configuration with paths of data relative to `folder`."""
-        return replace(self, data=replace(self.data, base=folder))
+        """Return the configuration with paths of data and network relative to `folder`."""
+        data, model = replace(self.data, base=folder), replace(self.model, base=folder)
+        return replace(self, data=data, model=model)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -289,7 +263,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 def load_config(path: Path) -> Config:
     """Read a configuration file; raises ConfigError with one line that names the key.
 
-    Paths of data in it are relative to its folder.
+    Paths of data and network in it are relative to its folder.
     """
     content = read_toml(path)
     try:

@@ -74,6 +74,7 @@ def _shrink_keys(config: Config) -> Keys:
 _TORCH = ("torch", "brevitas", "numpy", "scipy", "scikit-learn")
 _DATA = ("data.path", "")
 _TEACHER = ("distill.teacher", "train.npz")
+_NETWORK = (("model.name", ""), ("model.checkpoint", ""))
 _COMPILER = ("ziglang", "xls-python")
 _ENGINE = ("engine", "target")
 
@@ -84,7 +85,7 @@ STAGES: tuple[Stage, ...] = (
         "codegen.stages.check",
         ("seed", "data", "model", "distill", "shrink", "prune", "quantize", "engine"),
         tools=_TORCH,
-        outside=(_DATA, _TEACHER),
+        outside=(_DATA, _TEACHER, *_NETWORK),
     ),
     Stage(
         "train",
@@ -92,7 +93,7 @@ STAGES: tuple[Stage, ...] = (
         "quant.stages.train",
         ("seed", "data", "model", "train", "distill"),
         tools=_TORCH,
-        outside=(_DATA, _TEACHER),
+        outside=(_DATA, _TEACHER, *_NETWORK),
     ),
     Stage(
         "shrink",

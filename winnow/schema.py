@@ -118,6 +118,30 @@ def plain(section: Any) -> dict[str, Any]:
     return {name: found[name] for name in keys(section)}
 
 
+Arguments = tuple[tuple[str, Any], ...]  # names and values: numbers, strings, flags, tuples
+
+
+def arguments() -> Any:
+    """Declare a table of arguments of a function: numbers, strings, flags and lists of them."""
+
+    def check(name: str, value: Any) -> Arguments:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} must be a table ([{name}]), got {shown(value)}")
+        return tuple((key, argument(f"{name}.{key}", item)) for key, item in value.items())
+
+    def argument(name: str, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple(argument(name, item) for item in value)
+        if not isinstance(value, bool | int | float | str):
+            raise ConfigError(
+                f"{name} must be a number, string, true, false or a list of them, got "
+                f"{shown(value)}"
+            )
+        return value
+
+    return _field((), check)
+
+
 def _unknown(name: str, key: str, known: Sequence[str]) -> ConfigError:
     near = difflib.get_close_matches(key[:SHOWN], known, n=1, cutoff=0.0)
     return ConfigError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quant.network.network import Network
 from quant.network.network_file import GRAPH_HASH
@@ -38,17 +38,18 @@ class Imported:
     fresh: tuple[str, ...]
 
 
-def load_checkpoint(model: Network, path: Path, *, replace_head: bool = False) -> Imported:
+def load_checkpoint(model: nn.Module, path: Path, *, replace_head: bool = False) -> Imported:
     """Copy the weights of a .pt, .pth, .safetensors or .npz file into `model`.
 
-    Names must be those of the network, which are torchvision's; a wrapping {"state_dict": ...} and
-    the prefix "module." are taken off, numbers become the network's dtype. With `replace_head` the
+    Names must be those of the network, torchvision's for the library; a wrapping
+    {"state_dict": ...} and the prefix "module." are taken off, numbers become the network's dtype.
+    With `replace_head` the
     last linear layer keeps its fresh weights, for another number of classes. Raises ArtefactError,
     with the network unchanged, when the file is missing, damaged or of another network, ConfigError
     for an unknown kind of file, ToolError when safetensors is not installed.
     """
     state = model.state_dict()
-    head = (f"{model.graph.head()}.weight", f"{model.graph.head()}.bias") if replace_head else ()
+    head = _head(model) if replace_head else ()
     found = {name: value for name, value in read_state(path).items() if name not in head}
     problem = _difference({n: v for n, v in state.items() if n not in head}, found)
     if problem:
@@ -154,10 +155,17 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _head_hint(model: Network, state: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+def _head(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the classifier's tensors; none for a module that was not read."""
+    if not isinstance(model, Network):
+        return ()
+    return tuple(f"{model.graph.head()}.{part}" for part in ("weight", "bias"))
+
+
+def _head_hint(model: nn.Module, state: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
     """Return what to do when only the number of classes differs."""
-    head = {f"{model.graph.head()}.weight", f"{model.graph.head()}.bias"}
-    is_other = head <= found.keys() and any(found[n].shape != state[n].shape for n in head)
+    head = set(_head(model))
+    is_other = head and head <= found.keys() and any(found[n].shape != state[n].shape for n in head)
     rest, found_rest = ({n: v for n, v in s.items() if n not in head} for s in (state, found))
     if not is_other or _difference(rest, found_rest):
         return ""

@@ -11,9 +11,11 @@ from functools import partial
 from torch import nn
 
 from quant.data import InputShape
+from quant.interchange.torch_import import load_checkpoint
 from quant.models.chain import ChainNet, chain_spec
 from quant.models.mobilenet import mobilenet_v2
 from quant.models.model_spec import ModelSpec
+from quant.models.own import own_module, read_module
 from quant.models.resnet import resnet18, resnet34, resnet50
 from quant.models.vgg import NAGADOMI, VGG16, vgg16, vgg_nagadomi
 from quant.network.network import Network
@@ -68,17 +70,30 @@ def make_model(
 
 
 def network_of(model: ModelConfig, shape: InputShape) -> Network:
-    """Return the network of a configuration with fresh weights; ConfigError as `make_model`."""
+    """Return the network of a configuration, with fresh weights or those of `model.checkpoint`.
+
+    Raises ConfigError as `make_model`, NetworkError for a network of the user's that cannot run,
+    ArtefactError for a checkpoint of another network.
+    """
+    if model.own is not None:
+        return read_module(own_module(model), shape.image, shape.classes)
     if model.name == CHAIN:
-        return Network.of(ChainNet(chain_spec(model, shape)), shape.image, "by_exit")
+        net = Network.of(ChainNet(chain_spec(model, shape)), shape.image, "by_exit")
+    else:
+        net = Network.of(_library_model(model, shape), shape.image)
+    if model.weights is not None:
+        load_checkpoint(net, model.weights)
+    return net
+
+
+def _library_model(model: ModelConfig, shape: InputShape) -> nn.Module:
     channels, height, width = shape.image
     if height != width:
         raise ConfigError(
             f"model '{model.name}' must read square images, got {height} rows and {width} columns; "
             "set data.image_size, or take a chain or a network of your own"
         )
-    made = make_model(model.name, shape.classes, channels, height, model.width)
-    return Network.of(made, shape.image)
+    return make_model(model.name, shape.classes, channels, height, model.width)
 
 
 def _check(what: str, value: int, low: int, high: int) -> None:

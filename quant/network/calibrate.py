@@ -16,6 +16,7 @@ from quant.layers.quant_layer import QuantTapLayer
 from quant.layers.quantizers import bits_of, exponents, scale_of, set_exponents
 from quant.network.layer_graph import layer_graph, visit_layers
 from quant.network.network import Network
+from winnow.errors import NetworkError
 from winnow.fixed_point import int_range
 
 SPREAD = 6
@@ -139,6 +140,11 @@ def align_adds(net: Network) -> None:
 @torch.no_grad()
 def calibrate(net: Network, x: Tensor, *, clip: bool = True) -> None:
     """Set all scales of a network, layer by layer on quantized maps, from inputs x [n, c, h, w]."""
+    if not bool(x.any()):
+        raise NetworkError(
+            f"the {len(x)} images for calibration are all black (0), scales need pixels above 0; "
+            "check the data"
+        )
     layers = [m for m in net.modules() if isinstance(m, QuantTapLayer | QuantAdd)]
 
     def visit(layer: QuantTapLayer | QuantAdd, *inputs: Tensor) -> None:

@@ -25,7 +25,8 @@ from quant.network.operations import BATCH, FUNCTIONS, IN_PLACE, METHODS, MODULE
 from quant.network.plain import require_own_weights, require_plain
 from winnow.errors import NetworkError, shown_text
 
-_OURS = str(Path(__file__))
+_QUANT = Path(__file__).parents[1]
+_OURS = (str(_QUANT / "network"), str(_QUANT / "models" / "own.py"))
 _TORCH = str(Path(torch.__file__).parent)
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
@@ -66,8 +67,8 @@ def read_graph(module: nn.Module, shape: Shape, method: str = "forward") -> Netw
     except Exception as error:  # the user's code may raise anything when values are not there
         raise NetworkError(
             f"network '{type(module).__name__}' cannot be read as a graph{place_of(error)}: "
-            f"{first_line(error)}; its forward must neither branch on values nor compute with "
-            "them outside of torch"
+            f"{first_line(error)}; its forward must neither branch on values or sizes nor "
+            "compute with them outside of torch"
         ) from error
     finally:
         module.train(was_training)
@@ -294,11 +295,11 @@ def _function_name(target: Any) -> str:
 
 
 def _last_place(stack: str | None) -> str:
-    """Return " at FILE:LINE" for the innermost frame outside of torch and of this file, or ""."""
+    """Return " at FILE:LINE" for the innermost frame outside of torch and our code, or ""."""
     frames = [
         (file, line)
         for file, line in _FRAME.findall(stack or "")
-        if not file.startswith((_TORCH, "<")) and file != _OURS
+        if not file.startswith((_TORCH, "<", *_OURS))
     ]
     return f" at {Path(frames[-1][0]).name}:{frames[-1][1]}" if frames else ""
 

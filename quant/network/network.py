@@ -27,6 +27,8 @@ class Network(nn.Module):
     they are shared, not copied.
     """
 
+    on_host: tuple[str, ...] = ()  # steps at the end that were left to the host
+
     def __init__(self, graph: NetworkGraph, layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.graph = graph
@@ -114,7 +116,8 @@ class Network(nn.Module):
             else:
                 nodes.append(node)
         graph = self.graph
-        self.graph = NetworkGraph.of(graph.input, nodes, graph.output, graph.exits)
+        read = NetworkGraph.of(graph.input, nodes, graph.output, graph.exits)
+        self.__dict__["graph"] = read  # plainly, as there may be a layer called "graph"
 
     def part(self, graph: NetworkGraph, names: Mapping[str, str] | None = None) -> Network:
         """Return the network of a graph made of this one's records; it shares their layers.

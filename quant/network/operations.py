@@ -233,17 +233,21 @@ def _read_softmax(
     x: Value,
     dim: int | None = None,
     _stacklevel: int = 3,
-    *,
+    dtype: Any = None,
     log: bool = False,
 ) -> Draft:
+    if dtype is not None:
+        _refuse("takes the softmax in another type of number; leave dtype out")
     axes = (1, -len(x.shape)) if len(x.shape) > 1 else (1, -1, None)
     if dim not in axes:
         _refuse("takes the softmax over another axis than the classes; use dim=1")
     return _one(Softmax, x, log=log)
 
 
-def _read_log_softmax(x: Value, dim: int | None = None, _stacklevel: int = 3) -> Draft:
-    return _read_softmax(x, dim, _stacklevel, log=True)
+def _read_log_softmax(
+    x: Value, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
+) -> Draft:
+    return _read_softmax(x, dim, _stacklevel, dtype, log=True)
 
 
 def _read_sigmoid(x: Value) -> Draft:

@@ -22,6 +22,8 @@ def require_plain(module: nn.Module, path: str) -> None:
     `path` is the module's place in the network, "" for the network itself.
     """
     who = f"'{path}' ({type(module).__name__})" if path else "it"
+    if isinstance(module, nn.modules.lazy.LazyModuleMixin):
+        raise NetworkError(f"{who} has no weights yet; run it once, or write its sizes")
     if parametrize.is_parametrized(module):
         name = next(iter(module.parametrizations))
         raise NetworkError(
@@ -50,8 +52,6 @@ def _hook_remedy(hook: object) -> str:
 
 def _require_finite(module: nn.Module, who: str) -> None:
     for name, value in module.state_dict(keep_vars=True).items():
-        if isinstance(value, nn.parameter.UninitializedTensorMixin):
-            raise NetworkError(f"{who} has no weights yet; run it once, or say its sizes")
         if value.is_meta or not value.is_floating_point():
             continue
         if not bool(torch.isfinite(value).all()):

@@ -24,7 +24,17 @@ from quant.layers.quant_layer import (
     QuantWinogradConv2d,
 )
 from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, Window, WinogradConv2d
-from quant.network.graph import LAYERS, Add, Dropout, Identity, NetworkGraph, Relu
+from quant.network.graph import (
+    LAYERS,
+    Add,
+    Conv,
+    Dropout,
+    Identity,
+    Linear,
+    NetworkGraph,
+    Node,
+    Relu,
+)
 from quant.network.layer_graph import layer_graph, read_map
 from quant.network.layer_modules import layer_node
 from quant.network.network import Network
@@ -51,7 +61,7 @@ def to_winograd(net: Network, m: int) -> Network:
         if not isinstance(node, LAYERS):
             return module
         channels = read_map(net.graph, nodes, node.inputs[0])[0]
-        layer = _tap_layer(module, m, channels)
+        layer = _tap_layer(node, m, channels)
         if layer is None:
             return module
         layer.load_spatial(module.weight.detach())
@@ -72,21 +82,22 @@ def _mapped(net: Network, replaced: Callable[[str, nn.Module], nn.Module]) -> Ne
     return made
 
 
-def _tap_layer(
-    module: nn.Module, m: int, channels: int
-) -> WinogradConv2d | DirectConv2d | Dense | None:
-    """Return the layer that stands in for a module, without weights; None if there is none."""
-    if isinstance(module, nn.Linear):
-        return Dense(module.in_features, module.out_features, channels)
-    if not isinstance(module, nn.Conv2d) or module.groups != 1:
+def _tap_layer(node: Node, m: int, channels: int) -> WinogradConv2d | DirectConv2d | Dense | None:
+    """Return the layer that stands in for a record's, without weights; None if there is none.
+
+    The record has its padding in pixels, where the module may say "same".
+    """
+    if isinstance(node, Linear):
+        return Dense(node.in_features, node.out_features, channels)
+    if not isinstance(node, Conv) or node.groups != 1:
         return None
-    is_engine = (module.kernel_size, module.padding) == (KERNEL, PADDING)
-    if is_engine and module.stride == module.dilation == (1, 1):
-        return WinogradConv2d(module.in_channels, module.out_channels, m)
-    if module.dilation != (1, 1):
+    is_engine = (node.kernel, node.padding) == (KERNEL, PADDING)
+    if is_engine and node.stride == node.dilation == (1, 1):
+        return WinogradConv2d(node.in_channels, node.out_channels, m)
+    if node.dilation != (1, 1):
         return None
-    window = Window(module.kernel_size, module.stride, module.padding)
-    return DirectConv2d(module.in_channels, module.out_channels, window)
+    window = Window(node.kernel, node.stride, node.padding)
+    return DirectConv2d(node.in_channels, node.out_channels, window)
 
 
 @torch.no_grad()
@@ -95,8 +106,17 @@ def fold_norms(net: Network) -> Network:
 
     conv = Winograd(x)   norm = BatchNorm(conv)   y = Relu(norm)
     -> conv = Winograd(x)   y = Relu(conv)
+
+    So is another BatchNorm behind that one.
     """
     net = copy.deepcopy(net)
+    while folded := _fold_first_norms(net):
+        net = net.part(net.graph.without(folded))
+    return net
+
+
+def _fold_first_norms(net: Network) -> list[str]:
+    """Fold in place; return the names of the BatchNorms that the graph still has."""
     placed, folded = layer_graph(net.graph), []
     for name, layer in tap_layers(net).items():
         norm_name = placed[name].norm if name in placed else None
@@ -109,7 +129,7 @@ def fold_norms(net: Network) -> Network:
         layer.weight.mul_(gain[:, None, None])
         layer.bias.copy_((layer.bias - norm.running_mean) * gain + shift)
         folded.append(norm_name)
-    return net.part(net.graph.without(folded))
+    return folded
 
 
 def without_dropout(net: Network) -> Network:

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network of the user's: made by their code, read as a graph, compared with what it was.
+
+    model.name = "net.py:make_net", [model.arguments] width = 8
+    -> make_net(width=8), an nn.Module -> Network, equal on random images
+
+Whatever their code raises becomes one line with its place.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quant.interchange.torch_import import load_checkpoint
+from quant.network.from_module import first_line, place_of
+from quant.network.graph import Flatten, NetworkGraph, Shape, Sigmoid, Softmax
+from quant.network.layer_graph import unfolded
+from quant.network.network import Network
+from quant.network.same import random_images, require_same, result
+from winnow.errors import ConfigError, NetworkError, shown, shown_text
+from winnow.model_config import ModelConfig, OwnModel
+
+HOST = (Softmax, Sigmoid)  # at the end they run on the host: the largest output stays the largest
+
+
+def read_module(module: nn.Module, image: Shape, classes: int) -> Network:
+    """Return the network of a module for images of `image` (c, h, w), equal to it in float64.
+
+    What runs on the host is left out and named in `on_host`. Raises NetworkError for what has no
+    record, for a result that is not one value per class, and for other numbers.
+    """
+    network = Network.of(module, image)
+    x = random_images(image)
+    require_same(_given(module, x), result(network, x), "the network read as a graph")
+    return _with_logits(_without_host(network.float()), classes, type(module).__name__)
+
+
+def own_module(model: ModelConfig) -> nn.Module:
+    """Return the module that the user's code makes, with the weights of `model.checkpoint`."""
+    own = model.own
+    assert own is not None  # the caller asks for one
+    function = _function(own)
+    try:
+        module = function(**{name: _plain(value) for name, value in model.arguments})
+    except Exception as error:
+        raise NetworkError(
+            f"model.name '{model.name}' raises {type(error).__name__}{place_of(error)}: "
+            f"{first_line(error)}"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise NetworkError(
+            f"model.name '{model.name}' must give an nn.Module, got {type(module).__name__}"
+        )
+    if model.weights is not None:
+        load_checkpoint(module, model.weights)
+    return module
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _function(own: OwnModel) -> Callable[..., Any]:
+    """Import the user's code and return what makes the network."""
+    name = str(own.file or own.module)
+    if own.file is not None and not own.file.is_file():
+        raise ConfigError(
+            f"model.name: the file '{own.file}' is missing; its path is relative to the "
+            "configuration file"
+        )
+    folder = str(own.file.parent if own.file is not None else own.folder)
+    sys.path.insert(0, folder)
+    try:
+        module = _loaded(own.file) if own.file is not None else importlib.import_module(own.module)
+    except Exception as error:
+        raise NetworkError(
+            f"'{name}' cannot be imported: {type(error).__name__}{_import_place(error)}: "
+            f"{first_line(error)}"
+        ) from error
+    finally:
+        sys.path.remove(folder)
+    function = getattr(module, own.function, None)
+    if not callable(function):
+        raise ConfigError(
+            f"model.name: '{name}' has no function or class {shown(own.function)}; it has "
+            f"{shown_text(_callables(module), 200)}"
+        )
+    made: Callable[..., Any] = function
+    return made
+
+
+def _loaded(file: Path) -> ModuleType:
+    """Return the module of a file, run anew, under a name that no other module has."""
+    name = f"winnow_own_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None  # it ends with .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickling look it up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _import_place(error: Exception) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" at {Path(error.filename).name}:{error.lineno}"
+    return place_of(error)
+
+
+def _callables(module: ModuleType) -> str:
+    own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__]
+    return ", ".join(own) or "none"
+
+
+@torch.no_grad()
+def _given(module: nn.Module, x: Tensor) -> Tensor:
+    """Return what the user's module itself computes in evaluation, in float64."""
+    was_training = module.training
+    try:
+        found = module.double().eval()(x)
+    except Exception as error:
+        raise NetworkError(
+            f"network '{type(module).__name__}' raises {type(error).__name__} for images "
+            f"{list(x.shape[1:])}{place_of(error)}: {first_line(error)}"
+        ) from error
+    finally:
+        module.float().train(was_training)
+    value: Tensor = found[0] if isinstance(found, tuple) else found
+    return value
+
+
+def _without_host(network: Network) -> Network:
+    """Return the network without steps at its end that leave the largest output the largest."""
+    graph, left = network.graph, []
+    while True:
+        last = unfolded(graph, graph.output)
+        node = graph.by_name.get(last)
+        if not isinstance(node, HOST):
+            break
+        left.append(f"'{last}' ({type(node).__name__})")
+        graph = replace(graph.ending_at(node.inputs[0]), exits=graph.exits)
+    if left:
+        network = network.part(graph)
+    network.on_host = tuple(left)
+    return network
+
+
+def _with_logits(network: Network, classes: int, name: str) -> Network:
+    """Return the network with a vector for its result; NetworkError unless it has all classes."""
+    graph = network.graph
+    shape = graph.shape_of(graph.output)
+    if shape == (classes,):
+        return network
+    if shape != (classes, 1, 1):
+        what = f"{shape[0]} values" if len(shape) == 1 else f"a map {list(shape)}"
+        mean = "" if len(shape) == 1 else " and take their mean over rows and columns"
+        raise NetworkError(
+            f"network '{name}' ends with {what}, the data have {classes} classes; give its last "
+            f"layer {classes} outputs{mean}"
+        )
+    flat = Flatten(f"{graph.output}.flat", (graph.output,))  # no other record has this name
+    ended = NetworkGraph.of(graph.input, (*graph.nodes, flat), flat.name, graph.exits)
+    made = network.part(ended)
+    made.on_host = network.on_host
+    return made
