@@ -202,6 +202,11 @@ def rehearsed_graph(build: flow.Build) -> tuple[Graph, Golden]:
     return graph, golden_of(rehearsed_golden(training, rehearsed))
 
 
+def lower_whole(net: Network) -> Graph:
+    """Return the integer graph of a quantized network that reads bytes."""
+    return lower_network(net, _entry(net))
+
+
 def _entry(net: Network) -> TensorType:
     """Return the type of the images that a network reads."""
     channels, height, width = net.graph.input

@@ -157,13 +157,17 @@ def load_bits(build: Build) -> dict[str, Choice]:
 
 
 def quantized_network(build: Build, net: Network, bits: Mapping[str, Choice]) -> Network:
-    """Return the Brevitas copy of a folded network at the widths `bits`, not calibrated.
+    """Return the Brevitas copy of a folded network at the widths `bits`, not calibrated."""
+    return with_widths(net, bits, build.config.quantize.activation_bits)
+
+
+def with_widths(net: Network, bits: Mapping[str, Choice], features: int) -> Network:
+    """Return the Brevitas copy of a folded network, not calibrated, its maps `features` bits wide.
 
     A layer at the end gives its accumulators if it is a fully connected one without ReLU: other
     accumulators the engine cannot write. A layer that no ReLU follows has a signed output.
     """
-    placed, features = layer_graph(net.graph), build.config.quantize.activation_bits
-    last = net.graph.head()
+    placed, last = layer_graph(net.graph), net.graph.head()
     is_bare = not placed[last].relu and placed[last].add is None
     is_raw = isinstance(net.graph.by_name[last], Dense) and is_bare
     widths = {

@@ -242,7 +242,7 @@ def test_function_makes_the_data(code: Path) -> None:
 
 def test_function_that_fails_is_named_with_its_line(code: Path) -> None:
     start = "data.source 'data.py:"
-    refused(lambda: load_split(own(code, "nothing")), f"{start}nothing' must return (images, lab")
+    refused(lambda: load_split(own(code, "nothing")), f"{start}nothing' must be (images, labels)")
     refused(
         lambda: load_split(own(code, "broken")),
         f"{start}broken' failed: ZeroDivisionError at data.py:16: division by zero",

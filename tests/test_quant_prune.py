@@ -159,6 +159,24 @@ def test_quadratic_form_is_the_output_error_of_a_sub_row() -> None:
     assert predicted == pytest.approx(error, rel=1e-2)  # the damping is the difference
 
 
+def test_few_samples_split_the_taps_of_a_layer() -> None:
+    """Two small images give fewer outputs than a sub-row has weights: blocks hold some taps."""
+    torch.manual_seed(0)
+    layer, x = WinogradConv2d(16, 4, 2), torch.rand(2, 16, 6, 10)
+    layer.load_spatial(torch.randn(4, 16, 3, 3))
+    block = Hessian(layer, x).blocks[1]
+    assert 0 < len(range(16)[block.positions]) < 16
+    prune_layer(layer, x, 2)
+    assert float((layer.mask != 0).float().mean()) == 0.25
+    form = Hessian(layer, x).of(block)
+    v = layer.input_transform(x)[block.positions, block.channels].double()  # taps, c, p
+    change = torch.randn(v.shape[1], v.shape[0], dtype=torch.float64)
+    sums = torch.einsum("ctp,ct->tp", v.transpose(0, 1), change)
+    error = (layer.output_kron.double()[:, block.positions] @ sums).square().sum() / v.shape[2]
+    found = change.flatten() @ form @ change.flatten()
+    assert float(found / error) == pytest.approx(1, rel=1e-2)
+
+
 def test_compensation_is_the_minimum_of_the_form() -> None:
     layer, x = layer_of(16, 2, 3), smooth_input(16, 3)
     u, form = layer.u.detach().double(), whole_form(layer, x)

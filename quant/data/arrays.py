@@ -90,6 +90,18 @@ def split_of(arrays: Mapping[str, Any], config: DataConfig, place: str) -> Split
     return finished(found, config, place)
 
 
+def named_arrays(made: Any, place: str) -> dict[str, Any]:
+    """Return (images, labels) or a dict of arrays as a dict; ConfigError for anything else."""
+    if isinstance(made, tuple) and len(made) == 2:
+        return {"images": made[0], "labels": made[1]}
+    if isinstance(made, Mapping):
+        return dict(made)
+    raise ConfigError(
+        f"{place} must be (images, labels) or a dict of arrays, got "
+        f"{shown_text(type(made).__name__)}"
+    )
+
+
 def finished(found: dict[str, Part], config: DataConfig, place: str) -> Split:
     """Return the split of checked parts, with those that are missing cut from training."""
     classes = _num_classes(found, place)
@@ -106,7 +118,7 @@ def checked(images: Any, labels: Any, what: str) -> Part:
 
     `what` is put before the names in messages.
     """
-    pixels, numbers = _images(np.asarray(images), what), _labels(np.asarray(labels), what)
+    pixels, numbers = checked_images(np.asarray(images), what), _labels(np.asarray(labels), what)
     if len(pixels) != len(numbers):
         raise ConfigError(
             f"{what}labels must be one per image, got {len(numbers)} for {len(pixels)} images"
@@ -114,7 +126,7 @@ def checked(images: Any, labels: Any, what: str) -> Part:
     return pixels, numbers
 
 
-def _images(images: NDArray[Any], what: str) -> NDArray[np.uint8]:
+def checked_images(images: NDArray[Any], what: str) -> NDArray[np.uint8]:
     name = f"{what}images"
     if images.ndim not in (3, 4) or 0 in images.shape:
         raise ConfigError(

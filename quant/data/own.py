@@ -12,11 +12,11 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from quant.data.arrays import split_of
+from quant.data.arrays import named_arrays, split_of
 from quant.data.samples import Split
 from winnow.config import DataConfig
 from winnow.errors import ConfigError, shown, shown_text
@@ -31,14 +31,8 @@ def load_own(config: DataConfig) -> Split:
         made = function(str(config.place)) if config.path else function()
     except Exception as error:
         raise ConfigError(f"data.source '{config.source}' failed: {_told(error, file)}") from error
-    if isinstance(made, tuple) and len(made) == 2:
-        made = {"images": made[0], "labels": made[1]}
-    if not isinstance(made, Mapping):
-        raise ConfigError(
-            f"data.source '{config.source}' must return (images, labels) or a dict of arrays, got "
-            f"{shown_text(type(made).__name__)}"
-        )
-    return split_of(made, config, f"data.source '{config.source}'")
+    place = f"data.source '{config.source}'"
+    return split_of(named_arrays(made, place), config, place)
 
 
 def _function(file: Path, name: str) -> Callable[..., Any]:

@@ -73,8 +73,10 @@ class Hessian:
         """Return H [unknowns, unknowns] of a block, (channel, position), the position fastest."""
         rows = self.rows[block.channels, block.positions].flatten(0, 1)
         energy = (rows @ rows.t()).double() / rows.shape[1]
-        times = len(rows) // len(self.gram)
-        form = energy * self.gram.repeat(times, times)
+        # With one tap the positions are pixels, which all have that tap's gram.
+        gram = self.gram[block.positions, block.positions] if len(self.gram) > 1 else self.gram
+        times = len(rows) // len(gram)
+        form = energy * gram.repeat(times, times)
         damping = DAMPING * form.diagonal().mean().clamp(min=1e-12)
         return form + damping * torch.eye(len(form), dtype=form.dtype, device=form.device)
 
