@@ -9,11 +9,6 @@
 
 namespace winnow {
 
-// What the host allows, once a layer: addresses of the memories end here.
-struct Limits {
-  Length weight_beats, feature_words;
-};
-
 inline void configure(Stream<Limits>& limits, Stream<Word>& descriptor, Stream<Verdict>& verdict,
                       Stream<PlanRowsConfig>& plan_reads, Stream<FormTilesConfig>& form_tiles,
                       Stream<TransformInputConfig>& transform_input,
@@ -24,17 +19,13 @@ inline void configure(Stream<Limits>& limits, Stream<Word>& descriptor, Stream<V
                       Stream<ReadShortcutsConfig>& read_shortcuts, Stream<FinishConfig>& finish,
                       Stream<PlanRowsConfig>& plan_writes,
                       Stream<WriteFeaturesConfig>& write_features) {
-  const Limits most = limits.read();
   Word words[kLayerWords];
 #pragma HLS array_partition variable = words type = complete
   DescriptorCheck check;
   check.rules.start();
-  check.feature_words = most.feature_words;
-  Status status = read_checked<kStatusBadDescriptor, kEarlyWords>(descriptor, words, check);
+  Status status = read_checked<kStatusBadDescriptor, kEarlyWords>(descriptor, words, check, limits);
   Layer layer = unpack_layer(words);
-  layer.feature_words = most.feature_words;
-  const bool fits = ap_uint<33>(layer.weight_base) + layer.strip_beats <= most.weight_beats;
-  if (status == kStatusOk && !fits) status = kStatusBadAddress;
+  layer.feature_words = check.most.feature_words;
   verdict.write(verdict_of(status, 0));
   if (status != kStatusOk) return;
   plan_reads.write(plan_reads_config(layer));

@@ -33,19 +33,27 @@ struct HeaderCheck {
   }
 };
 
+// What the host allows, once a layer: addresses of the memories end here.
+struct Limits {
+  Length weight_beats, feature_words;
+};
+
 struct DescriptorCheck {
   LayerCheck rules;
-  Length feature_words;
+  Limits most;
 
-  void step(bool starts, const Word (&early)[kLayerWords]) {
+  void step(bool starts, const Word (&early)[kLayerWords], Stream<Limits>& limits) {
 #pragma HLS inline
+    if (starts) most = limits.read();
     rules.step(starts, unpack_layer(early));
   }
   Status status(const Word (&words)[kLayerWords]) const {
 #pragma HLS inline
     const Layer layer = unpack_layer(words);
     if (layer.op > kOpDense) return kStatusBadOpcode;
-    return rules.is_bad(layer, feature_words) ? kStatusBadSize : kStatusOk;
+    if (rules.is_bad(layer, most.feature_words)) return kStatusBadSize;
+    const bool fits = ap_uint<33>(layer.weight_base) + layer.strip_beats <= most.weight_beats;
+    return fits ? kStatusOk : kStatusBadAddress;
   }
 };
 
@@ -58,11 +66,12 @@ inline Status with_checksum(Status found, bool intact, int damaged) {
 
 // Take N words and check them; the last one is the checksum of the others. The words pass through a
 // line of registers that is kSettle longer, so that every decision about them has a step of its own
-// before they are used. `check` sees the first EARLY words as soon as they are there.
+// before they are used. `check` sees the first EARLY words as soon as they are there,
+// and takes then what the host allows.
 constexpr int kSettle = 3;
 
-template <int DAMAGED, int EARLY, int N, class Check>
-Status read_checked(Stream<Word>& source, Word (&words)[N], Check& check) {
+template <int DAMAGED, int EARLY, int N, class Check, class... Limit>
+Status read_checked(Stream<Word>& source, Word (&words)[N], Check& check, Limit&... limit) {
 #pragma HLS inline
   Word line[N + kSettle];
 #pragma HLS array_partition variable = line type = complete
@@ -92,7 +101,7 @@ each_word:
       early[j] = j < EARLY ? line[(j + kSettle + N - EARLY) % (N + kSettle)] : Word(0);
     }
     found = check.status(arrived);
-    check.step(left.left == N - EARLY - 2, early);
+    check.step(left.left == N - EARLY - 2, early, limit...);
     intact = Word(Crc(~before)) == line[N + kSettle - 1];
     Word word = 0;
     if (reads) {

@@ -27,6 +27,13 @@ inline Address strip_distance(const PlanRowsConfig& c, const StripWalk& strip) {
   return choose<Address>(strip.in_last_column(), down, right);
 }
 
+// Whether no memory belongs to a row: pooling left nothing of it, or nothing is planned.
+inline bool is_empty_row(const PlanRowsConfig& c, const StripWalk& strip) {
+#pragma HLS inline
+  return c.idle != 0 || (strip.in_last_row() && c.skip_last_row != 0) ||
+         (strip.in_last_column() && c.skip_last_column != 0);
+}
+
 inline void plan_rows(Stream<PlanRowsConfig>& config, Stream<Burst>& bursts, Stream<Row>& rows,
                       Stream<Flaw>& outside) {
   const PlanRowsConfig c = config.read();
@@ -37,33 +44,38 @@ inline void plan_rows(Stream<PlanRowsConfig>& config, Stream<Burst>& bursts, Str
   Countdown<Bound> rows_left;
   rows_left.start(c.rows.at(true, strip.in_last_row()));
   Address strip_address = c.base, plane = c.base, row = c.base;
-  bool went_outside = false, ends_layer;
+  // A row is handed over one step after it is planned, so that its end comes from a register.
+  Burst burst = {};
+  Row token = {};
+  ap_uint<33> end = 0;
+  bool planned = false, empty = false, went_outside = false, finished;
 each_row:
   do {
 #pragma HLS pipeline II = 1
+    finished = planned && token.ends_layer != 0;
+    const bool beyond = end > c.limit;
+    if (beyond && !empty) went_outside = true;
+    burst.skip = beyond;
+    token.skip = empty || beyond;
+    if (planned) {
+      bursts.write(burst);
+      rows.write(token);
+    }
+    planned = true;
+
     bool ends_plane = rows_left.is_last() || c.idle != 0;
     bool ends_strip = ends_plane && planes.last;
-    ends_layer = ends_strip && strip.is_last();
     bool tail = strip.in_last_column() && (c.dense == 0 || planes.last);
     Bound words = choose<Bound>(c.idle != 0, -1, c.words.at(strip.in_first_column, tail));
-    bool empty = c.idle != 0 || (strip.in_last_row() && c.skip_last_row != 0) ||
-                 (strip.in_last_column() && c.skip_last_column != 0);
-    bool beyond = ap_uint<33>(row) + ap_uint<kBoundBits>(words + 2) > c.limit;
-    if (beyond && !empty) went_outside = true;
-
-    Burst burst;
     burst.address = row;
     burst.words = ap_uint<kBoundBits>(words + 2);
-    burst.skip = beyond;
-    burst.ends_layer = ends_layer;
-    bursts.write(burst);
-    Row token;
+    burst.ends_layer = ends_strip && strip.is_last();
     token.words = words;
     token.in_last_column = strip.in_last_column();
-    token.skip = empty || beyond;
     token.ends_plane = ends_plane;
-    token.ends_layer = ends_layer;
-    rows.write(token);
+    token.ends_layer = ends_strip && strip.is_last();
+    end = ap_uint<33>(row) + ap_uint<kBoundBits>(words + 2);
+    empty = is_empty_row(c, strip);
 
     if (ends_strip) {
       strip_address += strip_distance(c, strip);
@@ -77,7 +89,7 @@ each_row:
       rows_left.step();
     }
     row = choose<Address>(ends_plane, plane, row + c.row_words);
-  } while (!ends_layer);
+  } while (!finished);
   outside.write(went_outside ? 1 : 0);
 }
 

@@ -31,21 +31,24 @@ inline void read_weights(Stream<ReadWeightsConfig>& config, Port<Beat> memory, S
   const Crc expected = Crc(~c.checksum);
   Crc crc = expected;  // of the strip before, looked at when the next one starts
   bool damaged = false;
-  bool starts_strip = true, ends_layer;
+  bool starts_strip = true, ends_layer = false, finished;
 each_beat:
   do {
 #pragma HLS pipeline II = 1
-    if (starts_strip && !strip.is_last()) memory.read_request(c.base, c.strip_beats);
-    const Beat beat = memory.read();
-    beats.write(beat);
+    finished = ends_layer;  // one step more, in which the last strip's checksum is looked at
     if (starts_strip && crc != expected) damaged = true;
-    crc = update_crc<kAxiBits>(choose<Crc>(starts_strip, Crc(kCrcStart), crc), beat);
-    starts_strip = left.is_last();
-    ends_layer = starts_strip && strip.is_last();
-    left.cycle(bound);
-    if (starts_strip) strip.advance(c.strips);
-  } while (!ends_layer);
-  damage.write(damaged || crc != expected ? 1 : 0);
+    if (!finished) {
+      if (starts_strip && !strip.is_last()) memory.read_request(c.base, c.strip_beats);
+      const Beat beat = memory.read();
+      beats.write(beat);
+      crc = update_crc<kAxiBits>(choose<Crc>(starts_strip, Crc(kCrcStart), crc), beat);
+      starts_strip = left.is_last();
+      ends_layer = starts_strip && strip.is_last();
+      left.cycle(bound);
+      if (starts_strip) strip.advance(c.strips);
+    }
+  } while (!finished);
+  damage.write(damaged ? 1 : 0);
 }
 
 // Shift a beat of biases in; after kBiasBeats of them the block's biases are in place.
