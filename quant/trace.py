@@ -22,13 +22,13 @@ from torch import Tensor
 from quant.build import Build, load_compact, load_pruned, load_quantized
 from quant.data import to_input
 from quant.golden import output_scale
+from quant.layers.quant_add import QuantAdd
 from quant.layers.quant_layer import QuantTapLayer
-from quant.layers.quantizers import bits_of, exponents, scale_of
-from quant.network.layer_graph import layer_results
+from quant.layers.quantizers import exponents, grid_of, scale_of
+from quant.network.layer_graph import layer_graph, layer_results
 from quant.network.network import Network
 from quant.page.plot import HEIGHT, WIDTH, Series, make_plot
 from winnow.artefact import write_text
-from winnow.fixed_point import int_range
 
 HERE = Path(__file__).resolve().parent
 TEMPLATE = "trace.svg.j2"
@@ -82,21 +82,30 @@ def trace(build: Build, images: Tensor | None = None) -> tuple[Traced, ...]:
 def trace_networks(nets: Sequence[Network], x: Tensor) -> tuple[Traced, ...]:
     """Compare [float, pruned, quantized] networks on inputs x [n, c, h, w], layer by layer."""
     plain, pruned, quantized = (layer_results(net.cpu().double(), x) for net in nets)
+    placed, whole = layer_graph(nets[2].graph), nets[2].get_submodule
     return tuple(
-        _traced(path, nets[2].get_submodule(path), (plain[path], pruned[path], value))
-        for path, value in quantized.items()
+        _traced(
+            path, (whole(path), whole(placed[path].add or path)), (plain[path], pruned[path], y)
+        )
+        for path, y in quantized.items()
     )
 
 
-def _traced(path: str, layer: QuantTapLayer, values: tuple[Tensor, Tensor, Tensor]) -> Traced:
+def _traced(
+    path: str,
+    modules: tuple[QuantTapLayer, QuantTapLayer | QuantAdd],
+    values: tuple[Tensor, Tensor, Tensor],
+) -> Traced:
+    """Return one layer; `modules` are the layer and what rounds its result, itself or a sum."""
     plain, pruned, integer = values
-    scale = output_scale(layer)
+    layer, last = modules
+    scale = output_scale(last)
     steps = (integer / scale).round()
     clipped = 0.0
-    if not layer.is_raw:
-        low, high = int_range(bits_of(layer.output_quant), signed=not layer.widths.relu)
+    if isinstance(last, QuantAdd) or not last.is_raw:
+        grid = grid_of(last.output_quant, scale)
         # The lower end of a ReLU's range is its 0, which is no clipping.
-        at_end = (steps >= high) | ((steps <= low) & (low < 0))
+        at_end = (steps >= grid.high) | ((steps <= grid.low) & (grid.low < 0))
         clipped = 100 * float(at_end.double().mean())
     by_channel = steps.transpose(0, 1).flatten(1)
     return Traced(

@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "normalised": (
         {"images": IMAGES / 255.0 - 0.5},
-        "store the pixels before they were normalised, and give data.mean and data.std",
+        "store the pixels as they were before a mean was subtracted",
     ),
     "NaN": (
         {"images": np.full(IMAGES.shape, np.nan)},

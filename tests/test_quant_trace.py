@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+import winnow
+from quant.data import to_input
 from quant.layers.bit_widths import BitWidths
 from quant.layers.quantizers import bits_of, set_exponents
 from quant.network.calibrate import calibrate
@@ -69,6 +71,33 @@ def test_trace_tells_what_each_step_costs() -> None:
     assert (linear.dead, linear.clipped) == (0, 0.0)
     low, high = conv.weights
     assert low <= high <= 0
+
+
+class Shortcut(nn.Module):
+    """A sum of a layer's result and what it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(8 * 64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        return self.fc(torch.flatten(torch.relu(self.second(x) + x), 1))
+
+
+def test_sums_count_to_the_layer_before_them() -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8)
+    plain = Network.of(Shortcut().eval(), (1, 8, 8))
+    quantized = winnow.quantize(plain, images)
+    layers = trace_networks(
+        [plain, to_winograd(plain, 2), quantized], to_input(images, torch.float64)
+    )
+    assert [layer.name for layer in layers] == ["first", "second", "fc"]
+    assert all(layer.rounded > 20 for layer in layers)
+    assert layers[1].clipped < 5
 
 
 def test_clipped_values_are_counted() -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `winnow` command: `python -m winnow VERB --config NAME_OR_FILE`.
 
+new      a configuration, a network and data to start from
 check    whether network, data and engine go together, found with untrained weights
 run      every stage whose inputs or outputs have changed, then the report
 status   which stages are current, and why the others are not
@@ -11,6 +12,7 @@ trace    where accuracy goes, layer by layer
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -24,6 +26,7 @@ from winnow.errors import ArtefactError
 from winnow.flow import BY_NAME, STAGES, Build, Stage, refuse_to_lose_import, staleness
 from winnow.host import HLS_CHOICES, find_vitis
 from winnow.lock import folder_lock
+from winnow.new import write_new
 from winnow.place import child_environment, config_place, default_out, require_plain
 
 VERBS = {
@@ -35,6 +38,7 @@ VERBS = {
     "bench": "measure speeds again without caches, and print all numbers",
     "cocotb": "run the cocotb regression on the RTL of a build or a tool",
 }
+_NEW = "write a configuration, a network and data that run"
 _EXAMPLE = "example: python -m winnow run --config digits"
 
 
@@ -125,6 +129,9 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLE,
     )
     verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
+    made = verbs.add_parser("new", help=_NEW, description=f"{_NEW.capitalize()}.")
+    made.add_argument("name", metavar="NAME", help="new folder, and name of the configuration")
+    made.add_argument("--folder", type=Path, metavar="DIR", help="images: DIR/train/CLASS/*")
     for name, summary in VERBS.items():
         verb = verbs.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
         _add_options(verb, name)
@@ -148,10 +155,24 @@ def _add_options(verb: argparse.ArgumentParser, name: str) -> None:
         verb.add_argument("--waves", action="store_true", help="write waveforms beside the log")
 
 
+def new(options: argparse.Namespace) -> None:
+    """Write a starting project and print what it is."""
+    files = write_new(options.name, options.folder)
+    print(f"new: {', '.join(map(str, files))}")
+    print(f"next: winnow check --config {shlex.quote(str(files[0]))}")
+
+
 def main() -> None:
     """Run one verb."""
     options = parser().parse_args()
-    build = open_build(options)
+    if options.verb == "new":
+        new(options)
+    else:
+        work(options, open_build(options))
+
+
+def work(options: argparse.Namespace, build: Build) -> None:
+    """Run a verb that works on a build."""
     if options.verb == "status":
         status(build)
     elif options.verb == "check":

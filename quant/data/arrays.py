@@ -163,8 +163,8 @@ def _not_bytes(images: NDArray[Any]) -> str:
     low, high = images.min(), images.max()
     if low < 0:
         return (
-            f"{kind} in {low:.4g}..{high:.4g}; store the pixels before they were normalised, and "
-            "give data.mean and data.std"
+            f"{kind} in {low:.4g}..{high:.4g}; store the pixels as they were before a mean was "
+            "subtracted"
         )
     if high > 255:
         return f"{kind} in {low:.4g}..{high:.4g}; scale them to 0..255 before astype(np.uint8)"
