@@ -17,6 +17,7 @@ from torch import nn
 
 import winnow
 from quant.layers.winograd_layer import TapLayer
+from quant.network.network_file import load_network
 from tests.conftest import ROOT
 from winnow.config import load_config
 from winnow.errors import ConfigError, NetworkError
@@ -219,6 +220,29 @@ def test_build_of_arrays_runs_its_stages(tmp_path: Path) -> None:
     other = winnow.build(data=(IMAGES, LABELS[::-1]), out=tmp_path / "o", model=chain, **short)
     other.train()
     assert (tmp_path / "o" / "train.json").stat().st_mtime_ns != before
+
+
+@pytest.mark.slow
+def test_module_of_the_users_is_trained_again_when_it_changes(tmp_path: Path) -> None:
+    """Its weights and its graph decide; an equal module, made anew, is the same."""
+    out = tmp_path / "out"
+
+    def train(module: nn.Module) -> int:
+        winnow.build(module, (IMAGES, LABELS), out=out, **{"train.epochs": 0}).train()
+        return (out / "train.json").stat().st_mtime_ns
+
+    module = net().eval()
+    first = train(module)
+    x = winnow.to_input(torch.from_numpy(IMAGES))
+    loaded = load_network(out / "train.npz", "")
+    assert torch.equal(loaded(x), module(x))
+    assert train(net()) == first
+    with torch.no_grad():
+        module[-1].bias += 1
+    second = train(module)
+    assert second != first
+    module[4] = nn.Identity()  # one ReLU less
+    assert train(module) != second
 
 
 @pytest.mark.slow
