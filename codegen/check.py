@@ -21,11 +21,11 @@ from codegen.ir import (
     RAW_BITS,
     Add,
     Dense,
+    Direct,
     Graph,
     MaxPool,
     Multiply,
     Node,
-    Pointwise,
     TensorType,
     Winograd,
 )
@@ -148,7 +148,7 @@ def _check_winograd(node: Winograd, sources: tuple[TensorType, ...]) -> None:
     _check_multiply(node, source, _Shape(weight, taps, source.shape[1:]))
 
 
-def _check_pointwise(node: Pointwise, sources: tuple[TensorType, ...]) -> None:
+def _check_direct(node: Direct, sources: tuple[TensorType, ...]) -> None:
     source = _one_source(node, sources)
     weight = (node.output.channels, source.channels)
     _check_multiply(node, source, _Shape(weight, 1, source.shape[1:]))
@@ -249,7 +249,7 @@ def _check_accumulator(node: Multiply) -> None:
 Check: TypeAlias = Callable[[Any, tuple[TensorType, ...]], None]
 CHECKS: Mapping[type[Node], Check] = {
     Winograd: _check_winograd,
-    Pointwise: _check_pointwise,
+    Direct: _check_direct,
     Dense: _check_dense,
     MaxPool: _check_max_pool,
     Add: _check_add,

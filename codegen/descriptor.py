@@ -175,7 +175,7 @@ FLAGS = (
         Op.WINOGRAD,
         False,
         _reads("form_tiles transform_input read_shortcuts write_features", "linear"),
-        "pointwise or dense: no tiles, a run of words",
+        "direct or dense: no tiles, a run of words",
     ),
     Flag(
         "dense",
@@ -185,10 +185,10 @@ FLAGS = (
         "the last column's words are those of the last plane only",
     ),
     Flag(
-        "pointwise",
-        Op.POINTWISE,
+        "direct",
+        Op.DIRECT,
         True,
-        _reads("unpack_weights.broadcast finish", "pointwise"),
+        _reads("unpack_weights.broadcast finish", "direct"),
         "a pass of the lanes yields several tiles, and all lanes share a weight word",
     ),
 )
@@ -205,7 +205,7 @@ _SCALARS = (
     _number(
         "op",
         8,
-        "0 winograd, 1 pointwise, 2 dense",
+        "0 winograd, 1 direct, 2 dense",
         "configure transform_output",
         held=_unsigned(max(Op)),
     ),

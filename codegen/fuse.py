@@ -18,12 +18,12 @@ from codegen.ir import (
     INPUT,
     Add,
     Dense,
+    Direct,
     Graph,
     MaxPool,
     Multiply,
     Node,
     NodeMaps,
-    Pointwise,
     TensorType,
     Winograd,
 )
@@ -110,8 +110,8 @@ def _add_winograd(node: Winograd, graph: Graph, layers: Layers) -> Layers:
     return _add_bytes(Op.WINOGRAD, node, graph, layers)
 
 
-def _add_pointwise(node: Pointwise, graph: Graph, layers: Layers) -> Layers:
-    return _add_bytes(Op.POINTWISE, node, graph, layers)
+def _add_direct(node: Direct, graph: Graph, layers: Layers) -> Layers:
+    return _add_bytes(Op.DIRECT, node, graph, layers)
 
 
 def _add_dense(node: Dense, graph: Graph, layers: Layers) -> Layers:
@@ -189,11 +189,11 @@ def _called(source: str, graph: Graph) -> str:
     return f"{_KINDS[kind]} '{source}'"
 
 
-ADDING = (Op.WINOGRAD, Op.POINTWISE)  # the ops whose results a map can be added to
+ADDING = (Op.WINOGRAD, Op.DIRECT)  # the ops whose results a map can be added to
 _ADDING_TEXT = " or ".join(map(str, ADDING))
 _KINDS: Mapping[type[Node], str] = {
     Winograd: "the winograd node",
-    Pointwise: "the pointwise node",
+    Direct: "the direct node",
     Dense: "the dense node",
     MaxPool: "the pool",
     Add: "the sum",
@@ -201,7 +201,7 @@ _KINDS: Mapping[type[Node], str] = {
 Fusion: TypeAlias = Callable[[Any, Graph, Layers], Layers]
 FUSIONS: Mapping[type[Node], Fusion] = {
     Winograd: _add_winograd,
-    Pointwise: _add_pointwise,
+    Direct: _add_direct,
     Dense: _add_dense,
     MaxPool: _add_max_pool,
     Add: _add_add,

@@ -21,12 +21,12 @@ from codegen.ir import (
     INPUT,
     Add,
     Dense,
+    Direct,
     Graph,
     MaxPool,
     Multiply,
     Node,
     NodeMaps,
-    Pointwise,
     TensorType,
     Winograd,
 )
@@ -90,7 +90,7 @@ def _winograd(node: Winograd, d: _Map) -> IntArray:
     return _output(node, _winograd_sums(node, d))
 
 
-def _pointwise(node: Pointwise, d: _Map) -> IntArray:
+def _direct(node: Direct, d: _Map) -> IntArray:
     return _output(node, _linear_sums(node, d))
 
 
@@ -116,7 +116,7 @@ def _add(node: Add, a: _Map, b: _Map) -> IntArray:
 
 RUNS: Mapping[type[Node], Callable[..., IntArray]] = {
     Winograd: _winograd,
-    Pointwise: _pointwise,
+    Direct: _direct,
     Dense: _dense,
     MaxPool: _max_pool,
     Add: _add,

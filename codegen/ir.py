@@ -108,7 +108,7 @@ class Winograd(Multiply):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Pointwise(Multiply):
+class Direct(Multiply):
     """A 1x1 convolution; weight [oc, ic]."""
 
 
@@ -127,7 +127,7 @@ class Add(Node):
     """The sum of two maps of one shape: aligned exactly, rounded once, clamped once."""
 
 
-NODES: tuple[type[Node], ...] = (Winograd, Pointwise, Dense, MaxPool, Add)
+NODES: tuple[type[Node], ...] = (Winograd, Direct, Dense, MaxPool, Add)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ nibbles 0x0, 0xf.
 A block of po output channels is its biases (32 bits each, padded to a beat), then for every step
 (sub-row, then kept weight) the words of all lanes. A low beat holds `lanes_per_beat` lane words of
 po bytes {index[3:0], low nibble}; weights of more than 4 bits put a beat with the high nibbles of
-two low beats before those. A pointwise step is a single word that all lanes share.
+two low beats before those. A direct step is a single word that all lanes share.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def linear_lanes(engine: EngineConfig) -> IntArray:
 def lane_weights(engine: EngineConfig, layer: EngineLayer) -> IntArray:
     """Arrange a layer's weights as [oc padded to 8, lane channels, lanes].
 
-    Winograd: lanes are taps. Pointwise: one lane, shared. Dense: the input's 8-channel words in
+    Winograd: lanes are taps. Direct: one lane, shared. Dense: the input's 8-channel words in
     memory order are dealt to the lanes, `num_lanes` words per sub-row.
     """
     source, weight = layer.input, layer.multiply.weight
@@ -45,7 +45,7 @@ def lane_weights(engine: EngineConfig, layer: EngineLayer) -> IntArray:
     weight = np.pad(weight, [(0, padding)] + [(0, 0)] * (weight.ndim - 1))
     if layer.op is Op.WINOGRAD:
         return weight
-    if layer.op is Op.POINTWISE:
+    if layer.op is Op.DIRECT:
         return weight[:, :, None]
     groups = num_channel_groups(source.channels)
     channels = groups * SUB_ROW

@@ -289,7 +289,7 @@ def _linear_feature_values(
 
 
 def _linear_strips(engine: EngineConfig, blocking: Blocking, pixels: int) -> tuple[int, int]:
-    """Return the pixels of a full strip and of the last strip of a pointwise layer."""
+    """Return the pixels of a full strip and of the last strip of a direct layer."""
     full = blocking.strip_groups * engine.pt * engine.linear_pixels
     return full, pixels - (len(list(blocking.strips())) - 1) * full
 
@@ -300,7 +300,7 @@ def _result_values(
     tensor = result.tensor
     edge = engine.m // 2 if shape.pool else engine.m
     size = (tensor.height, tensor.width)
-    if shape.op is Op.POINTWISE:
+    if shape.op is Op.DIRECT:
         tile, size = (1, engine.pt * engine.linear_pixels), (1, shape.height * shape.width)
     elif shape.op is Op.DENSE:
         words = RAW_BYTES if tensor.is_raw else 1

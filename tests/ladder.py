@@ -19,11 +19,11 @@ from codegen.ir import (
     INPUT,
     Add,
     Dense,
+    Direct,
     Graph,
     MaxPool,
     Multiply,
     Node,
-    Pointwise,
     TensorType,
     Winograd,
 )
@@ -34,7 +34,7 @@ from winnow.winograd import winograd
 SUM_LIMIT, ACCUMULATOR_LIMIT = 2**23, 2**39  # acc_bits 24 and y_bits 40, the engine's defaults
 _FULL_SUM = SUM_LIMIT // 127**2  # the most products of 8-bit operands a sum may hold
 _MAX_SPREAD = 5
-_OPS: dict[str, type[Multiply]] = {"winograd": Winograd, "pointwise": Pointwise, "dense": Dense}
+_OPS: dict[str, type[Multiply]] = {"winograd": Winograd, "direct": Direct, "dense": Dense}
 _MAX_CHANNELS = 40
 _MAX_TAP_SHIFT = {1: 5, 2: 14, 4: 10}  # per m: keeps a full F(m, 3) accumulator below its limit
 
@@ -51,7 +51,7 @@ class _Place:
 def random_layer_graph(seed: int, engine_m: int) -> Graph:
     """Return a graph of one random layer for an engine of F(engine_m, 3)."""
     rng = np.random.default_rng([seed, engine_m, 1])
-    op = _OPS[str(rng.choice(["winograd"] * 14 + ["pointwise", "dense"] * 3))]
+    op = _OPS[str(rng.choice(["winograd"] * 14 + ["direct", "dense"] * 3))]
     raw = op is Dense and bool(rng.integers(2))
     place = _Place("layer", INPUT, _random_input(rng, op))
     return Graph(place.input, _random_layer(rng, place, op, engine_m, raw=raw))
@@ -69,7 +69,7 @@ def random_chain_graph(seed: int, engine_m: int) -> Graph:
     rng = np.random.default_rng([seed, engine_m, 2])
     height, width = rng.integers(4, 13, size=2).tolist()
     kind = _random_feature(rng, int(rng.integers(1, 17)), height, width)
-    middle: list[type[Multiply]] = [Pointwise, Winograd]
+    middle: list[type[Multiply]] = [Direct, Winograd]
     middle = middle[: int(rng.integers(3))]
     if rng.integers(2):
         middle.reverse()
@@ -105,7 +105,7 @@ def _random_block(rng: np.random.Generator, graph: Graph, number: int, engine_m:
     shortcut = str(rng.choice([INPUT, *sums]))
     nodes: list[Node] = []
     for part in "ab"[int(rng.integers(2)) :]:
-        op = Winograd if rng.random() < 0.6 else Pointwise
+        op = Winograd if rng.random() < 0.6 else Direct
         place = _Place(
             f"conv{number}{part}",
             source,

@@ -139,7 +139,7 @@ STATUS = {
     "BAD_ADDRESS": 10,
     "HUNG": 255,
 }
-OPCODES = {"WINOGRAD": 0, "POINTWISE": 1, "DENSE": 2}
+OPCODES = {"WINOGRAD": 0, "DIRECT": 1, "DENSE": 2}
 
 
 @pytest.mark.parametrize("m", [2, 4])

@@ -10,7 +10,7 @@ import pytest
 
 from codegen.bounds import worst_case_sums
 from codegen.interpret import interpret
-from codegen.ir import INPUT, Multiply, Pointwise, TensorType, Winograd
+from codegen.ir import INPUT, Direct, Multiply, TensorType, Winograd
 from tests.ladder import multiplies, random_images, random_layer_graph
 from winnow.winograd import winograd
 
@@ -65,8 +65,8 @@ def winograd_node() -> Winograd:
     )
 
 
-def pointwise_node() -> Pointwise:
-    return Pointwise(
+def pointwise_node() -> Direct:
+    return Direct(
         name="mix",
         inputs=(INPUT,),
         weight=np.array([[127] * 8 + [0], [-127] + [0] * 8]),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from codegen.check import CHECKS, check_graph
-from codegen.ir import NODES, Add, Dense, Graph, MaxPool, Node, Pointwise, TensorType, Winograd
+from codegen.ir import NODES, Add, Dense, Direct, Graph, MaxPool, Node, TensorType, Winograd
 from tests.ladder import random_chain_graph, random_layer_graph
 from winnow.errors import GraphError
 from winnow.fixed_point import IntArray
@@ -61,8 +61,8 @@ def dense() -> Dense:
     )
 
 
-def pointwise() -> Pointwise:
-    return Pointwise(
+def pointwise() -> Direct:
+    return Direct(
         name="mix",
         inputs=("pool",),
         weight=ints(np.ones((2, 3))),

@@ -17,11 +17,11 @@ from codegen.ir import (
     NODES,
     Add,
     Dense,
+    Direct,
     Graph,
     MaxPool,
     Multiply,
     Node,
-    Pointwise,
     TensorType,
     Winograd,
 )
@@ -58,8 +58,8 @@ def conv(name: str, source: str, size: int = 6) -> Winograd:
     )
 
 
-def mix(name: str, source: str) -> Pointwise:
-    return Pointwise(
+def mix(name: str, source: str) -> Direct:
+    return Direct(
         name=name,
         inputs=(source,),
         output=ENTRY,
@@ -119,7 +119,7 @@ def test_map_may_be_read_by_several_and_the_pooled_one_too() -> None:
 
 @pytest.mark.parametrize("m", [2, 4])
 def test_layers_of_random_graphs_hold_every_node_once(m: int) -> None:
-    ops = {Winograd: Op.WINOGRAD, Pointwise: Op.POINTWISE, Dense: Op.DENSE}
+    ops = {Winograd: Op.WINOGRAD, Direct: Op.DIRECT, Dense: Op.DENSE}
     for make in (random_layer_graph, random_chain_graph, random_residual_graph):
         for seed in range(60):
             graph = make(seed, m)
@@ -179,7 +179,7 @@ def pool_of_pool() -> Graph:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: pool_after(mix("a", INPUT)), f"{ONLY_WINOGRAD} the pointwise node 'a'; {REMEDY}"),
+        (lambda: pool_after(mix("a", INPUT)), f"{ONLY_WINOGRAD} the direct node 'a'; {REMEDY}"),
         (pool_of_input, f"{ONLY_WINOGRAD} the graph's 'input'; {REMEDY}"),
         (pool_of_pool, f"{ONLY_WINOGRAD} the pool 'a_pool'; {REMEDY}"),
     ],
@@ -212,7 +212,7 @@ def test_second_pool_of_a_map_is_refused() -> None:
 
 @pytest.mark.parametrize("make", [conv, mix])
 def test_raw_accumulators_of_a_map_are_refused(make: Callable[[str, str], Multiply]) -> None:
-    op = "winograd" if make is conv else "pointwise"
+    op = "winograd" if make is conv else "direct"
     assert refused(graph_of(raw(make("a", INPUT)))) == (
         f"node 'a': the engine writes raw accumulators of dense nodes only, not of {op} ones; "
         "quantize its output to 2..8 bits"

@@ -17,11 +17,11 @@ from codegen.ir import (
     NODES,
     Add,
     Dense,
+    Direct,
     Graph,
     MaxPool,
     Multiply,
     Node,
-    Pointwise,
     TensorType,
     Winograd,
 )
@@ -266,13 +266,13 @@ def test_pointwise_is_a_matrix_product_per_pixel() -> None:
     expected = np.einsum("oc,nchw->nohw", weight, images).clip(-128, 127)
     assert (expected == 127).any()
     assert (np.abs(expected) < 127).any()
-    got = interpret(linear_graph(Pointwise, weight), images)["linear"]
+    got = interpret(linear_graph(Direct, weight), images)["linear"]
     np.testing.assert_array_equal(got, expected)
 
 
 def one_weight(values: list[int], **changes: Any) -> list[int]:
     """Return what a single-channel pointwise layer with weight 1 makes of a row of pixels."""
-    layer = linear_graph(Pointwise, ints([[1]])).nodes[0]
+    layer = linear_graph(Direct, ints([[1]])).nodes[0]
     output = changes.pop("output", (8, True, 0))
     output = TensorType(1, 1, len(values), *output)
     layer = replace(layer, output=output, **changes)
@@ -357,7 +357,7 @@ def test_every_record_has_semantics() -> None:
 
 def test_nodes_read_the_map_they_name() -> None:
     identity = np.eye(6, dtype=np.int64)
-    first = linear_graph(Pointwise, identity).nodes[0]
+    first = linear_graph(Direct, identity).nodes[0]
     second = replace(first, name="twice", weight=2 * identity)
     both = replace(first, name="other", inputs=("twice",))
     graph = Graph(TensorType(6, 2, 3, 5, False, 0), (first, second, both))

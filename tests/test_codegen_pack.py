@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codegen.fuse import EngineLayer, fuse
-from codegen.ir import INPUT, Dense, Graph, Multiply, Pointwise, TensorType, Winograd
+from codegen.ir import INPUT, Dense, Direct, Graph, Multiply, TensorType, Winograd
 from codegen.layout import pack_features
 from codegen.pack import (
     from_entries,
@@ -81,14 +81,14 @@ def test_entries_of_the_module_example() -> None:
     engine = EngineConfig(m=2, po=1, pt=1)  # 8 pairs in a beat
     kind = TensorType(8, 1, 1, 8, True, 0)
     weight = np.array([[0, 5, 0, 0, -3, 0, 0, 0]])
-    wide = pack_weights(engine, linear_layer(Pointwise, weight, kind))
+    wide = pack_weights(engine, linear_layer(Direct, weight, kind))
     assert wide.shape == (8, 3, 8)  # padded to 8 channels; biases, high nibbles, pairs
     assert wide[0].tolist() == [
         [0xFE, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0],
         [0xF0, 0, 0, 0, 0, 0, 0, 0],
         [0x15, 0x4D, 0, 0, 0, 0, 0, 0],
     ]
-    narrow = pack_weights(engine, linear_layer(Pointwise, weight, kind, 4))
+    narrow = pack_weights(engine, linear_layer(Direct, weight, kind, 4))
     assert narrow[0].tolist() == [wide[0, 0].tolist(), wide[0, 2].tolist()]
     assert not wide[1:].any()
 
@@ -98,7 +98,7 @@ def test_high_nibbles_go_before_every_two_low_beats() -> None:
     kind = TensorType(24, 1, 1, 8, True, 0)
     weight = np.zeros((8, 24), dtype=np.int64)
     weight[:, [0, 9, 18]] = [0x12, 0x34, 0x56]
-    packed = pack_weights(engine, linear_layer(Pointwise, weight, kind))
+    packed = pack_weights(engine, linear_layer(Direct, weight, kind))
     beats = packed[0, bias_beats(engine) :].tolist()
     assert beats[0] == [0x11] * 4 + [0x33] * 4  # for beats 1 and 2
     assert beats[1] == [0x02] * 8
@@ -168,7 +168,7 @@ def test_shape_takes_the_keep_that_weights_need() -> None:
     kind = TensorType(16, 1, 1, 8, True, 0)
     weight = np.zeros((3, 16), dtype=np.int64)
     weight[1, [2, 4, 9]] = 1
-    shape = layer_shape(EngineConfig(), linear_layer(Pointwise, weight, kind))
+    shape = layer_shape(EngineConfig(), linear_layer(Direct, weight, kind))
     assert (shape.keep, shape.in_channels, shape.out_channels) == (2, 16, 3)
 
 

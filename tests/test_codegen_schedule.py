@@ -16,11 +16,11 @@ from codegen.ir import (
     INPUT,
     Add,
     Dense,
+    Direct,
     Graph,
     MaxPool,
     Multiply,
     Node,
-    Pointwise,
     TensorType,
     Winograd,
 )
@@ -231,7 +231,7 @@ def test_bursts_of_linear_layers_are_the_map_in_order() -> None:
             groups = list(layer.blocking.strips())[-1].groups
             assert v["columns_last"] == groups * engine.pt * engine.num_lanes
             seen.add((op, len(list(layer.blocking.strips())) > 1, node.output.is_raw))
-    wanted = {(Op.POINTWISE, True, False), (Op.POINTWISE, False, False)}
+    wanted = {(Op.DIRECT, True, False), (Op.DIRECT, False, False)}
     assert wanted | {(Op.DENSE, False, False), (Op.DENSE, False, True)} <= seen
 
 
@@ -289,7 +289,7 @@ def test_another_tile_size_is_rejected() -> None:
 def residual(own: int, total: int) -> Graph:
     """A layer with a result of exponent `own`, to which an input of exponent 0 is added."""
     source = TensorType(8, 4, 4, 8, False, 0)
-    layer = Pointwise(
+    layer = Direct(
         name="layer",
         inputs=(INPUT,),
         weight=np.eye(8, dtype=np.int64),
@@ -334,7 +334,7 @@ def test_sum_of_grids_too_far_apart_is_rejected(own: int, total: int, apart: int
 def wide_layer(channels: int) -> Graph:
     """Return a pointwise layer over `channels` channels, all weights 1."""
     kind = TensorType(channels, 2, 2, 8, False, 0)
-    layer = layer_of(Pointwise).nodes[0]
+    layer = layer_of(Direct).nodes[0]
     changed = replace(
         layer,
         weight=np.ones((1, channels), dtype=np.int64),
@@ -396,7 +396,7 @@ def test_word_lengths_are_exactly_those_of_the_worst_case(key: str, low: int, hi
                 f"{needed - 1}; raise engine.{key}, or use fewer channels, kept weights or bits"
             )
             rejected.add(type(layer))
-    assert rejected == {Winograd, Pointwise, Dense} - ({Dense} if key == "acc_bits" else set())
+    assert rejected == {Winograd, Direct, Dense} - ({Dense} if key == "acc_bits" else set())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from codegen.bounds import worst_case_sums
 from codegen.check import check_graph
 from codegen.graph_text import format_graph
 from codegen.interpret import interpret
-from codegen.ir import INPUT, Add, Dense, Graph, MaxPool, Multiply, Pointwise, Winograd
+from codegen.ir import INPUT, Add, Dense, Direct, Graph, MaxPool, Multiply, Winograd
 from tests.ladder import (
     ACCUMULATOR_LIMIT,
     SUM_LIMIT,
@@ -73,7 +73,7 @@ def test_every_graph_keeps_the_rules_and_limits(m: int) -> None:
 def test_ops_are_mixed(graphs: list[Graph]) -> None:
     assert len(of(graphs, Winograd)) > 180
     assert {tile(case.layer) for case in of(graphs, Winograd)} <= {2, 4}
-    assert 30 <= len(of(graphs, Pointwise)) <= 60
+    assert 30 <= len(of(graphs, Direct)) <= 60
     dense = of(graphs, Dense)
     assert 30 <= len(dense) <= 60
     assert 10 <= sum(case.layer.output.is_raw for case in dense) <= 40
@@ -147,7 +147,7 @@ def test_outputs_use_their_range_and_sometimes_saturate(graphs: list[Graph]) -> 
 
 def test_operands_meet_ties_and_saturate(graphs: list[Graph]) -> None:
     num_ties = num_saturated = 0
-    for seed, case in enumerate(of(graphs, Pointwise)):
+    for seed, case in enumerate(of(graphs, Direct)):
         shift = int(case.layer.v_exponent[0]) - case.graph.input.exponent
         images = random_images(case.graph, seed, 1)
         num_ties += shift > 0 and bool((images % (1 << shift) == 1 << shift >> 1).any())
@@ -189,8 +189,8 @@ def test_chains_mix_ops_pools_and_sources(m: int) -> None:
         assert graph.nodes[-1].output.is_raw
         assert all(tile(layer) in (None, m) for layer in multiplies(graph))
     ops = [tuple(type(layer) for layer in multiplies(graph)) for graph in chains]
-    assert (Winograd, Pointwise, Winograd, Dense) in ops
-    assert (Winograd, Winograd, Pointwise, Dense) in ops
+    assert (Winograd, Direct, Winograd, Dense) in ops
+    assert (Winograd, Winograd, Direct, Dense) in ops
     assert winograd(m).m == m
     assert any(node.inputs == ("input",) for graph in chains for node in graph.nodes[1:])
 
@@ -217,7 +217,7 @@ def test_sums_round_saturate_and_come_in_every_form(m: int) -> None:
             signs.add(node.output.signed)
     assert ties > 40
     assert saturated > 40
-    shortcuts, convolutions = (None, Add), (Winograd, Pointwise)
+    shortcuts, convolutions = (None, Add), (Winograd, Direct)
     pairs = {(a, b) for a in shortcuts for b in convolutions}
     assert forms == pairs | {(b, a) for a, b in pairs}
     assert signs == {False, True}

@@ -24,7 +24,7 @@ from codegen import abi
 from codegen.abi import Status
 from codegen.emit import emit_data, emit_engine
 from codegen.fuse import ADDING, LayerMaps, fuse
-from codegen.ir import INPUT, Graph, Pointwise, TensorType
+from codegen.ir import INPUT, Direct, Graph, TensorType
 from codegen.layout import pack_features
 from codegen.pack import Bytes
 from codegen.program import layer_words, parse_layer, program_words
@@ -129,7 +129,7 @@ def test_random_layers_cover_what_the_engine_can_do() -> None:
     assert {(x.op, x.pool is not None, x.output.is_raw) for x in layers} == {
         (Op.WINOGRAD, False, False),
         (Op.WINOGRAD, True, False),
-        (Op.POINTWISE, False, False),
+        (Op.DIRECT, False, False),
         (Op.DENSE, False, False),
         (Op.DENSE, False, True),
     }
@@ -138,7 +138,7 @@ def test_random_layers_cover_what_the_engine_can_do() -> None:
 def pointwise(kind: TensorType, weight: IntArray, **changes: object) -> Graph:
     """Return a graph of one pointwise layer on the finest grids; `changes` are its fields."""
     output = TensorType(len(weight), kind.height, kind.width, 8, True, kind.exponent)
-    layer = Pointwise(
+    layer = Direct(
         name="layer",
         inputs=(INPUT,),
         weight=weight.astype(np.int64),

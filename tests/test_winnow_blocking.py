@@ -48,7 +48,7 @@ def engines(draw: st.DrawFn) -> EngineConfig:
 
 shapes = st.builds(
     LayerShape,
-    op=st.sampled_from((Op.WINOGRAD, Op.POINTWISE, Op.DENSE)),
+    op=st.sampled_from((Op.WINOGRAD, Op.DIRECT, Op.DENSE)),
     in_channels=st.integers(1, 70),
     out_channels=st.integers(1, 70),
     height=st.integers(1, 40),
@@ -92,7 +92,7 @@ def test_map_holds_every_pixel_and_no_spare_row_or_group(
         wide = engine.m * engine.pt
         assert (rows - 1) * engine.m < shape.height <= rows * engine.m
         assert (groups - 1) * wide < shape.width <= groups * wide
-    elif shape.op is Op.POINTWISE:
+    elif shape.op is Op.DIRECT:
         per_group = engine.linear_pixels * engine.pt
         assert rows == 1
         assert (groups - 1) * per_group < pixels <= groups * per_group
@@ -128,7 +128,7 @@ def test_each_buffer_limits_the_strip() -> None:
     assert max_strip(EngineConfig(out_tiles=31), LAYER, "a") == (15, 15)
     assert max_strip(EngineConfig(v_words=77), LAYER, "a") == (5, 5)
     assert max_strip(EngineConfig(line_pixels=33), LAYER, "a") == (39, 7)
-    assert max_strip(EngineConfig(line_pixels=16), replace(LAYER, op=Op.POINTWISE), "a") == (32, 32)
+    assert max_strip(EngineConfig(line_pixels=16), replace(LAYER, op=Op.DIRECT), "a") == (32, 32)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_channels_too_many_for_a_buffer_are_one_line(engine: EngineConfig, messa
 def test_least_engine_holds_one_group_of_every_op() -> None:
     for m in (2, 4):
         engine = EngineConfig(m=m, v_words=16, w_words=16, out_tiles=16, line_pixels=16)
-        for op in (Op.WINOGRAD, Op.POINTWISE, Op.DENSE):
+        for op in (Op.WINOGRAD, Op.DIRECT, Op.DENSE):
             shape = LayerShape(op, 8, 8, 3, 3, keep=8, weight_bits=8)
             assert min(max_strip(engine, shape, "a")) >= 1
 
@@ -169,8 +169,8 @@ def test_beats_of_known_blocks() -> None:
     narrow = replace(LAYER, weight_bits=4)
     assert weight_beats(default, narrow, 5) == 40
     assert weight_beats(default, LAYER, 5) == 60
-    assert weight_beats(default, replace(narrow, op=Op.POINTWISE), 5) == 3
-    assert weight_beats(default, replace(LAYER, op=Op.POINTWISE), 5) == 5
+    assert weight_beats(default, replace(narrow, op=Op.DIRECT), 5) == 3
+    assert weight_beats(default, replace(LAYER, op=Op.DIRECT), 5) == 5
     wide = EngineConfig(po=1, axi_bits=128)  # 16 lane words
     assert bias_beats(wide) == 1
     assert weight_beats(wide, LAYER, 5) == 8

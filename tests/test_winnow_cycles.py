@@ -100,7 +100,7 @@ def test_pointwise_by_hand() -> None:
 
     F1 = 128, C1 = 128 + 128, C2 = 256 + 128, R1 = 384 + 128.
     """
-    shape = LayerShape(Op.POINTWISE, 8, 8, 8, 16, keep=1, weight_bits=4)
+    shape = LayerShape(Op.DIRECT, 8, 8, 8, 16, keep=1, weight_bits=4)
     cycles = blocking_cycles(ENGINE, shape, Blocking(1, 4, 1, 4, sub_rows=1, blocks=2, keep=1))
     assert cycles.features == 4 * 2 * 16
     assert cycles.compute == 2 * 4 * max(1, 4 * 8)
@@ -116,7 +116,7 @@ def test_pointwise_weights_take_a_cycle_per_step() -> None:
     A block's weights take 2 + 8 + 32 = 42 cycles, so W2 = 84 < F1 = 128. C2 = 128 + 2 x 32,
     R1 = C2 + 16.
     """
-    shape = LayerShape(Op.POINTWISE, 32, 8, 4, 4, keep=8, weight_bits=8)
+    shape = LayerShape(Op.DIRECT, 32, 8, 4, 4, keep=8, weight_bits=8)
     cycles = blocking_cycles(ENGINE, shape, Blocking(1, 1, 1, 1, sub_rows=4, blocks=2, keep=8))
     assert cycles.features == 4 * 2 * 16
     assert cycles.weights == 2 * 42
@@ -248,7 +248,7 @@ def test_best_strips_beat_a_single_group(engine: EngineConfig, shape: LayerShape
 
 def test_large_layers_are_compared_by_the_estimate() -> None:
     """816256 blocks over all strips to compare; more room is still never slower."""
-    shape = LayerShape(Op.POINTWISE, 64, 512, 224, 224, keep=2, weight_bits=8)
+    shape = LayerShape(Op.DIRECT, 64, 512, 224, 224, keep=2, weight_bits=8)
     total = layer_cycles(ENGINE, shape).total
     others = [layer_cycles(replace(ENGINE, out_tiles=tiles), shape).total for tiles in (64, 128)]
     assert total <= min(others)

@@ -3,7 +3,7 @@
 
 A *tile group* is `pt` neighbouring tiles that share a weight. A *strip* is a rectangle of tile
 groups whose operands V stay on chip while all weights stream past once. A *block* is `po` output
-channels. For layers without a transform the map is a row of pixels: a pointwise tile is
+channels. For layers without a transform the map is a row of pixels: a direct tile is
 `linear_pixels` of them, one per lane; a dense layer has a single group and spreads its input words
 over the lanes.
 """
@@ -26,7 +26,7 @@ class Op(IntEnum):
     """How the lanes of the engine multiply; the number is the one in a layer's descriptor."""
 
     WINOGRAD = 0
-    POINTWISE = 1
+    DIRECT = 1
     DENSE = 2
 
     def __str__(self) -> str:
@@ -125,7 +125,7 @@ def map_size(engine: EngineConfig, shape: LayerShape) -> tuple[int, int, int]:
         groups = -(-shape.width // (engine.m * engine.pt))
         return rows, groups, num_sub_rows(shape.in_channels)
     pixels = shape.height * shape.width
-    if shape.op is Op.POINTWISE:
+    if shape.op is Op.DIRECT:
         groups = -(-pixels // (engine.linear_pixels * engine.pt))
         return 1, groups, num_sub_rows(shape.in_channels)
     words = num_channel_groups(shape.in_channels) * pixels
@@ -134,7 +134,7 @@ def map_size(engine: EngineConfig, shape: LayerShape) -> tuple[int, int, int]:
 
 def tiles_per_group(engine: EngineConfig, shape: LayerShape) -> int:
     """Return the output tiles (m^2 pixels each) that one tile group yields per channel."""
-    return engine.pt * (engine.linear_tiles if shape.op is Op.POINTWISE else 1)
+    return engine.pt * (engine.linear_tiles if shape.op is Op.DIRECT else 1)
 
 
 def max_strip(engine: EngineConfig, shape: LayerShape, name: str) -> tuple[int, int]:
@@ -176,9 +176,9 @@ def weight_beats(engine: EngineConfig, shape: LayerShape, steps: int) -> int:
     """Return the beats of the entries of one block, without its biases.
 
     A beat holds (low nibble, index) pairs of `lanes_per_beat` lane words. Wide weights put one
-    beat of high nibbles before every two of those. A pointwise layer stores one word per step,
+    beat of high nibbles before every two of those. A direct layer stores one word per step,
     which all lanes share.
     """
-    words = steps * (1 if shape.op is Op.POINTWISE else engine.num_lanes)
+    words = steps * (1 if shape.op is Op.DIRECT else engine.num_lanes)
     low = -(-words // engine.lanes_per_beat)
     return low + (-(-low // 2) if shape.wide_weights else 0)

@@ -68,10 +68,10 @@ def _feature_cycles(engine: EngineConfig, shape: LayerShape, sub_rows: int, stri
 
 
 def _weight_cycles(engine: EngineConfig, shape: LayerShape, steps: int) -> int:
-    """Cycles to unpack the weights of a block: a beat each, but a low one of a pointwise layer
+    """Cycles to unpack the weights of a block: a beat each, but a low one of a direct layer
     holds several steps, and takes a cycle for each of them."""
     beats = bias_beats(engine) + weight_beats(engine, shape, steps)
-    if shape.op is not Op.POINTWISE:
+    if shape.op is not Op.DIRECT:
         return beats
     return beats + steps - -(-steps // engine.lanes_per_beat)
 
@@ -86,7 +86,7 @@ def _result_cycles(engine: EngineConfig, shape: LayerShape, strip: Strip) -> int
     each."""
     if shape.op is Op.DENSE:
         return 1
-    if shape.op is Op.POINTWISE:
+    if shape.op is Op.DIRECT:
         group = engine.linear_pixels * engine.pt
         return min(strip.groups * group, shape.height * shape.width - strip.group * group)
     rows = min(strip.rows * engine.m, shape.height - strip.row * engine.m)

@@ -74,12 +74,12 @@ class EngineConfig:
 
     @property
     def linear_tiles(self) -> int:
-        """Output tiles that one pass of the lanes yields in a pointwise layer."""
+        """Output tiles that one pass of the lanes yields in a direct layer."""
         return self.num_lanes // self.tile_pixels
 
     @property
     def linear_pixels(self) -> int:
-        """Pixels that the lanes hold in a pointwise layer: a whole number of output tiles."""
+        """Pixels that the lanes hold in a direct layer: a whole number of output tiles."""
         return self.linear_tiles * self.tile_pixels
 
     @property

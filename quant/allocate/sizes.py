@@ -81,7 +81,7 @@ def _op(layer: TapLayer) -> Op | None:
         return Op.DENSE
     window = layer.window
     plain = (window.kernel, window.stride, window.padding) == ((1, 1), (1, 1), (0, 0))
-    return Op.POINTWISE if plain else None
+    return Op.DIRECT if plain else None
 
 
 def total_cycles(engine: EngineConfig, shapes: Mapping[str, LayerShape]) -> int:

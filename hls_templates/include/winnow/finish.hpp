@@ -88,7 +88,7 @@ inline void finish(Stream<FinishConfig>& config, Stream<Biases>& biases, Stream<
                    Bank<WordBlock> (&shortcut_banks)[kTilePixels],
                    Bank<TileBlock> (&banks)[kSubRow]) {
   const FinishConfig c = config.read();
-  const TileBound bound = c.pointwise != 0 ? kPt * kLinearTiles - 2 : kPt - 2;
+  const TileBound bound = c.direct != 0 ? kPt * kLinearTiles - 2 : kPt - 2;
   Biases bias;
   bool starts_block = true;
   ap_uint<4> channel = 0;           // of the group of 8

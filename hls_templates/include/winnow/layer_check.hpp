@@ -118,7 +118,7 @@ class LayerCheck {
         BlockBeats(low_ + kBiasBeats + (wide_ ? BlockBeats((low_ + 1) >> 1) : BlockBeats(0)));
     BlockBeats shared = BlockBeats((BlockBeats(steps_) + kLanesPerBeat - 1) / kLanesPerBeat);
     low_ =
-        choose<BlockBeats>(pointwise_, shared, times<kBeatsOfStep, kBlockBits>(BlockBeats(steps_)));
+        choose<BlockBeats>(direct_, shared, times<kBeatsOfStep, kBlockBits>(BlockBeats(steps_)));
     steps_ = multiply_keep();
     fresh_ = ap_uint<4>(fresh_ << 1) | ap_uint<4>(starts ? 1 : 0);
     if (starts) take(early);
@@ -136,7 +136,7 @@ class LayerCheck {
   using Steps = ap_uint<kWSizeBits + 4>;
 
   ap_uint<4> fresh_;
-  bool wide_, pointwise_, linear_op_;
+  bool wide_, direct_, linear_op_;
   bool fewer_, uneven_, longer_, winograd_, linear_, is_bad_;
   Size blocks_, down_, across_;
   WSize sub_rows_;
@@ -162,7 +162,7 @@ class LayerCheck {
   void take(const Layer& l) {
 #pragma HLS inline
     wide_ = l.wide_weights != 0;
-    pointwise_ = l.op == kOpPointwise;
+    direct_ = l.op == kOpDirect;
     linear_op_ = l.op != kOpWinograd;
     blocks_ = steps_of(l.blocks);
     down_ = steps_of(l.strips_down);
@@ -174,9 +174,9 @@ class LayerCheck {
     tile_columns_ = VSize(ap_uint<kBoundBits>(l.columns_full) / (kM * kPt));
     fewer_ = l.keep > kSubRow - 2 || l.sub_rows > kWWords - 2 || l.groups_full > kVWords - 2;
     constexpr int kMost = kOutTiles / kPt - 2,
-                  kMostPointwise = kOutTiles / (kPt * kLinearTiles) - 2;
+                  kMostDirect = kOutTiles / (kPt * kLinearTiles) - 2;
     uneven_ = WideSize(blocks_) != WideSize(steps_of(l.channel_groups) * kBlocksPerGroup) ||
-              l.groups_full > kMost || (pointwise_ && l.groups_full > kMostPointwise);
+              l.groups_full > kMost || (direct_ && l.groups_full > kMostDirect);
     longer_ = l.groups_last_column > l.groups_full || l.groups_last_row > l.groups_full ||
               l.groups_last_both > l.groups_full || l.rows_last > l.rows_full ||
               l.columns_last > l.columns_full || l.read_rows_first > l.rows_full ||

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // transform_output: Y = A^T (M << sum_shift) A for one output channel and tile per cycle.
-// Pointwise layers hand the lanes' sums on as pixels, kTilePixels per cycle; a dense layer has one
+// Direct layers hand the lanes' sums on as pixels, kTilePixels per cycle; a dense layer has one
 // output per channel, y[0], the sum of all lanes. The shifts put all taps on the accumulator's
 // grid; arithmetic is modulo 2^kYBits, which is exact because the scheduler has bounded the result.
 #pragma once
@@ -12,7 +12,7 @@
 
 namespace winnow {
 
-// The lane that holds pixel i of a pointwise patch; form_tiles fills patches column by column.
+// The lane that holds pixel i of a direct patch; form_tiles fills patches column by column.
 constexpr int linear_lane(int i) {
   return (i % kAlpha) * kAlpha + i / kAlpha;
 }
@@ -23,7 +23,7 @@ inline void transform_output(Stream<TransformOutputConfig>& config,
   Accumulator m[kLanes];
 #pragma HLS array_partition variable = m type = complete
   LaneSum token;
-  ap_uint<3> part = 0;  // tile of a pointwise patch
+  ap_uint<3> part = 0;  // tile of a direct patch
   bool ends_layer;
 each_tile:
   do {
@@ -46,9 +46,9 @@ each_tile:
       Accumulator linear[kLinearTiles];
       for (int u = 0; u < kLinearTiles; u++) linear[u] = m[linear_lane(u * kTilePixels + i)];
       Accumulator pixel = Select<kLinearTiles, Accumulator>::of(linear, unsigned(part));
-      tile.y[i] = choose<Accumulator>(c.op == kOpPointwise, pixel, y[i]);
+      tile.y[i] = choose<Accumulator>(c.op == kOpDirect, pixel, y[i]);
     }
-    bool last_part = c.op != kOpPointwise || part == kLinearTiles - 1;
+    bool last_part = c.op != kOpDirect || part == kLinearTiles - 1;
     tile.last_group = token.last_group;
     tile.ends_layer = last_part && token.ends_layer != 0;
     tiles.write(tile);

@@ -9,7 +9,7 @@
 // the host allows: a row that does is skipped (read as zeros, not written) and told at the end.
 //
 // Memory holds features as [channels / 8][height][width][8] bytes. A strip reads its rows plus a
-// border of one pixel towards its neighbours. Linear layers (pointwise, dense) have one row per
+// border of one pixel towards its neighbours. Linear layers (direct, dense) have one row per
 // strip and plane, a run of words.
 #pragma once
 

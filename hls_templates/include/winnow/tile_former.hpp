@@ -6,7 +6,7 @@
 // of alpha columns slides over them and yields a patch every m columns and m rows. Pixels outside
 // the map are zero.
 // Linear layers fill a patch with kLanes consecutive words, column by column: word i goes to tap
-// (i % alpha, i / alpha). A pointwise patch has kLinearPixels pixels, a dense one kLanes input
+// (i % alpha, i / alpha). A direct patch has kLinearPixels pixels, a dense one kLanes input
 // words (with two tiles, the second patch of a dense layer is zero). They walk like a Winograd
 // strip of a single row, in which the window moves once in alpha words.
 #pragma once
@@ -94,7 +94,7 @@ struct PlaneWalk {
     column_phase = Phase(c.linear != 0 ? kLanes - 1 : kAlpha - 1);
     column = 0;
   }
-  // Words of a pointwise patch that no pixel fills.
+  // Words of a direct patch that no pixel fills.
   bool is_filler(const FormTilesConfig& c) const {
 #pragma HLS inline
     return c.linear != 0 && c.dense == 0 && column_phase < kLanes - kLinearPixels;

@@ -5,7 +5,7 @@
 //
 // A block of kPo output channels is stored as its biases (32 bits each, kBiasBeats beats), then its
 // steps in order. A low beat holds (low nibble, index) pairs of kLanesPerBeat lane words; wide
-// weights put one beat of high nibbles before every two low beats. In a pointwise layer a step is
+// weights put one beat of high nibbles before every two low beats. In a direct layer a step is
 // one word that all lanes share, and a low beat holds kLanesPerBeat steps.
 #pragma once
 
@@ -125,8 +125,8 @@ inline void unpack_weights(Stream<UnpackWeightsConfig>& config, Stream<Beat>& be
   kind.start();
   ap_uint<3> bias_beat = 0;
   ap_uint<kBeatsPerStep> turn = 1;  // winograd, dense: which lanes this low beat feeds, one bit
-  ap_uint<4> word_of_beat = 0;      // pointwise: which step this low beat feeds
-  bool takes_beat = true;           // pointwise: the words of a beat take turns
+  ap_uint<4> word_of_beat = 0;      // direct: which step this low beat feeds
+  bool takes_beat = true;           // direct: the words of a beat take turns
   bool second = false;              // low beat of the pair
   Beat high = 0, low = 0;
   Biases bias;
