@@ -24,7 +24,8 @@ def worst_case_sums(node: Multiply, lane_weights: IntArray | None = None) -> tup
     """
     _, vmax = int_range(node.v_bits, signed=True, narrow=True)
     weight = node.weight if lane_weights is None else lane_weights
-    weight = np.abs(weight.reshape(*weight.shape[:2], -1))
+    taps = len(node.v_exponent) if lane_weights is None else weight.shape[2]
+    weight = np.abs(weight.reshape(len(weight), -1, taps))
     # Python integers from here on, so that a wide shift cannot wrap while it is being judged.
     sums = weight.sum(axis=1).astype(object) * vmax  # [oc, taps or lanes]
     exponents = node.v_exponent.astype(object) + node.weight_exponent.astype(object)

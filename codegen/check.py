@@ -38,6 +38,7 @@ FEATURE_BITS = (2, 8)
 Y_BITS = 63
 MAX_SHIFT = 62  # the widest shift for which int64 can round a Y_BITS number half to even
 MAX_ADD_SHIFT = 32  # between the exponents of a sum: far more than maps of 8 bits can use
+AXES = ("rows", "columns")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -150,8 +151,20 @@ def _check_winograd(node: Winograd, sources: tuple[TensorType, ...]) -> None:
 
 def _check_direct(node: Direct, sources: tuple[TensorType, ...]) -> None:
     source = _one_source(node, sources)
-    weight = (node.output.channels, source.channels)
-    _check_multiply(node, source, _Shape(weight, 1, source.shape[1:]))
+    rule = "weight must be [oc, ic, kernel rows, kernel columns]"
+    _require(node.weight.ndim == 4, node, rule, _text(node.weight.shape))
+    _check_ints(node, "stride_rows", "stride_columns", "top", "left", "bottom", "right")
+    window, size = node.window, source.shape[1:]
+    for what, axis, pixels in zip(AXES, (window.rows, window.columns), size, strict=True):
+        _require(axis.stride >= 1, node, f"the stride along {what} must be at least 1", axis.stride)
+        rule = f"padding along {what} must be 0..{axis.kernel - 1}, less than the kernel"
+        for padding in (axis.before, axis.after):
+            _require(0 <= padding < axis.kernel, node, rule, padding)
+        rule = f"the padded map must hold the kernel's {axis.kernel} {what}"
+        padded = pixels + axis.before + axis.after
+        _require(axis.kernel <= padded, node, rule, padded)
+    weight = (node.output.channels, source.channels, *node.weight.shape[2:])
+    _check_multiply(node, source, _Shape(weight, 1, window.outputs(*size)))
 
 
 def _check_dense(node: Dense, sources: tuple[TensorType, ...]) -> None:

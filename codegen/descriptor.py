@@ -42,6 +42,8 @@ class Process:
 # In the order in which `configure` sends. The channel to a process is called `<name>_config`.
 PROCESSES = (
     Process("plan_reads", "plan_rows"),
+    Process("store_plane", "store_plane"),
+    Process("gather_pixels", "gather_pixels"),
     Process("form_tiles", "form_tiles"),
     Process("transform_input", "transform_input"),
     Process("read_weights", "read_weights"),
@@ -149,7 +151,8 @@ def _bound(name: str, doc: str, reads: str, bits: int = BOUND_BITS) -> Field:
 def _walkers(member: str) -> str:
     """Return the reads of all processes that walk over the strips."""
     names = (
-        *("plan_reads", "form_tiles", "read_weights", "unpack_weights", "sequence"),
+        *("plan_reads", "store_plane", "gather_pixels", "form_tiles"),
+        *("read_weights", "unpack_weights", "sequence"),
         *("plan_shortcuts", "plan_writes"),
     )
     return " ".join(f"{name}.{member}" for name in names)
@@ -218,11 +221,20 @@ _SCALARS = (
         "skip_last_column", 1, "strips in the last column have no output (pool)", "plan_writes"
     ),
     _bound("keep", "steps per sub-row, 1..8", "unpack_weights sequence", KEEP_BITS),
+    _bound("sub_rows", "sub-rows a lane sums over", "form_tiles unpack_weights sequence"),
     _bound(
-        "sub_rows",
-        "sub-rows a lane sums over",
-        "plan_reads.planes form_tiles unpack_weights sequence",
+        "part_steps",
+        "W words of a half of a bank: all of a block or, with one tile group, a part",
+        "unpack_weights sequence",
     ),
+    _number(
+        "gathers",
+        1,
+        "direct: pixels are gathered from a plane on chip",
+        "configure plan_reads store_plane gather_pixels form_tiles",
+    ),
+    _number("pad_top", 3, "rows of zeros above the map", "configure store_plane"),
+    _number("pad_left", 3, "zeros to the left of a row", "configure store_plane"),
     _bound("blocks", "blocks of po output channels", "unpack_weights sequence"),
     _bound("channel_groups", "groups of 8 output channels", _results("planes")),
     _bound("strips_down", "strips in a column of strips", _walkers("strips.down")),
@@ -231,44 +243,71 @@ _SCALARS = (
     _bound("groups_last_column", "tile groups of a strip in the last column", "sequence"),
     _bound("groups_last_row", "tile groups of a strip in the last row", "sequence"),
     _bound("groups_last_both", "tile groups of the last strip", "sequence"),
-    _bound("rows_full", "rows of a padded strip", "form_tiles"),
-    _bound("rows_last", "the same in the last row of strips", "form_tiles"),
+    _bound("rows_full", "rows of a padded strip", "store_plane form_tiles"),
+    _bound("rows_last", "the same in the last row of strips", "store_plane form_tiles"),
     _bound(
         "columns_full",
         "pixels in a row of a padded strip; linear: words of its patches",
-        "form_tiles",
+        "store_plane form_tiles",
         WIDE_BITS,
     ),
-    _bound("columns_last", "the same in the last column of strips", "form_tiles", WIDE_BITS),
+    _bound(
+        "columns_last",
+        "the same in the last column of strips",
+        "store_plane form_tiles",
+        WIDE_BITS,
+    ),
     _bound(
         "read_rows_first",
         "rows to read in the first of several rows of strips",
-        "plan_reads.rows.first form_tiles.read_rows.first",
+        "plan_reads.rows.first store_plane.read_rows.first form_tiles.read_rows.first",
     ),
     _bound(
         "read_rows_middle",
         "rows to read in a row of strips that is neither first nor last",
-        "plan_reads.rows.middle form_tiles.read_rows.middle",
+        "plan_reads.rows.middle store_plane.read_rows.middle form_tiles.read_rows.middle",
     ),
     _bound(
         "read_rows_last",
         "rows to read in the last row of strips",
-        "plan_reads.rows.last form_tiles.read_rows.last",
+        "plan_reads.rows.last store_plane.read_rows.last form_tiles.read_rows.last",
     ),
     _bound(
         "read_words_first",
         "words of a row in the first of several columns of strips",
-        "plan_reads.words.first form_tiles.read_words.first",
+        "plan_reads.words.first store_plane.read_words.first form_tiles.read_words.first",
     ),
     _bound(
         "read_words_middle",
         "words of a row in a column of strips that is neither first nor last",
-        "plan_reads.words.middle form_tiles.read_words.middle",
+        "plan_reads.words.middle store_plane.read_words.middle form_tiles.read_words.middle",
     ),
     _bound(
         "read_words_last",
         "words of a row in the last column of strips (dense: in the last sub-row)",
-        "plan_reads.words.last form_tiles.read_words.last",
+        "plan_reads.words.last store_plane.read_words.last form_tiles.read_words.last",
+    ),
+    _bound(
+        "planes",
+        "groups of 8 input channels; dense: sub-rows",
+        "plan_reads store_plane gather_pixels",
+    ),
+    _bound("kernel_rows", "rows of the kernel, 1..7", "gather_pixels", KEEP_BITS),
+    _bound("kernel_columns", "columns of the kernel, 1..7", "gather_pixels", KEEP_BITS),
+    _number("stride_columns", 2, "plane words from one output to the next", "gather_pixels"),
+    _number(
+        "pitch",
+        16,
+        "plane words from one row to the next",
+        "store_plane gather_pixels",
+        held="PlaneAddress",
+    ),
+    _number(
+        "row_step",
+        16,
+        "plane words from one row of outputs to the next",
+        "gather_pixels",
+        held="PlaneAddress",
     ),
     _number("feature_base", 32, "first input word, in 8-byte words", "plan_reads.base"),
     _number("row_words", 16, "input words from one row to the next", "plan_reads", held="Address"),
@@ -349,22 +388,22 @@ _SCALARS = (
     _bound(
         "write_rows_full",
         "rows to write of a full strip",
-        _results("rows.first", "rows.middle"),
+        _results("rows.first", "rows.middle") + " gather_pixels.rows_full",
     ),
     _bound(
         "write_rows_last",
         "rows to write in the last row of strips",
-        _results("rows.last"),
+        _results("rows.last") + " gather_pixels.rows_last",
     ),
     _bound(
         "write_words_full",
         "words of a row to write of a full strip",
-        _results("words.first", "words.middle"),
+        _results("words.first", "words.middle") + " gather_pixels.words_full",
     ),
     _bound(
         "write_words_last",
         "words of a row to write in the last column of strips",
-        _results("words.last"),
+        _results("words.last") + " gather_pixels.words_last",
     ),
     _number(
         "tiles_full",

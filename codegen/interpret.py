@@ -91,7 +91,7 @@ def _winograd(node: Winograd, d: _Map) -> IntArray:
 
 
 def _direct(node: Direct, d: _Map) -> IntArray:
-    return _output(node, _linear_sums(node, d))
+    return _output(node, _direct_sums(node, d))
 
 
 def _dense(node: Dense, d: _Map) -> IntArray:
@@ -131,8 +131,25 @@ def _output(node: Multiply, y: IntArray) -> IntArray:
     return requantize(y, node.output.exponent - node.acc_exponent, low, high)
 
 
+def _direct_sums(node: Direct, d: _Map) -> IntArray:
+    """Return Y [n, oc, h, w] of a convolution over `d`, one place of the kernel after another."""
+    n, c, _, _ = d.values.shape
+    _, height, width = node.output.shape
+    edges = ((0, 0), (0, 0), (node.top, node.bottom), (node.left, node.right))
+    v = np.pad(_operand(node, d.values, d.exponent), edges)
+    sums = np.zeros((n, len(node.weight), height * width), dtype=np.int64)
+    for row, column in np.ndindex(*node.weight.shape[2:]):
+        down = slice(row, row + (height - 1) * node.stride_rows + 1, node.stride_rows)
+        across = slice(column, column + (width - 1) * node.stride_columns + 1, node.stride_columns)
+        seen = v[:, :, down, across].reshape(n, c, height * width)
+        sums += _exact_matmul(node.weight[:, :, row, column], seen)
+    shifted = sums.reshape(n, *node.output.shape) << _shift(node)
+    biased: IntArray = shifted + node.bias[:, None, None]
+    return biased
+
+
 def _linear_sums(node: Multiply, d: _Map) -> IntArray:
-    """Return Y [n, oc, h, w] of a 1x1 convolution over `d` [n, c, h, w]."""
+    """Return Y [n, oc, h, w] of a matrix [oc, c] times every pixel of `d` [n, c, h, w]."""
     n, c, height, width = d.values.shape
     v = _operand(node, d.values, d.exponent).reshape(n, c, height * width)
     sums = _exact_matmul(node.weight, v).reshape(n, len(node.weight), height, width)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from winnow.fixed_point import IntArray, int_range
+from winnow.window import Axis, Window
 
 INPUT = "input"
 RAW_BITS = 32
@@ -109,7 +110,28 @@ class Winograd(Multiply):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Direct(Multiply):
-    """A 1x1 convolution; weight [oc, ic]."""
+    """A convolution pixel by pixel, without a transform; weight [oc, ic, kernel rows, columns].
+
+    Members:
+        stride_rows, stride_columns: pixels from one output to the next.
+        top, left, bottom, right: pixels of zero padding, fewer than the kernel has.
+    """
+
+    stride_rows: int = 1
+    stride_columns: int = 1
+    top: int = 0
+    left: int = 0
+    bottom: int = 0
+    right: int = 0
+
+    @property
+    def window(self) -> Window:
+        """Kernel, stride and padding."""
+        rows, columns = self.weight.shape[2:]
+        return Window(
+            Axis(rows, self.stride_rows, self.top, self.bottom),
+            Axis(columns, self.stride_columns, self.left, self.right),
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

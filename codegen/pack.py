@@ -19,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codegen.fuse import EngineLayer
+from codegen.ir import Direct
 from winnow.blocking import LayerShape, Op, bias_beats, num_channel_groups, weight_beats
 from winnow.engine import EngineConfig
 from winnow.fixed_point import IntArray
 from winnow.srbs import SUB_ROW, max_keep, to_sub_rows
+from winnow.window import Window
 
 Bytes = NDArray[np.uint8]
 
@@ -36,8 +38,9 @@ def linear_lanes(engine: EngineConfig) -> IntArray:
 def lane_weights(engine: EngineConfig, layer: EngineLayer) -> IntArray:
     """Arrange a layer's weights as [oc padded to 8, lane channels, lanes].
 
-    Winograd: lanes are taps. Direct: one lane, shared. Dense: the input's 8-channel words in
-    memory order are dealt to the lanes, `num_lanes` words per sub-row.
+    Winograd: lanes are taps. Direct: one lane, shared; 8 channels at every place of the kernel,
+    then the next 8. Dense: the input's 8-channel words in memory order are dealt to the lanes,
+    `num_lanes` words per sub-row.
     """
     source, weight = layer.input, layer.multiply.weight
     out_channels = weight.shape[0]
@@ -45,9 +48,12 @@ def lane_weights(engine: EngineConfig, layer: EngineLayer) -> IntArray:
     weight = np.pad(weight, [(0, padding)] + [(0, 0)] * (weight.ndim - 1))
     if layer.op is Op.WINOGRAD:
         return weight
-    if layer.op is Op.DIRECT:
-        return weight[:, :, None]
     groups = num_channel_groups(source.channels)
+    if layer.op is Op.DIRECT:
+        places = np.zeros((len(weight), groups * SUB_ROW, weight[0, 0].size), dtype=np.int64)
+        places[:, : source.channels] = weight.reshape(*weight.shape[:2], -1)
+        by_group = places.reshape(len(weight), groups, SUB_ROW, -1).transpose(0, 1, 3, 2)
+        return by_group.reshape(len(weight), -1, 1)
     channels = groups * SUB_ROW
     maps = np.zeros((len(weight), channels, source.height, source.width), dtype=np.int64)
     maps[:, : source.channels] = weight.reshape(len(weight), *source.shape)
@@ -73,6 +79,7 @@ def layer_shape(engine: EngineConfig, layer: EngineLayer) -> LayerShape:
         keep=max_keep(lane_weights(engine, layer)),
         weight_bits=layer.multiply.weight_bits,
         pool=layer.pool is not None,
+        window=layer.multiply.window if isinstance(layer.multiply, Direct) else Window(),
     )
 
 

@@ -36,6 +36,8 @@ from winnow.cycles import LayerCycles, best_blocking, blocking_cycles
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
 from winnow.fixed_point import int_range, signed_bits
+from winnow.window import Axis, Window
+from winnow.winograd import KERNEL
 
 Values = dict[str, int | tuple[int, ...]]
 
@@ -148,6 +150,7 @@ def _plan_layer(
     values = {
         **_loop_values(shape, blocking),
         **_feature_values(engine, shape, blocking, read.source),
+        **_window_values(shape, blocking),
         **_result_values(engine, shape, blocking, result),
         **_number_values(engine, layer),
         **_add_values(layer, read.shortcut),
@@ -182,6 +185,7 @@ def _loop_values(shape: LayerShape, blocking: Blocking) -> Values:
         "wide_weights": int(shape.wide_weights),
         "keep": blocking.keep,
         "sub_rows": blocking.sub_rows,
+        "part_steps": blocking.part_steps,
         "blocks": blocking.blocks,
         "channel_groups": num_channel_groups(shape.out_channels),
         "strips_down": len(strips) // columns,
@@ -211,12 +215,18 @@ class _Axis:
         """Pixels of the last strip, without its border."""
         return self.pixels - self.before_last
 
-    def read(self, what: str) -> Values:
-        """Return how many pixels a strip reads: its own and one of border towards neighbours."""
+    def back(self, axis: Axis) -> int:
+        """Return the input pixels from where the first strip reads to where the last one does."""
+        return self.before_last * axis.stride - axis.before if self.count > 1 else 0
+
+    def read(self, what: str, axis: Axis, pixels: int) -> Values:
+        """Return how many of the input's `pixels` a strip reads, by its place."""
+        begin = self.back(axis)
+        reached = self.before_last * axis.stride - axis.before + axis.reach(self.last)
         return {
-            f"{what}_first": self.span + 1,
-            f"{what}_middle": self.span + 2,
-            f"{what}_last": self.last + (self.count > 1),
+            f"{what}_first": axis.reach(self.span) - axis.before,
+            f"{what}_middle": axis.reach(self.span),
+            f"{what}_last": min(reached, pixels) - begin,
         }
 
 
@@ -239,24 +249,52 @@ def _feature_values(
         "row_words": shape.width,
         "plane_words": shape.height * shape.width,
     }
-    if shape.op is not Op.WINOGRAD:
-        return values | _linear_feature_values(engine, shape, blocking, source)
-    tile = (engine.m, engine.pt * engine.m)
-    down, across = _axes(blocking, tile, (shape.height, shape.width))
+    if shape.gathers:
+        return values | _strip_reads(shape, blocking, (1, 1), shape.window)
+    if shape.op is Op.WINOGRAD:
+        tile = (engine.m, engine.pt * engine.m)
+        border = Axis(KERNEL, before=1, after=1)
+        return values | _strip_reads(shape, blocking, tile, Window(border, border))
+    return values | _linear_feature_values(engine, shape, blocking, source)
+
+
+def _strip_reads(
+    shape: LayerShape, blocking: Blocking, tile: tuple[int, int], window: Window
+) -> Values:
+    """What strips of `tile` pixels in a unit read: their own pixels and those around them."""
+    down, across = _axes(blocking, tile, window.outputs(shape.height, shape.width))
     last = list(blocking.strips())[-1]
-    back = across.before_last - (across.count > 1)  # from a row's first strip to its last
+    rows, columns = window.rows, window.columns
+    back = across.back(columns)
     return {
-        **values,
-        "rows_full": down.span + 2,
-        "rows_last": last.rows * tile[0] + 2,
-        "columns_full": across.span + 2,
-        "columns_last": last.groups * tile[1] + 2,
-        **down.read("read_rows"),
-        **across.read("read_words"),
-        "read_right_first": across.span - 1,
-        "read_right": across.span,
-        "read_down_first": _offset((down.span - 1) * shape.width - back),
-        "read_down": _offset(down.span * shape.width - back),
+        "rows_full": rows.reach(down.span),
+        "rows_last": rows.reach(last.rows * tile[0]),
+        "columns_full": columns.reach(across.span),
+        "columns_last": columns.reach(last.groups * tile[1]),
+        **down.read("read_rows", rows, shape.height),
+        **across.read("read_words", columns, shape.width),
+        "read_right_first": _offset(across.span * columns.stride - columns.before),
+        "read_right": across.span * columns.stride,
+        "read_down_first": _offset((down.span * rows.stride - rows.before) * shape.width - back),
+        "read_down": _offset(down.span * rows.stride * shape.width - back),
+    }
+
+
+def _window_values(shape: LayerShape, blocking: Blocking) -> Values:
+    """How pixels are gathered from a plane on chip; a plane has rows of `pitch` words."""
+    rows, columns = shape.window.rows, shape.window.columns
+    pitch = columns.reach(blocking.strip_groups) if shape.gathers else 0
+    gathers = int(shape.gathers)
+    return {
+        "gathers": gathers,
+        "planes": blocking.sub_rows // shape.window.positions,
+        "kernel_rows": rows.kernel,
+        "kernel_columns": columns.kernel,
+        "pad_top": rows.before,
+        "pad_left": columns.before,
+        "stride_columns": columns.stride,
+        "pitch": pitch,
+        "row_step": pitch * rows.stride,
     }
 
 
@@ -300,7 +338,9 @@ def _result_values(
     tensor = result.tensor
     edge = engine.m // 2 if shape.pool else engine.m
     size = (tensor.height, tensor.width)
-    if shape.op is Op.DIRECT:
+    if shape.gathers:
+        tile = (1, 1)
+    elif shape.op is Op.DIRECT:
         tile, size = (1, engine.pt * engine.linear_pixels), (1, shape.height * shape.width)
     elif shape.op is Op.DENSE:
         words = RAW_BYTES if tensor.is_raw else 1

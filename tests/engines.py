@@ -21,6 +21,7 @@ from sim import csim
 from tests.ladder import (
     multiplies,
     random_chain_graph,
+    random_direct_graph,
     random_layer_graph,
     random_map_graph,
     random_residual_graph,
@@ -33,13 +34,19 @@ from winnow.fixed_point import IntArray
 ENGINES = {
     "default": EngineConfig(),
     "large_tile": EngineConfig(m=4),
-    "strips": EngineConfig(po=8, v_words=64, out_tiles=32, line_pixels=24),
+    "strips": EngineConfig(po=8, v_words=64, out_tiles=32, line_pixels=24, plane_pixels=100),
     "single": EngineConfig(po=1, pt=1),
     "wide_port": EngineConfig(po=2, pt=1, axi_bits=128, out_tiles=16),
     "large_tile_strips": EngineConfig(m=4, axi_bits=128, v_words=40, line_pixels=32),
     "large_tile_single": EngineConfig(m=4, po=8, pt=1, acc_bits=32, y_bits=48),
     "least": EngineConfig(
-        v_words=16, w_words=16, out_tiles=16, line_pixels=16, acc_bits=16, y_bits=32
+        v_words=16,
+        w_words=16,
+        out_tiles=16,
+        line_pixels=16,
+        plane_pixels=64,
+        acc_bits=16,
+        y_bits=32,
     ),
 }
 # Maps (height, width) that the engine "least" cuts into 1, 2 and 3 strips either way; after a pool
@@ -78,6 +85,19 @@ def layer_cases(name: str, count: int, first: int = 0) -> list[tuple[Graph, Sche
         graph = random_layer_graph(seed, engine.m)
         plan = fitting(graph, engine)
         if plan is not None:
+            cases.append((graph, plan))
+        seed += 1
+    return cases
+
+
+def direct_cases(engine: EngineConfig, count: int, first: int = 0) -> list[tuple[Graph, Schedule]]:
+    """Return `count` random direct layers that fit an engine and gather their pixels."""
+    cases: list[tuple[Graph, Schedule]] = []
+    seed = first
+    while len(cases) < count:
+        graph = random_direct_graph(seed, engine.m)
+        plan = fitting(graph, engine)
+        if plan is not None and plan.layers[0].shape.gathers:
             cases.append((graph, plan))
         seed += 1
     return cases

@@ -29,6 +29,7 @@ from codegen.ir import (
 )
 from winnow.fixed_point import IntArray, int_range
 from winnow.srbs import SUB_ROW, num_sub_rows, srbs_mask
+from winnow.window import MAX_KERNEL, Axis, Window
 from winnow.winograd import winograd
 
 SUM_LIMIT, ACCUMULATOR_LIMIT = 2**23, 2**39  # acc_bits 24 and y_bits 40, the engine's defaults
@@ -62,6 +63,14 @@ def random_map_graph(seed: int, engine_m: int, size: tuple[int, int], *, pool: b
     rng = np.random.default_rng([seed, engine_m, 4])
     place = _Place("layer", INPUT, _random_feature(rng, _MAX_CHANNELS, *size))
     return Graph(place.input, _random_layer(rng, place, Winograd, engine_m, raw=False, pool=pool))
+
+
+def random_direct_graph(seed: int, engine_m: int) -> Graph:
+    """Return a graph of one random direct layer, often on a map that falls into many strips."""
+    rng = np.random.default_rng([seed, engine_m, 5])
+    height, width = rng.integers(1, 25, size=2).tolist()
+    place = _Place("layer", INPUT, _random_feature(rng, int(rng.integers(1, 25)), height, width))
+    return Graph(place.input, _random_layer(rng, place, Direct, engine_m, raw=False))
 
 
 def random_chain_graph(seed: int, engine_m: int) -> Graph:
@@ -112,7 +121,9 @@ def _random_block(rng: np.random.Generator, graph: Graph, number: int, engine_m:
             Graph(graph.input, (*graph.nodes, *nodes)).type_of(source),
         )
         channels = graph.type_of(shortcut).channels if part == "b" else None
-        nodes += _random_layer(rng, place, op, engine_m, raw=False, pool=False, channels=channels)
+        nodes += _random_layer(
+            rng, place, op, engine_m, raw=False, pool=False, channels=channels, keeps=True
+        )
         source = nodes[-1].name
     inputs = (source, shortcut) if rng.integers(2) else (shortcut, source)
     a, b = nodes[-1].output, graph.type_of(shortcut)
@@ -208,10 +219,12 @@ def _random_layer(
     raw: bool,
     pool: bool | None = None,
     channels: int | None = None,
+    keeps: bool = False,
 ) -> tuple[Node, ...]:
     """Return a random layer, one node or two; None leaves pooling and channels to chance."""
     kind, m = place.input, engine_m if op is Winograd else 1
-    pixels = kind.height * kind.width if op is Dense else 1
+    window = _random_window(rng, kind) if op is Direct and not keeps else Window()
+    pixels = kind.height * kind.width if op is Dense else window.positions
     v_bits, weight_bits = (int(bits) for bits in rng.choice([8, 8, 8, *range(2, 8)], size=2))
     most = min(SUB_ROW, _FULL_SUM // (num_sub_rows(kind.channels) * pixels))
     keep = int(rng.integers(1, most + 1))
@@ -226,12 +239,13 @@ def _random_layer(
     eu, e = _random_grid(rng, ev, m)
     y_rms = _accumulator_rms(sum_rms * 2.0 ** (ev + eu - e), m)
     bias_top = int(2 * y_rms) + 1
-    output, has_pool = _random_output(rng, kind, op, out_channels, pool=pool)
+    size = (1, 1) if op is Dense else window.outputs(kind.height, kind.width)
+    output, has_pool = _random_output(rng, (out_channels, *size), op, pool=pool)
     ey = e + max(0, int(_fitting_shift(rng, np.array(2.5 * y_rms), output.bounds[1])))
     layer = op(
         name=place.name,
         inputs=(place.source,),
-        weight=weight if op is Winograd else weight.reshape(out_channels, -1),
+        weight=_shaped(weight, op, window),
         bias=rng.integers(-bias_top, bias_top + 1, size=out_channels),
         v_exponent=ev,
         weight_exponent=eu,
@@ -242,9 +256,49 @@ def _random_layer(
         output=replace(output, bits=32, signed=True, exponent=e)
         if raw
         else replace(output, exponent=ey),
-        **({"m": m} if op is Winograd else {}),
+        **({"m": m} if op is Winograd else _window_fields(window) if op is Direct else {}),
     )
     return (layer, pool_of(layer)) if has_pool else (layer,)
+
+
+def _random_window(rng: np.random.Generator, kind: TensorType) -> Window:
+    """Return a kernel up to 7x7 that fits a map: a third 1x1, most others square."""
+    if rng.random() < 0.35:
+        return Window()
+    kernel = int(rng.choice([1, 2, 3, 3, 3, 4, 5, 6, 7]))
+    stride = int(rng.integers(1, 3))
+    square = rng.random() < 0.6
+    axes = []
+    for pixels in (kind.height, kind.width):
+        if not square:
+            kernel, stride = int(rng.integers(1, MAX_KERNEL + 1)), int(rng.integers(1, 3))
+        before, after = rng.integers(0, kernel, size=2).tolist()
+        if rng.random() < 0.6:
+            before = after = kernel // 2 if kernel > 1 else 0
+        axes.append(Axis(min(kernel, pixels + before + after), stride, before, after))
+    axes = [replace(x, before=min(x.before, x.kernel - 1)) for x in axes]
+    axes = [replace(x, after=min(x.after, x.kernel - 1)) for x in axes]
+    sizes = zip(axes, (kind.height, kind.width), strict=True)
+    return Window(*axes) if all(x.outputs(pixels) >= 1 for x, pixels in sizes) else Window()
+
+
+def _shaped(weight: IntArray, op: type[Multiply], window: Window) -> IntArray:
+    """Return random weights [oc, ic, taps] in the shape of a record."""
+    if op is Direct:
+        return weight.reshape(*weight.shape[:2], window.rows.kernel, window.columns.kernel)
+    return weight if op is Winograd else weight.reshape(len(weight), -1)
+
+
+def _window_fields(window: Window) -> dict[str, int]:
+    """Return a window as the fields of a Direct node, without the kernel."""
+    return {
+        "stride_rows": window.rows.stride,
+        "stride_columns": window.columns.stride,
+        "top": window.rows.before,
+        "left": window.columns.before,
+        "bottom": window.rows.after,
+        "right": window.columns.after,
+    }
 
 
 def pool_of(node: Node, name: str = "") -> MaxPool:
@@ -300,14 +354,13 @@ def _accumulator_rms(sum_rms: NDArray[np.float64], m: int) -> float:
 
 def _random_output(
     rng: np.random.Generator,
-    kind: TensorType,
+    shape: tuple[int, int, int],
     op: type[Multiply],
-    channels: int,
     *,
     pool: bool | None,
 ) -> tuple[TensorType, bool]:
     """Return the type before a pool, its exponent still to be chosen, and whether there is one."""
-    height, width = (1, 1) if op is Dense else (kind.height, kind.width)
+    channels, height, width = shape
     wanted = rng.random() < 0.4 if pool is None else pool
     has_pool = op is Winograd and wanted and min(height, width) >= 2
     return _random_feature(rng, channels, height, width), has_pool

@@ -29,8 +29,9 @@ def plain_worst_case(node: Multiply) -> tuple[int, int]:
             for row, column in product(a_t, repeat=2)
         ]
     largest_sum = largest_y = 0
-    for weights, bias in zip(node.weight.tolist(), node.bias.tolist(), strict=True):
-        by_tap = [[w] if isinstance(w, int) else w for w in weights]
+    count = len(node.weight)
+    by_operand = node.weight.reshape(count, -1, len(shifts))
+    for by_tap, bias in zip(by_operand.tolist(), node.bias.tolist(), strict=True):
         sums = [sum(abs(w[t]) for w in by_tap) * vmax for t in taps]
         ys = [sum(f * s << shift for f, s, shift in zip(fs, sums, shifts, strict=True))
               for fs in mixing]  # fmt: skip
@@ -69,7 +70,7 @@ def pointwise_node() -> Direct:
     return Direct(
         name="mix",
         inputs=(INPUT,),
-        weight=np.array([[127] * 8 + [0], [-127] + [0] * 8]),
+        weight=np.array([[127] * 8 + [0], [-127] + [0] * 8])[:, :, None, None],
         bias=np.array([4, 0]),
         v_exponent=np.array([-8]),
         weight_exponent=np.array([-3]),
@@ -95,7 +96,7 @@ def test_sums_over_lanes_are_smaller_but_add_up_to_the_same() -> None:
     """An engine deals the weights of a dense layer to its lanes; each has a sum of its own."""
     node = pointwise_node()
     lanes = np.zeros((2, 8, 2), dtype=np.int64)
-    lanes[:, :5, 0], lanes[:, :4, 1] = node.weight[:, :5], node.weight[:, 5:]
+    lanes[:, :5, 0], lanes[:, :4, 1] = node.weight[:, :5, 0, 0], node.weight[:, 5:, 0, 0]
     assert worst_case_sums(node, lanes) == (5 * 127 * 127, 8 * 127 * 127 + 4)
 
 

@@ -65,7 +65,7 @@ def pointwise() -> Direct:
     return Direct(
         name="mix",
         inputs=("pool",),
-        weight=ints(np.ones((2, 3))),
+        weight=ints(np.ones((2, 3, 1, 1))),
         bias=ints([0, 0]),
         v_exponent=ints([-5]),
         weight_exponent=ints([-3]),
@@ -114,6 +114,10 @@ def pooled(**changes: Any) -> tuple[Node, ...]:
     return (conv(), replace(pool(), **changes), dense())
 
 
+def mixed(**changes: Any) -> tuple[Node, ...]:
+    return (conv(), pool(), replace(pointwise(), **changes))
+
+
 BAD_NODES: list[tuple[str, tuple[Node, ...]]] = [
     ("graph: it must have at least one node, got none", ()),
     ("node 'Conv': its name must match [a-z][a-z0-9_]* and not be 'input'", first(name="Conv")),
@@ -156,8 +160,18 @@ BAD_NODES: list[tuple[str, tuple[Node, ...]]] = [
     ("node 'conv': weight must have shape 3x9x16, got 3x8x16", first(weight=conv().weight[:, 1:])),
     ("node 'conv': weight must have shape 3x9x36, got 3x9x16", first(m=4)),
     ("node 'fc': weight must have shape 2x12, got 2x3", last(weight=ints(np.ones((2, 3))))),
-    ("node 'mix': weight must have shape 2x3, got 2x12",
-        (conv(), pool(), replace(pointwise(), weight=dense().weight))),
+    ("node 'mix': weight must be [oc, ic, kernel rows, kernel columns], got 2x12",
+        mixed(weight=dense().weight)),
+    ("node 'mix': weight must have shape 2x3x1x1, got 2x2x1x1",
+        mixed(weight=ints(np.ones((2, 2, 1, 1))))),
+    ("node 'mix': top must be a Python int, got 0.0", mixed(top=0.0)),
+    ("node 'mix': the stride along columns must be at least 1, got 0", mixed(stride_columns=0)),
+    ("node 'mix': padding along rows must be 0..0, less than the kernel, got 1", mixed(bottom=1)),
+    ("node 'mix': padding along columns must be 0..2, less than the kernel, got -1",
+        mixed(weight=ints(np.ones((2, 3, 1, 3))), left=-1)),
+    ("node 'mix': the padded map must hold the kernel's 4 rows, got 3",
+        mixed(weight=ints(np.ones((2, 3, 4, 1))), top=1)),
+    ("node 'mix': the output map must be 1x2, got 2x2", mixed(stride_rows=2)),
     ("node 'conv': weight must have shape 4x9x16, got 3x9x16", (out(conv(), channels=4),)),
     ("node 'conv': bias must have shape 3, got 2", first(bias=ints([1, 2]))),
     ("node 'fc': bias must have shape 2, got a scalar", last(bias=ints(1))),

@@ -111,15 +111,15 @@ def test_flags_reach_their_readers() -> None:
 
 
 def test_member_that_an_instance_reads_nothing_into_is_zero() -> None:
-    """The planners have one C++ function; only the writes skip rows, only the reads are dense."""
+    """Both planners have one C++ function; writes skip rows, reads may be dense or gathered."""
     zero = {
         name: [c.member for c in config(name).copies if not (c.field or c.flag or c.given)]
         for name in ("plan_reads", "plan_shortcuts", "plan_writes")
     }
     assert zero == {
         "plan_reads": ["skip_last_row", "skip_last_column", "idle"],
-        "plan_shortcuts": ["dense", "skip_last_row", "skip_last_column"],
-        "plan_writes": ["dense", "idle"],
+        "plan_shortcuts": ["dense", "skip_last_row", "skip_last_column", "gathers"],
+        "plan_writes": ["dense", "gathers", "idle"],
     }
     others = [each for each in process_configs(ENGINE) if each.process not in zero]
     assert all(copy.field or copy.flag or copy.given for each in others for copy in each.copies)
@@ -216,5 +216,5 @@ def test_one_member_of_two_types_is_our_bug(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_array_beyond_the_descriptor_is_our_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(descriptor, "_ARRAYS", descriptor._ARRAYS * 4)
-    with pytest.raises(AssertionError, match="the descriptor needs 58 words and a checksum"):
+    with pytest.raises(AssertionError, match="the descriptor needs 59 words and a checksum"):
         layer_fields(EngineConfig(m=4))

@@ -82,6 +82,7 @@ def test_constants_are_those_of_the_engine(tmp_path: Path, name: str) -> None:
         "kWWords": engine.w_words,
         "kOutTiles": engine.out_tiles,
         "kLinePixels": engine.line_pixels,
+        "kPlanePixels": engine.plane_pixels,
         "kAccBits": engine.acc_bits,
         "kYBits": engine.y_bits,
         "kMagic": abi.MAGIC,

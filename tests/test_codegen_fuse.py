@@ -67,7 +67,7 @@ def mix(name: str, source: str) -> Direct:
         weight_bits=8,
         keep=4,
         acc_exponent=-8,
-        weight=np.ones((4, 4), dtype=np.int64),
+        weight=np.ones((4, 4, 1, 1), dtype=np.int64),
         bias=np.zeros(4, dtype=np.int64),
         v_exponent=np.array([-8]),
         weight_exponent=np.array([0]),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -97,23 +98,39 @@ def brute_winograd(layer: Winograd, d: Any, ex: int) -> dict[tuple[int, int, int
     return result
 
 
-def brute_linear(layer: Multiply, d: Any, ex: int) -> dict[tuple[int, int, int], int]:
-    """Return Y by (oc, y, x) of a pointwise or dense layer."""
+def brute_linear(layer: Dense, d: Any, ex: int) -> dict[tuple[int, int, int], int]:
+    """Return Y by (oc, 0, 0) of a dense layer."""
+    values = [value for plane in d for row in plane for value in row]
+    result = {}
+    for oc, weights in enumerate(layer.weight):
+        total = sum(
+            int(weight) * operand(layer, value, 0, ex)
+            for weight, value in zip(weights, values, strict=True)
+        )
+        result[oc, 0, 0] = total * 2 ** tap_shift(layer, 0) + int(layer.bias[oc])
+    return result
+
+
+def brute_direct(layer: Direct, d: Any, ex: int) -> dict[tuple[int, int, int], int]:
+    """Return Y by (oc, y, x) of a direct convolution."""
     height, width = len(d[0]), len(d[0][0])
     result = {}
-    if isinstance(layer, Dense):
-        d = [[[value]] for plane in d for row in plane for value in row]
-        height = width = 1
-    for oc in range(len(layer.weight)):
-        for y in range(height):
-            for x in range(width):
-                total = sum(
-                    int(layer.weight[oc, c]) * operand(layer, d[c][y][x], 0, ex)
-                    for c in range(len(d))
-                )
-                grown = total * 2 ** tap_shift(layer, 0)
-                result[oc, y, x] = grown + int(layer.bias[oc])
+    for oc, row, column in np.ndindex(*layer.output.shape):
+        total = 0
+        for c, i, j in np.ndindex(*layer.weight.shape[1:]):
+            y = row * layer.stride_rows - layer.top + i
+            x = column * layer.stride_columns - layer.left + j
+            if 0 <= y < height and 0 <= x < width:
+                total += int(layer.weight[oc, c, i, j]) * operand(layer, d[c][y][x], 0, ex)
+        result[oc, row, column] = total * 2 ** tap_shift(layer, 0) + int(layer.bias[oc])
     return result
+
+
+BRUTE: dict[type[Node], Callable[..., dict[tuple[int, int, int], int]]] = {
+    Winograd: brute_winograd,
+    Direct: brute_direct,
+    Dense: brute_linear,
+}
 
 
 def brute_node(layer: Node, d: Any, ex: int) -> IntArray:
@@ -125,8 +142,7 @@ def brute_node(layer: Node, d: Any, ex: int) -> IntArray:
             out[c, row, column] = max(window)
         return out
     assert isinstance(layer, Multiply)
-    is_winograd = isinstance(layer, Winograd)
-    y = brute_winograd(layer, d, ex) if is_winograd else brute_linear(layer, d, ex)
+    y = BRUTE[type(layer)](layer, d, ex)
     if layer.output.bits != 32:
         sign, bits = layer.output.signed, layer.output.bits
         low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if sign else (0, 2**bits - 1)
@@ -263,16 +279,17 @@ def test_dense_is_a_matrix_product() -> None:
 def test_pointwise_is_a_matrix_product_per_pixel() -> None:
     rng = np.random.default_rng(1)
     weight, images = rng.integers(-2, 3, size=(5, 6)), rng.integers(0, 128, size=(7, 6, 2, 3))
+    kernel = weight[:, :, None, None]
     expected = np.einsum("oc,nchw->nohw", weight, images).clip(-128, 127)
     assert (expected == 127).any()
     assert (np.abs(expected) < 127).any()
-    got = interpret(linear_graph(Direct, weight), images)["linear"]
+    got = interpret(linear_graph(Direct, kernel), images)["linear"]
     np.testing.assert_array_equal(got, expected)
 
 
 def one_weight(values: list[int], **changes: Any) -> list[int]:
     """Return what a single-channel pointwise layer with weight 1 makes of a row of pixels."""
-    layer = linear_graph(Direct, ints([[1]])).nodes[0]
+    layer = linear_graph(Direct, ints([[[[1]]]])).nodes[0]
     output = changes.pop("output", (8, True, 0))
     output = TensorType(1, 1, len(values), *output)
     layer = replace(layer, output=output, **changes)
@@ -356,7 +373,7 @@ def test_every_record_has_semantics() -> None:
 
 
 def test_nodes_read_the_map_they_name() -> None:
-    identity = np.eye(6, dtype=np.int64)
+    identity = np.eye(6, dtype=np.int64)[:, :, None, None]
     first = linear_graph(Direct, identity).nodes[0]
     second = replace(first, name="twice", weight=2 * identity)
     both = replace(first, name="other", inputs=("twice",))

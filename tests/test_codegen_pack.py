@@ -37,7 +37,7 @@ def linear_layer(
     node = op(
         name="layer",
         inputs=(INPUT,),
-        weight=weight,
+        weight=weight[:, :, None, None] if op is Direct else weight,
         bias=np.arange(len(weight)) - 2,
         v_exponent=np.zeros(1, dtype=np.int64),
         weight_exponent=np.zeros(1, dtype=np.int64),

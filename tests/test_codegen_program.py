@@ -186,6 +186,7 @@ def test_signature_tells_engines_apart() -> None:
         "w_words": 257,
         "out_tiles": 255,
         "line_pixels": 1024,
+        "plane_pixels": 1024,
         "acc_bits": 32,
         "y_bits": 48,
     }

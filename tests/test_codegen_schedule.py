@@ -25,7 +25,7 @@ from codegen.ir import (
     Winograd,
 )
 from codegen.schedule import Schedule, Values, schedule
-from tests.engines import ENGINES, layer_cases, strip_cases
+from tests.engines import ENGINES, direct_cases, layer_cases, strip_cases
 from tests.ladder import change_node, multiplies, random_chain_graph, random_layer_graph
 from tests.test_codegen_bounds import plain_worst_case
 from winnow.blocking import Op, tiles_per_group
@@ -46,7 +46,8 @@ def plans() -> list[tuple[EngineConfig, Graph, Schedule]]:
         for graph in [random_chain_graph(seed, ENGINES[name].m) for seed in range(25)]
     ]
     least = ENGINES["least"]
-    return layers + chains + [(least, graph, plan) for graph, plan in strip_cases(least)]
+    cut = [(least, *case) for case in (*strip_cases(least), *direct_cases(least, 40))]
+    return layers + chains + cut
 
 
 def words_of(tensor: TensorType) -> int:
@@ -104,7 +105,9 @@ def test_descriptors_respect_the_buffers_and_agree_with_the_strips() -> None:
         for layer in plan.layers:
             v = layer.values
             strips = list(layer.blocking.strips())
-            assert v["sub_rows"] * v["keep"] == layer.blocking.steps <= engine.w_words
+            assert v["sub_rows"] * v["keep"] == layer.blocking.steps
+            assert v["part_steps"] == min(layer.blocking.steps, engine.w_words)
+            assert v["part_steps"] == layer.blocking.steps or v["groups_full"] == 1
             assert v["groups_full"] * v["sub_rows"] <= engine.v_words
             assert v["groups_full"] == max(s.num_groups for s in strips)
             assert v["groups_full"] * tiles_per_group(engine, layer.shape) <= engine.out_tiles
@@ -124,7 +127,7 @@ def planned_runs(v: Values, name: str, places: Places) -> list[Run]:
     """Walk over strips, planes and rows as docs/program.md says: sizes by place, running sums."""
     is_read = name == "read"
     first, runs = v["feature_base" if is_read else "result_base"], []
-    planes = v["sub_rows" if is_read else "channel_groups"]
+    planes = v["planes" if is_read else "channel_groups"]
     plane_words, row_words = (
         v[k] if is_read else v[f"out_{k}"] for k in ("plane_words", "row_words")
     )
@@ -210,12 +213,49 @@ def test_bursts_write_every_pixel_that_pooling_leaves() -> None:
     assert skipped == {(0, 0), (1, 0), (0, 1), (1, 1)}
 
 
+def test_bursts_of_direct_layers_are_what_their_kernels_see() -> None:
+    """The oracle is the geometry, from the node; the strips' places are those of the blocking."""
+    cuts, kernels = set(), set()
+    engines = ENGINES.values()
+    for engine, (graph, plan) in ((x, case) for x in engines for case in direct_cases(x, 40)):
+        for layer, node in zip(plan.layers, multiplies(graph), strict=True):
+            if not layer.shape.gathers:
+                continue
+            assert isinstance(node, Direct)
+            shape, v = layer.shape, layer.values
+            rows, columns = node.weight.shape[2:]
+            reads, writes = [], []
+            for s in layer.blocking.strips():
+                top = s.row * node.stride_rows - node.top
+                left = s.group * node.stride_columns - node.left
+                ys = clipped(top, (s.rows - 1) * node.stride_rows + rows, shape.height)
+                xs = clipped(left, (s.groups - 1) * node.stride_columns + columns, shape.width)
+                for plane in range(-(-shape.in_channels // 8)):
+                    base = layer.source.base + plane * shape.height * shape.width + xs[0]
+                    reads += [(base + y * shape.width, len(xs)) for y in ys]
+                out = node.output
+                for group in range(-(-out.channels // 8)):
+                    base = layer.result.base + group * out.height * out.width + s.group
+                    writes += [
+                        (base + y * out.width, s.groups) for y in range(s.row, s.row + s.rows)
+                    ]
+            assert planned_runs(v, "read", (read_place, read_place)) == reads
+            assert planned_runs(v, "write", (write_place, write_place)) == writes
+            assert v["rows_full"] * v["pitch"] <= engine.plane_pixels
+            assert v["pitch"] == v["columns_full"]
+            assert v["row_step"] == v["pitch"] * node.stride_rows
+            cuts.add((min(3, int(v["strips_down"])), min(3, int(v["strips_across"]))))
+            kernels.add((rows, columns))
+    assert cuts == {(rows, columns) for rows in (1, 2, 3) for columns in (1, 2, 3)}
+    assert {edge for kernel in kernels for edge in kernel} == set(range(1, 8))
+
+
 def test_bursts_of_linear_layers_are_the_map_in_order() -> None:
     seen = set()
     for engine, graph, plan in plans():
         for layer, node in zip(plan.layers, fuse(graph), strict=True):
             v, op = layer.values, layer.shape.op
-            if op is Op.WINOGRAD:
+            if op is Op.WINOGRAD or layer.shape.gathers:
                 continue
             reads = planned_runs(v, "read", (read_place, read_place))
             writes = planned_runs(v, "write", (write_place, write_place))
@@ -292,7 +332,7 @@ def residual(own: int, total: int) -> Graph:
     layer = Direct(
         name="layer",
         inputs=(INPUT,),
-        weight=np.eye(8, dtype=np.int64),
+        weight=np.eye(8, dtype=np.int64)[:, :, None, None],
         bias=np.zeros(8, dtype=np.int64),
         v_exponent=np.array([0]),
         weight_exponent=np.array([-20]),
@@ -337,7 +377,9 @@ def wide_layer(channels: int) -> Graph:
     layer = layer_of(Direct).nodes[0]
     changed = replace(
         layer,
-        weight=np.ones((1, channels), dtype=np.int64),
+        weight=np.ones((1, channels, 1, 1), dtype=np.int64),
+        **dict.fromkeys(("stride_rows", "stride_columns"), 1),
+        **dict.fromkeys(("top", "left", "bottom", "right"), 0),
         bias=np.zeros(1, dtype=np.int64),
         v_exponent=np.array([1]),
         weight_exponent=np.array([0]),
@@ -353,13 +395,7 @@ def wide_layer(channels: int) -> Graph:
 
 
 def test_too_many_channels_are_one_line_that_names_the_buffer() -> None:
-    schedule(wide_layer(256), ENGINE)
-    message = rejection(wide_layer(257), ENGINE)
-    assert message.startswith(
-        "layer 'layer': one block needs 33 sub-rows x keep 8 = 264 words of a W bank, "
-        "engine.w_words is 256; raise engine.w_words"
-    )
-    deep = EngineConfig(w_words=4096, v_words=100)
+    deep = EngineConfig(v_words=100)
     schedule(wide_layer(800), deep)
     message = rejection(wide_layer(801), deep)
     assert message.startswith(
@@ -467,9 +503,9 @@ def test_rejection_names_the_layer_of_a_chain() -> None:
     graph = random_chain_graph(0, 2)
     for seed in range(100):
         graph = random_chain_graph(seed, 2)
-        steps = [plan.blocking.steps for plan in schedule(graph, ENGINE).layers]
-        if steps[0] <= 16 < max(steps):
+        sub_rows = [plan.blocking.sub_rows for plan in schedule(graph, ENGINE).layers]
+        if sub_rows[0] <= 16 < max(sub_rows):
             break
-    first = next(n for n, s in enumerate(steps) if s > 16)
-    message = rejection(graph, replace(ENGINE, w_words=16))
-    assert message.startswith(f"layer '{multiplies(graph)[first].name}': one block needs ")
+    first = next(n for n, s in enumerate(sub_rows) if s > 16)
+    message = rejection(graph, replace(ENGINE, v_words=16))
+    assert message.startswith(f"layer '{multiplies(graph)[first].name}': one tile group needs ")

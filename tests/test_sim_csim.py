@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from tests.engines import (
     ENGINES,
     chain_case,
     compiled,
+    direct_cases,
     expected_maps,
     fitting,
     layer_cases,
@@ -51,6 +53,7 @@ from winnow.fixed_point import IntArray
 from winnow.process import Finished
 
 LAYERS_PER_ENGINE = 80
+DIRECT_PER_ENGINE = 40
 CHAINS_PER_ENGINE = 6
 RESIDUALS_PER_ENGINE = 12
 PATTERN = 0xA5C3965A3CF00F69  # what memory holds before a run
@@ -74,6 +77,34 @@ def test_maps_in_strips_of_every_place_equal_the_interpreter(name: str) -> None:
     """First, middle, last and only rows and columns of strips, some empty after the pool."""
     for seed, (graph, plan) in enumerate(strip_cases(ENGINES[name])):
         climb(name, graph, plan, random_images(graph, seed, 2))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_random_direct_layers_equal_the_interpreter(name: str) -> None:
+    for seed, (graph, plan) in enumerate(direct_cases(ENGINES[name], DIRECT_PER_ENGINE)):
+        climb(name, graph, plan, random_images(graph, seed, 2))
+
+
+def test_direct_layers_take_every_kernel_stride_and_place_of_strips() -> None:
+    """The seeds follow from the variant alone, so this sees the cases of the test above."""
+    plans = [
+        plan.layers[0]
+        for engine in ENGINES.values()
+        for _, plan in direct_cases(engine, DIRECT_PER_ENGINE)
+    ]
+    windows = [plan.shape.window for plan in plans]
+    axes = [axis for window in windows for axis in (window.rows, window.columns)]
+    assert {axis.kernel for axis in axes} == set(range(1, 8))
+    assert {(axis.stride, axis.before > 0, axis.after > 0) for axis in axes} == set(
+        product((1, 2), (False, True), (False, True))
+    )
+    assert {w.rows == w.columns for w in windows} == {False, True}
+    cuts = {
+        tuple(min(3, int(plan.values[key])) for key in ("strips_down", "strips_across"))
+        for plan in plans
+    }
+    assert cuts == set(product((1, 2, 3), (1, 2, 3)))
+    assert {len(plan.blocking.parts) for plan in plans} >= {1, 2, 3}
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -141,7 +172,7 @@ def pointwise(kind: TensorType, weight: IntArray, **changes: object) -> Graph:
     layer = Direct(
         name="layer",
         inputs=(INPUT,),
-        weight=weight.astype(np.int64),
+        weight=weight.astype(np.int64)[:, :, None, None],
         bias=np.zeros(len(weight), dtype=np.int64),
         v_exponent=np.array([kind.exponent]),
         weight_exponent=np.array([0]),
@@ -328,8 +359,10 @@ BAD_SIZES = [
     ("keep", 9),
     ("keep", -4),
     ("sub_rows", 0),
-    ("sub_rows", ENGINE.w_words // 2),  # with its keep more steps than a bank
-    ("sub_rows", ENGINE.w_words + 1),
+    ("part_steps", 0),
+    ("part_steps", 1),  # which would cut a block of several tile groups
+    ("part_steps", ENGINE.w_words + 1),
+    ("sub_rows", ENGINE.v_words + 1),
     ("blocks", 0),
     ("blocks", 40),  # not those of its groups of channels
     ("channel_groups", -7),

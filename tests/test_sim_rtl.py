@@ -36,6 +36,7 @@ from sim.contract import axi_error_ports
 from tests.engines import (
     CACHE,
     chain_case,
+    direct_cases,
     expected_maps,
     fitting,
     residual_cases,
@@ -66,6 +67,7 @@ STALLS = (0, 30)
 SEEDS, LEAST_LAYERS = 64, 60
 CHAINS = 4
 RESIDUALS = 8
+DIRECT = 12
 LONG = 1000  # cycles from which on 5 % of a layer are more than SLACK
 SLACK = 50  # cycles
 
@@ -241,6 +243,22 @@ def layer_a(keep: int) -> Graph:
     return Graph(TensorType(64, 32, 32, 8, False, 0), (layer,))
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_direct_layers_equal_the_interpreter_and_run_as_modelled(name: str) -> None:
+    cuts = set()
+    for seed, (graph, plan) in enumerate(direct_cases(ENGINES[name], DIRECT)):
+        images = random_images(graph, seed, 1)
+        expected = expected_maps(graph, images)
+        for stall in STALLS:
+            run = rtl.run(harness(name), plan, images, stall=stall, seed=seed)
+            require_equal(expected, run.maps)
+            if stall == 0:
+                ((measured,),) = run.layer_cycles
+                assert plan.layers[0].cycles.total == pytest.approx(measured, rel=0.05, abs=SLACK)
+        cuts.add(plan.layers[0].values["num_strips"] > 1)
+    assert cuts == {False, True}
+
+
 @pytest.mark.parametrize("keep", [2, 8])
 def test_large_layer_runs_as_modelled(keep: int) -> None:
     """The cycles that the README claims, within 1 %, and every value."""
@@ -390,6 +408,7 @@ def test_corrupted_program_stops_with_its_status(
         ("op", len(Op), Status.BAD_OPCODE),
         ("keep", 0, Status.BAD_SIZE),
         ("blocks", 60, Status.BAD_SIZE),
+        ("part_steps", ENGINES["small"].w_words + 1, Status.BAD_SIZE),
         ("strip_beats", 1, Status.BAD_SIZE),
         ("weight_base", 2**31, Status.BAD_ADDRESS),
         ("result_base", 2**31, Status.BAD_ADDRESS),

@@ -20,12 +20,15 @@ from winnow.blocking import (
     map_size,
     max_strip,
     num_channel_groups,
+    places_fit,
+    plane_size,
     tiles_per_group,
     weight_beats,
 )
 from winnow.cycles import best_blocking
 from winnow.engine import EngineConfig
 from winnow.errors import ConfigError, ScheduleError
+from winnow.window import Axis, Window
 
 
 @st.composite
@@ -58,14 +61,27 @@ shapes = st.builds(
 )
 
 
+@st.composite
+def direct_shapes(draw: st.DrawFn) -> LayerShape:
+    """Direct layers whose kernels fit their maps."""
+    axes = []
+    shape = draw(shapes)
+    for pixels in (shape.height, shape.width):
+        kernel = draw(st.integers(1, 7))
+        before, after = (draw(st.integers(0, kernel - 1)) for _ in range(2))
+        axes.append(Axis(kernel, draw(st.integers(1, 2)), before, after))
+        assume(axes[-1].outputs(pixels) >= 1)
+    return replace(shape, op=Op.DIRECT, window=Window(*axes))
+
+
 @settings(deadline=None, max_examples=150)
-@given(engines(), shapes)
+@given(engines(), shapes | direct_shapes())
 def test_strips_tile_the_map_and_fit_the_buffers(engine: EngineConfig, shape: LayerShape) -> None:
     try:
         blocking = best_blocking(engine, shape, "layer")
     except ScheduleError:
         _, _, sub_rows = map_size(engine, shape)
-        assert sub_rows > engine.v_words or sub_rows * shape.keep > engine.w_words
+        assert sub_rows > engine.v_words
         return
     covered = np.zeros((blocking.rows, blocking.groups), dtype=int)
     for strip in blocking.strips():
@@ -76,17 +92,26 @@ def test_strips_tile_the_map_and_fit_the_buffers(engine: EngineConfig, shape: La
         assert strip.num_groups * tiles_per_group(engine, shape) <= engine.out_tiles
         if shape.op is Op.WINOGRAD:
             assert strip.groups * engine.pt * engine.m + 2 <= engine.line_pixels
+        if shape.gathers:
+            assert plane_size(shape, strip.rows, strip.groups) <= engine.plane_pixels
     assert (covered == 1).all()
-    assert blocking.steps <= engine.w_words
+    assert sum(blocking.parts) == blocking.steps
+    assert max(blocking.parts) <= engine.w_words
+    assert len(blocking.parts) == 1 or max(s.num_groups for s in blocking.strips()) == 1
     assert blocking.blocks * engine.po == -(-shape.out_channels // 8) * 8
 
 
 @settings(deadline=None, max_examples=150)
-@given(engines(), shapes)
+@given(engines(), shapes | direct_shapes())
 def test_map_holds_every_pixel_and_no_spare_row_or_group(
     engine: EngineConfig, shape: LayerShape
 ) -> None:
     rows, groups, sub_rows = map_size(engine, shape)
+    if shape.gathers:
+        positions = shape.window.rows.kernel * shape.window.columns.kernel
+        assert (rows, groups) == shape.output_size
+        assert sub_rows == num_channel_groups(shape.in_channels) * positions
+        return
     pixels = shape.height * shape.width
     if shape.op is Op.WINOGRAD:
         wide = engine.m * engine.pt
@@ -135,24 +160,74 @@ def test_each_buffer_limits_the_strip() -> None:
     ("engine", "message"),
     [
         (
-            EngineConfig(w_words=51),
-            "layer 'conv3': one block needs 13 sub-rows x keep 4 = 52 words of a W bank, "
-            "engine.w_words is 51; raise engine.w_words or reduce the 100 input channels or keep",
-        ),
-        (
-            EngineConfig(v_words=16, w_words=4096),
+            EngineConfig(v_words=16),
             "layer 'conv3': one tile group needs 25 words of a V bank, engine.v_words is 16; "
             "raise engine.v_words or reduce the 200 input channels",
         ),
     ],
 )
 def test_channels_too_many_for_a_buffer_are_one_line(engine: EngineConfig, message: str) -> None:
-    layer = replace(LAYER, in_channels=200) if engine.v_words == 16 else LAYER
+    layer = replace(LAYER, in_channels=200)
     with pytest.raises(ScheduleError) as caught:
         max_strip(engine, layer, "conv3")
     assert str(caught.value) == message
-    fitting = replace(engine, w_words=max(52, engine.w_words), v_words=max(25, engine.v_words))
-    assert max_strip(fitting, layer, "conv3")[0] >= 1
+    assert max_strip(replace(engine, v_words=25), layer, "conv3") == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("axis", "message"),
+    [
+        (Axis(11, 4), "layer 'stem': kernel 11x11: at most 7x7; use several smaller convolutions"),
+        (Axis(8), "layer 'stem': kernel 8x8: at most 7x7; use several smaller convolutions"),
+        (
+            Axis(3, 3),
+            "layer 'stem': stride 3: at most 2; use a stride of 2 and another layer or a pool",
+        ),
+    ],
+)
+def test_windows_beyond_the_engine_are_one_line(axis: Axis, message: str) -> None:
+    layer = replace(LAYER, op=Op.DIRECT, height=64, width=64, window=Window(axis, axis))
+    with pytest.raises(ScheduleError) as caught:
+        best_blocking(EngineConfig(), layer, "stem")
+    assert str(caught.value) == message
+
+
+def test_padding_that_no_strip_can_hold_is_one_line() -> None:
+    """70 outputs fall into strips of 7, the last one too: 6 rows of padding, 13 x 13 pixels."""
+    axis = Axis(7, 1, 6, 6)
+    layer = LayerShape(Op.DIRECT, 8, 8, 64, 64, 4, 8, window=Window(axis, axis))
+    engine = EngineConfig(plane_pixels=168)
+    with pytest.raises(ScheduleError) as caught:
+        best_blocking(engine, layer, "stem")
+    assert str(caught.value) == (
+        "layer 'stem': a strip of its 7x7 kernel with padding has 169 pixels, engine.plane_pixels "
+        "is 168; raise engine.plane_pixels"
+    )
+
+
+def test_padding_belongs_to_the_first_and_the_last_strip() -> None:
+    """13 outputs of a 5-wide kernel, stride 2, padding 3 and 4: the last reads 4 missing pixels."""
+    axis = Axis(5, 2, 3, 4)
+    assert (axis.outputs(22), axis.missing(22)) == (13, 4)
+    fitting = [span for span in range(1, 15) if places_fit(axis, 22, span)]
+    assert {13, 14} < set(fitting) < set(range(1, 15))
+    for span in fitting:
+        starts = range(0, 13, span)
+        for n, start in enumerate(starts):
+            count = min(span, 13 - start)
+            before = max(0, 3 - 2 * start)
+            behind = max(0, (start + count - 1) * 2 + 5 - 3 - 22)
+            assert (before > 0) <= (n == 0)
+            assert (behind > 0) <= (n == len(starts) - 1)
+
+
+def test_deep_blocks_come_in_parts() -> None:
+    """13 sub-rows x keep 4 = 52 W words in halves of 20: strips of one group, three parts."""
+    engine = EngineConfig(w_words=20)
+    blocking = best_blocking(engine, LAYER, "conv")
+    assert (blocking.strip_rows, blocking.strip_groups) == (1, 1)
+    assert blocking.parts == (20, 20, 12)
+    assert best_blocking(EngineConfig(w_words=52), LAYER, "conv").parts == (52,)
 
 
 def test_least_engine_holds_one_group_of_every_op() -> None:

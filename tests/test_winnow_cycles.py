@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import assume, given, settings
 
-from tests.test_winnow_blocking import engines, shapes
+from tests.test_winnow_blocking import direct_shapes, engines, shapes
 from winnow.blocking import Blocking, LayerShape, Op, tiles_per_group
 from winnow.cycles import FILL_CYCLES, best_blocking, blocking_cycles, layer_cycles
 from winnow.engine import EngineConfig
@@ -21,7 +21,7 @@ CONV = LayerShape(
 
 
 def cut(strip_rows: int) -> Blocking:
-    return Blocking(4, 2, strip_rows, 2, sub_rows=1, blocks=2, keep=2)
+    return Blocking(4, 2, strip_rows, 2, sub_rows=1, blocks=2, keep=2, w_words=256)
 
 
 # One block takes 2 + 16 + 8 = 26 beats of weights. A group takes max(2 steps, 4 po x 2 tiles) = 8
@@ -170,7 +170,7 @@ def test_only_pixels_of_the_map_are_written(pool: bool, results: int) -> None:
 
 
 @settings(deadline=None, max_examples=200)
-@given(engines(), shapes)
+@given(engines(), shapes | direct_shapes())
 def test_total_covers_every_part(engine: EngineConfig, shape: LayerShape) -> None:
     try:
         cycles = layer_cycles(engine, shape)
@@ -192,7 +192,7 @@ def never_slower(engine: EngineConfig, shape: LayerShape, slow: LayerShape) -> N
 
 
 @settings(deadline=None, max_examples=150)
-@given(engines(), shapes)
+@given(engines(), shapes | direct_shapes())
 def test_less_work_is_never_slower(engine: EngineConfig, shape: LayerShape) -> None:
     never_slower(engine, replace(shape, weight_bits=4), replace(shape, weight_bits=8))
     never_slower(engine, shape, replace(shape, keep=min(8, shape.keep + 1)))
@@ -201,7 +201,7 @@ def test_less_work_is_never_slower(engine: EngineConfig, shape: LayerShape) -> N
 
 
 @settings(deadline=None, max_examples=150)
-@given(engines(), shapes)
+@given(engines(), shapes | direct_shapes())
 def test_a_wider_weight_port_is_never_slower(engine: EngineConfig, shape: LayerShape) -> None:
     try:
         before = layer_cycles(engine, shape).total
@@ -212,7 +212,7 @@ def test_a_wider_weight_port_is_never_slower(engine: EngineConfig, shape: LayerS
 
 
 @settings(deadline=None, max_examples=150)
-@given(engines(), shapes)
+@given(engines(), shapes | direct_shapes())
 def test_more_channels_at_once_cost_at_most_one_block(
     engine: EngineConfig, shape: LayerShape
 ) -> None:
@@ -236,7 +236,7 @@ def test_more_channels_at_once_cost_at_most_one_block(
 
 
 @settings(deadline=None, max_examples=100)
-@given(engines(), shapes)
+@given(engines(), shapes | direct_shapes())
 def test_best_strips_beat_a_single_group(engine: EngineConfig, shape: LayerShape) -> None:
     try:
         best = best_blocking(engine, shape, "layer")

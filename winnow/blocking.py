@@ -3,9 +3,10 @@
 
 A *tile group* is `pt` neighbouring tiles that share a weight. A *strip* is a rectangle of tile
 groups whose operands V stay on chip while all weights stream past once. A *block* is `po` output
-channels. For layers without a transform the map is a row of pixels: a direct tile is
-`linear_pixels` of them, one per lane; a dense layer has a single group and spreads its input words
-over the lanes.
+channels. In direct layers each lane has a pixel of the result: a group is `pt` times
+`linear_pixels` of them. A 1x1 layer takes its map as one row of pixels; for other kernels a strip
+is a rectangle of pixels, dealt to groups row by row. A dense layer has a single group and spreads
+its input words over the lanes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from enum import IntEnum
 from winnow.engine import INDEX_BITS, EngineConfig
 from winnow.errors import ScheduleError
 from winnow.srbs import SUB_ROW, num_sub_rows
+from winnow.window import MAX_KERNEL, MAX_STRIDE, Axis, Window
 
 BIAS_BITS = 32
 NIBBLE = 4
@@ -45,6 +47,7 @@ class LayerShape:
         keep: non-zeros per sub-row, 1..8.
         weight_bits: 2..8; up to 4 bits use the short weight record.
         pool: 2x2 max pool after the layer.
+        window: of a direct layer.
     """
 
     op: Op
@@ -55,6 +58,20 @@ class LayerShape:
     keep: int
     weight_bits: int
     pool: bool = False
+    window: Window = Window()
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the lanes' pixels are gathered from a plane on chip, a place of the kernel after
+        another."""
+        return self.op is Op.DIRECT and not self.window.is_plain
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """Height and width of the result before a pool."""
+        if self.op is Op.DENSE:
+            return 1, 1
+        return self.window.outputs(self.height, self.width)
 
     @property
     def wide_weights(self) -> bool:
@@ -64,16 +81,17 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class Strip:
-    """One strip: first tile row and group, and how many of each."""
+    """One strip: first tile row and group, and how many of each; `unit` as in Blocking."""
 
     row: int
     rows: int
     group: int
     groups: int
+    unit: int = 1
 
     @property
     def num_groups(self) -> int:
-        return self.rows * self.groups
+        return -(-self.rows * self.groups // self.unit)
 
 
 @dataclass(frozen=True)
@@ -86,6 +104,10 @@ class Blocking:
         sub_rows: sub-rows that a lane sums over.
         blocks: blocks of `po` output channels, a whole number of groups of 8 channels.
         keep: steps per sub-row.
+        w_words: that half of a bank holds. A block of more comes in parts, which needs strips of a
+            single group.
+        unit: 1, or where pixels are gathered those of a tile group: rows and groups are then rows
+            and columns of pixels.
     """
 
     rows: int
@@ -95,11 +117,24 @@ class Blocking:
     sub_rows: int
     blocks: int
     keep: int
+    w_words: int = 1 << 16
+    unit: int = 1
 
     @property
     def steps(self) -> int:
         """Steps of a lane for one (block, tile group); also the W words of a block."""
         return self.sub_rows * self.keep
+
+    @property
+    def part_steps(self) -> int:
+        """W words of a part of a block but the last."""
+        return min(self.steps, self.w_words)
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """W words of the parts of a block."""
+        whole, rest = divmod(self.steps, self.part_steps)
+        return (self.part_steps,) * whole + ((rest,) if rest else ())
 
     def strips(self) -> Iterator[Strip]:
         """Yield the strips in the order the engine runs them: left to right, then down."""
@@ -110,6 +145,7 @@ class Blocking:
                     min(self.strip_rows, self.rows - row),
                     group,
                     min(self.strip_groups, self.groups - group),
+                    self.unit,
                 )
 
 
@@ -119,7 +155,12 @@ def num_channel_groups(channels: int) -> int:
 
 
 def map_size(engine: EngineConfig, shape: LayerShape) -> tuple[int, int, int]:
-    """Return (tile rows, tile groups per row, sub-rows) of a layer."""
+    """Return (tile rows, tile groups per row, sub-rows) of a layer.
+
+    Where pixels are gathered these are (rows, columns) of the result.
+    """
+    if shape.gathers:
+        return *shape.output_size, num_sub_rows(shape.in_channels) * shape.window.positions
     if shape.op is Op.WINOGRAD:
         rows = -(-shape.height // engine.m)
         groups = -(-shape.width // (engine.m * engine.pt))
@@ -130,6 +171,29 @@ def map_size(engine: EngineConfig, shape: LayerShape) -> tuple[int, int, int]:
         return 1, groups, num_sub_rows(shape.in_channels)
     words = num_channel_groups(shape.in_channels) * pixels
     return 1, 1, -(-words // engine.num_lanes)
+
+
+def group_unit(engine: EngineConfig, shape: LayerShape) -> int:
+    """Return `Blocking.unit` of a layer."""
+    return engine.pt * engine.linear_pixels if shape.gathers else 1
+
+
+def places_fit(axis: Axis, pixels: int, span: int) -> bool:
+    """Whether strips of `span` outputs along an axis differ by their place only.
+
+    Padding in front then belongs to the first strip alone, padding behind to the last one.
+    """
+    outputs = axis.outputs(pixels)
+    last = outputs - (-(-outputs // span) - 1) * span
+    alone = span >= outputs
+    return alone or (
+        span * axis.stride >= axis.before and last * axis.stride >= axis.missing(pixels)
+    )
+
+
+def plane_size(shape: LayerShape, rows: int, columns: int) -> int:
+    """Return the pixels of a padded strip of rows x columns outputs."""
+    return shape.window.rows.reach(rows) * shape.window.columns.reach(columns)
 
 
 def tiles_per_group(engine: EngineConfig, shape: LayerShape) -> int:
@@ -143,12 +207,7 @@ def max_strip(engine: EngineConfig, shape: LayerShape, name: str) -> tuple[int, 
     Raises ScheduleError naming layer `name` and the buffer that is too small for a single group.
     """
     _, _, sub_rows = map_size(engine, shape)
-    if sub_rows * shape.keep > engine.w_words:
-        raise ScheduleError(
-            f"layer '{name}': one block needs {sub_rows} sub-rows x keep {shape.keep} = "
-            f"{sub_rows * shape.keep} words of a W bank, engine.w_words is {engine.w_words}; "
-            f"raise engine.w_words or reduce the {shape.in_channels} input channels or keep"
-        )
+    _check_window(shape, name)
     if sub_rows > engine.v_words:
         raise ScheduleError(
             f"layer '{name}': one tile group needs {sub_rows} words of a V bank, engine.v_words "
@@ -156,10 +215,27 @@ def max_strip(engine: EngineConfig, shape: LayerShape, name: str) -> tuple[int, 
             f"channels"
         )
     per_strip = min(engine.v_words // sub_rows, engine.out_tiles // tiles_per_group(engine, shape))
+    if sub_rows * shape.keep > engine.w_words:
+        per_strip = 1  # a block comes in parts, which only one sum can wait for
     per_row = per_strip
     if shape.op is Op.WINOGRAD:
         per_row = min(per_row, (engine.line_pixels - 2) // (engine.m * engine.pt))
     return per_strip, per_row
+
+
+def _check_window(shape: LayerShape, name: str) -> None:
+    """Raise ScheduleError for a kernel or a stride that the engine has no counters for."""
+    for axis in (shape.window.rows, shape.window.columns):
+        if axis.kernel > MAX_KERNEL:
+            raise ScheduleError(
+                f"layer '{name}': kernel {shape.window}: at most {MAX_KERNEL}x{MAX_KERNEL}; use "
+                f"several smaller convolutions"
+            )
+        if axis.stride > MAX_STRIDE:
+            raise ScheduleError(
+                f"layer '{name}': stride {axis.stride}: at most {MAX_STRIDE}; use a stride of "
+                f"{MAX_STRIDE} and another layer or a pool"
+            )
 
 
 def entry_bits(engine: EngineConfig) -> int:

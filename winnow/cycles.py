@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, pairwise
 
 from winnow.blocking import (
     Blocking,
@@ -19,13 +20,17 @@ from winnow.blocking import (
     Op,
     Strip,
     bias_beats,
+    group_unit,
     map_size,
     max_strip,
     num_channel_groups,
+    places_fit,
+    plane_size,
     tiles_per_group,
     weight_beats,
 )
 from winnow.engine import EngineConfig
+from winnow.errors import ScheduleError
 
 FILL_CYCLES = 108  # descriptor, first memory latency and pipeline fill of one layer, from RTL
 SUMS_PERIOD = 2  # cycles between two sums of a lane: the stream behind it is one register
@@ -60,11 +65,20 @@ class LayerCycles:
 
 def _feature_cycles(engine: EngineConfig, shape: LayerShape, sub_rows: int, strip: Strip) -> int:
     """Cycles to load and transform the operands of a strip."""
+    if shape.gathers:
+        return num_channel_groups(shape.in_channels) * max(_plane_cycles(engine, shape, strip))
     if shape.op is not Op.WINOGRAD:
         return sub_rows * strip.num_groups * engine.pt * engine.num_lanes
     rows = strip.rows * engine.m + 2
     columns = strip.groups * engine.pt * engine.m + 2
     return sub_rows * rows * columns
+
+
+def _plane_cycles(engine: EngineConfig, shape: LayerShape, strip: Strip) -> tuple[int, int]:
+    """Cycles to put 8 channels of a padded strip on chip, and to gather pixels from there."""
+    stored = plane_size(shape, strip.rows, strip.groups)
+    gathered = shape.window.positions * strip.num_groups * engine.pt * engine.num_lanes
+    return stored, gathered
 
 
 def _weight_cycles(engine: EngineConfig, shape: LayerShape, steps: int) -> int:
@@ -74,6 +88,13 @@ def _weight_cycles(engine: EngineConfig, shape: LayerShape, steps: int) -> int:
     if shape.op is not Op.DIRECT:
         return beats
     return beats + steps - -(-steps // engine.lanes_per_beat)
+
+
+def _part_weights(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> tuple[int, ...]:
+    """Cycles to unpack the weights of each part of a block, the biases with the first."""
+    ends = accumulate(blocking.parts)
+    cycles = [0, *(_weight_cycles(engine, shape, steps) for steps in ends)]
+    return tuple(after - before for before, after in pairwise(cycles))
 
 
 def _drain_cycles(engine: EngineConfig, shape: LayerShape) -> int:
@@ -86,6 +107,8 @@ def _result_cycles(engine: EngineConfig, shape: LayerShape, strip: Strip) -> int
     each."""
     if shape.op is Op.DENSE:
         return 1
+    if shape.gathers:
+        return strip.rows * strip.groups
     if shape.op is Op.DIRECT:
         group = engine.linear_pixels * engine.pt
         return min(strip.groups * group, shape.height * shape.width - strip.group * group)
@@ -100,14 +123,14 @@ class _Busy:
     """Busy cycles of the parts of a layer.
 
     Members: `features` and `results` per strip (results of one group of 8 channels), `compute` per
-    strip and block, `weights` per block. Of these `ahead` are over when a W bank becomes free: the
-    first words wait in front of it.
+    strip and part of a block, `weights` per part. Of these `ahead` are over when a W bank becomes
+    free: the first words wait in front of it.
     """
 
     features: tuple[int, ...]
-    compute: tuple[int, ...]
+    compute: tuple[tuple[int, ...], ...]
     results: tuple[int, ...]
-    weights: int
+    weights: tuple[int, ...]
     ahead: int
     blocks: int
     out_groups: int
@@ -116,8 +139,8 @@ class _Busy:
     def total(self) -> tuple[int, int, int, int]:
         """Compute, weights, features and results, if each ran alone."""
         return (
-            sum(self.compute) * self.blocks,
-            self.weights * self.blocks * len(self.compute),
+            sum(map(sum, self.compute)) * self.blocks,
+            sum(self.weights) * self.blocks * len(self.compute),
             sum(self.features),
             sum(self.results) * self.out_groups,
         )
@@ -126,12 +149,15 @@ class _Busy:
 def _busy(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> _Busy:
     per_group = max(blocking.steps, _drain_cycles(engine, shape), SUMS_PERIOD)
     queued = min(blocking.steps, W_QUEUE)
-    strips = list(blocking.strips())
+    strips, is_cut = list(blocking.strips()), len(blocking.parts) > 1
+    features = [_feature_cycles(engine, shape, blocking.sub_rows, s) for s in strips]
+    if shape.gathers:  # nothing is gathered while the first plane comes
+        features[0] += min(_plane_cycles(engine, shape, strips[0]))
     return _Busy(
-        features=tuple(_feature_cycles(engine, shape, blocking.sub_rows, s) for s in strips),
-        compute=tuple(per_group * s.num_groups for s in strips),
+        features=tuple(features),
+        compute=tuple(blocking.parts if is_cut else (per_group * s.num_groups,) for s in strips),
         results=tuple(_result_cycles(engine, shape, s) for s in strips),
-        weights=_weight_cycles(engine, shape, blocking.steps),
+        weights=_part_weights(engine, shape, blocking),
         ahead=_weight_cycles(engine, shape, queued) - queued,
         blocks=blocking.blocks,
         out_groups=num_channel_groups(shape.out_channels),
@@ -143,8 +169,8 @@ def _estimate(busy: _Busy) -> int:
     total = busy.features[0] + busy.results[-1]
     for i, compute in enumerate(busy.compute):
         following = busy.features[i + 1] if i + 1 < len(busy.features) else 0
-        weights, results = busy.weights * busy.blocks, busy.out_groups * busy.results[i]
-        total += max(compute * busy.blocks, following, weights, results)
+        weights, results = sum(busy.weights) * busy.blocks, busy.out_groups * busy.results[i]
+        total += max(sum(compute) * busy.blocks, following, weights, results)
     return total
 
 
@@ -154,17 +180,18 @@ def _simulate(busy: _Busy, blocks_per_group: int) -> int:
     V banks, W banks and output banks have two halves each: a part may run one ahead of the next.
     """
     features_end = [0, 0]  # of the last two strips
-    compute_end = [0, 0]  # of the last two blocks
+    compute_end = [0, 0]  # of the last two blocks, or parts of one
     strip_end = [0, 0]  # of the last two strips' computation
     results_end = [0, 0]  # of the last two groups of 8 channels
     weights_end = 0
     for features, compute, results in zip(busy.features, busy.compute, busy.results, strict=True):
         features_end = [features_end[1], max(features_end[1], strip_end[0]) + features]
         for block in range(busy.blocks):
-            freed = compute_end[0] + busy.weights - busy.ahead
-            weights_end = max(weights_end + busy.weights, freed)
-            ready = max(compute_end[1], weights_end, features_end[1], results_end[0])
-            compute_end = [compute_end[1], ready + compute]
+            for weights, steps in zip(busy.weights, compute, strict=True):
+                freed = compute_end[0] + weights - busy.ahead
+                weights_end = max(weights_end + weights, freed)
+                ready = max(compute_end[1], weights_end, features_end[1], results_end[0])
+                compute_end = [compute_end[1], ready + steps]
             if (block + 1) % blocks_per_group == 0:
                 written = max(results_end[1], compute_end[1]) + results
                 results_end = [results_end[1], written]
@@ -187,6 +214,9 @@ def _candidates(engine: EngineConfig, shape: LayerShape, name: str) -> Iterator[
     rows, groups, sub_rows = map_size(engine, shape)
     per_strip, per_row = max_strip(engine, shape, name)
     blocks = num_channel_groups(shape.out_channels) * engine.blocks_per_group
+    if shape.gathers:
+        yield from _gathered_candidates(engine, shape, name, per_strip)
+        return
     seen = set()
     for column_parts in range(-(-groups // per_row), groups + 1):
         strip_groups = -(-groups // column_parts)
@@ -196,9 +226,36 @@ def _candidates(engine: EngineConfig, shape: LayerShape, name: str) -> Iterator[
             if strip_rows * strip_groups > per_strip or size in seen:
                 continue
             seen.add(size)
-            yield Blocking(rows, groups, *size, sub_rows, blocks, shape.keep)
+            yield Blocking(rows, groups, *size, sub_rows, blocks, shape.keep, engine.w_words)
         if seen and shape.op is Op.WINOGRAD:
             return  # full-width strips read whole rows in one burst; cut columns only if needed
+
+
+def _cuts(count: int) -> list[int]:
+    """Return the sizes of near-equal parts that `count` can be cut into, the largest first."""
+    return sorted({-(-count // parts) for parts in range(1, count + 1)}, reverse=True)
+
+
+def _gathered_candidates(
+    engine: EngineConfig, shape: LayerShape, name: str, per_strip: int
+) -> Iterator[Blocking]:
+    """Yield the rectangles of pixels worth comparing."""
+    rows, columns, sub_rows = map_size(engine, shape)
+    blocks = num_channel_groups(shape.out_channels) * engine.blocks_per_group
+    unit, window = group_unit(engine, shape), shape.window
+    heights = [n for n in _cuts(rows) if places_fit(window.rows, shape.height, n)]
+    widths = [n for n in _cuts(columns) if places_fit(window.columns, shape.width, n)]
+    sizes = [(height, width) for width in widths for height in heights]
+    least = min(plane_size(shape, *size) for size in sizes)
+    if least > engine.plane_pixels:
+        raise ScheduleError(
+            f"layer '{name}': a strip of its {window} kernel with padding has {least} pixels, "
+            f"engine.plane_pixels is {engine.plane_pixels}; raise engine.plane_pixels"
+        )
+    for size in sizes:
+        fits = -(-size[0] * size[1] // unit) <= per_strip
+        if fits and plane_size(shape, *size) <= engine.plane_pixels:
+            yield Blocking(rows, columns, *size, sub_rows, blocks, shape.keep, engine.w_words, unit)
 
 
 @lru_cache(maxsize=4096)
@@ -209,7 +266,8 @@ def best_blocking(engine: EngineConfig, shape: LayerShape, name: str) -> Blockin
     single tile group does not fit.
     """
     choices = [(b, _busy(engine, shape, b)) for b in _candidates(engine, shape, name)]
-    exact = sum(busy.blocks * len(busy.compute) for _, busy in choices) <= MAX_SIMULATED
+    counts = (busy.blocks * len(busy.weights) * len(busy.compute) for _, busy in choices)
+    exact = sum(counts) <= MAX_SIMULATED
 
     def key(choice: tuple[Blocking, _Busy]) -> tuple[int, int]:
         blocking, busy = choice

@@ -29,6 +29,7 @@ class EngineConfig:
         w_words: depth of one half of a W bank, in words of po (value, index) pairs.
         out_tiles: depth of one half of an output bank, in output tiles.
         line_pixels: longest padded strip row the line buffers hold, in pixels.
+        plane_pixels: most pixels of a padded strip of direct convolution: half of its buffer.
         acc_bits: signed width of a lane's sum M.
         y_bits: signed width inside the output transform and of its result Y.
     """
@@ -41,6 +42,7 @@ class EngineConfig:
     w_words: int = integer(256, low=16, high=4096)
     out_tiles: int = integer(256, low=16, high=4096)
     line_pixels: int = integer(256, low=16, high=4096)
+    plane_pixels: int = integer(512, low=64, high=4096)
     acc_bits: int = integer(24, low=16, high=32)
     y_bits: int = integer(40, low=32, high=48)
 

@@ -9,16 +9,15 @@
 
 namespace winnow {
 
-inline void configure(Stream<Limits>& limits, Stream<Word>& descriptor, Stream<Verdict>& verdict,
-                      Stream<PlanRowsConfig>& plan_reads, Stream<FormTilesConfig>& form_tiles,
-                      Stream<TransformInputConfig>& transform_input,
-                      Stream<ReadWeightsConfig>& read_weights,
-                      Stream<UnpackWeightsConfig>& unpack_weights, Stream<SequenceConfig>& sequence,
-                      Stream<TransformOutputConfig>& transform_output,
-                      Stream<PlanRowsConfig>& plan_shortcuts,
-                      Stream<ReadShortcutsConfig>& read_shortcuts, Stream<FinishConfig>& finish,
-                      Stream<PlanRowsConfig>& plan_writes,
-                      Stream<WriteFeaturesConfig>& write_features) {
+inline void configure(
+    Stream<Limits>& limits, Stream<Word>& descriptor, Stream<Verdict>& verdict,
+    Stream<PlanRowsConfig>& plan_reads, Stream<StorePlaneConfig>& store_plane,
+    Stream<GatherPixelsConfig>& gather_pixels, Stream<FormTilesConfig>& form_tiles,
+    Stream<TransformInputConfig>& transform_input, Stream<ReadWeightsConfig>& read_weights,
+    Stream<UnpackWeightsConfig>& unpack_weights, Stream<SequenceConfig>& sequence,
+    Stream<TransformOutputConfig>& transform_output, Stream<PlanRowsConfig>& plan_shortcuts,
+    Stream<ReadShortcutsConfig>& read_shortcuts, Stream<FinishConfig>& finish,
+    Stream<PlanRowsConfig>& plan_writes, Stream<WriteFeaturesConfig>& write_features) {
   Word words[kLayerWords];
 #pragma HLS array_partition variable = words type = complete
   DescriptorCheck check;
@@ -29,6 +28,8 @@ inline void configure(Stream<Limits>& limits, Stream<Word>& descriptor, Stream<V
   verdict.write(verdict_of(status, 0));
   if (status != kStatusOk) return;
   plan_reads.write(plan_reads_config(layer));
+  store_plane.write(store_plane_config(layer));
+  gather_pixels.write(gather_pixels_config(layer));
   form_tiles.write(form_tiles_config(layer));
   transform_input.write(transform_input_config(layer));
   read_weights.write(read_weights_config(layer));

@@ -8,6 +8,7 @@
 #include "winnow/input_transform.hpp"
 #include "winnow/lane.hpp"
 #include "winnow/output_transform.hpp"
+#include "winnow/plane_gatherer.hpp"
 #include "winnow/program_reader.hpp"
 #include "winnow/result_writer.hpp"
 #include "winnow/row_planner.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // read_features: fetches the pixels of every strip, one sub-row (8 channels) after the other.
 // One burst per row that plan_rows planned, requested kReadAhead rows before its data is taken.
-// II = 1 per word.
+// Those that direct convolution gathers from go to store_plane. II = 1 per word.
 #pragma once
 
 #include "winnow/countdown.hpp"
@@ -21,7 +21,7 @@ inline bool request_burst(Stream<Burst>& bursts, Port<Word>& memory) {
 }
 
 inline void read_features(Stream<Burst>& bursts, Stream<Row>& rows, Port<Word> memory,
-                          Stream<Word>& pixels) {
+                          Stream<Word>& pixels, Stream<Word>& plane_pixels) {
   bool requested_all = false;
   Countdown<ap_int<4>> ahead;
   ahead.start(kReadAhead - 2);
@@ -47,7 +47,11 @@ each_word:
     }
     Word pixel = 0;
     if (row.skip == 0) pixel = memory.read();
-    pixels.write(pixel);
+    if (row.gathers != 0) {
+      plane_pixels.write(pixel);
+    } else {
+      pixels.write(pixel);
+    }
     starts_row = words.is_last();
     ends_layer = starts_row && row.ends_layer != 0;
     words.step();

@@ -29,7 +29,7 @@ each_block:
       token = words.read();
       block[address] = token.word;
       address++;
-    } while (token.ends_block == 0);
+    } while (token.ends_half == 0);
   } while (token.ends_layer == 0);
 }
 
@@ -88,7 +88,7 @@ each_strip:
         result.last_group = step.ends_block;
         result.ends_layer = step.ends_layer;
         if (step.last != 0) sums.write(result);
-      } while (step.ends_block == 0);
+      } while (step.ends_half == 0);
     } while (step.ends_strip == 0);
   } while (step.ends_layer == 0);
 }

@@ -17,12 +17,10 @@ using WideSize = ap_uint<kBoundBits + 4>;
 
 constexpr int kSizeBits = kBoundBits;
 constexpr int kVSizeBits = ceil_log2(kVWords + 1);
-constexpr int kWSizeBits = ceil_log2(kWWords + 1);
 constexpr int kBeatsOfStep = kLanes / kLanesPerBeat;
-constexpr int kBlockBits = ceil_log2(2 * kWWords * kBeatsOfStep + kBiasBeats + 1);
+constexpr int kBlockBits = ceil_log2(2 * kSubRow * kVWords * kBeatsOfStep + kBiasBeats + 1);
 
 using VSize = ap_uint<kVSizeBits>;
-using WSize = ap_uint<kWSizeBits>;
 using BlockBeats = ap_uint<kBlockBits>;
 
 inline Size steps_of(Bound bound) {
@@ -81,6 +79,23 @@ inline bool is_no_winograd(const Layer& l) {
   return rows || columns || reads;
 }
 
+// The padding in front of a strip: of the first one, which may be the last too.
+inline Bound border_size(ap_uint<3> padding, Bound strips, bool is_last) {
+#pragma HLS inline
+  return choose<Bound>(!is_last || strips < 0, Bound(padding), Bound(0));
+}
+
+// A strip that pixels are gathered from holds its border and all that is read.
+inline bool is_no_gather(const Layer& l) {
+#pragma HLS inline
+  WideBound first_row = WideBound(l.read_rows_first) + border_size(l.pad_top, l.strips_down, false);
+  WideBound last_row = WideBound(l.read_rows_last) + border_size(l.pad_top, l.strips_down, true);
+  WideBound first = WideBound(l.read_words_first) + border_size(l.pad_left, l.strips_across, false);
+  WideBound last = WideBound(l.read_words_last) + border_size(l.pad_left, l.strips_across, true);
+  return l.op != kOpDirect || first_row > l.rows_full || last_row > l.rows_last ||
+         first > l.columns_full || last > l.columns_last;
+}
+
 // A strip of a linear layer is one row of whole tile groups.
 inline bool is_no_linear(const Layer& l) {
 #pragma HLS inline
@@ -112,13 +127,12 @@ class LayerCheck {
     v_.run((fresh_ & 1) != 0, groups_, sub_rows_);
     tiles_.run((fresh_ & 1) != 0, tile_rows_, tile_columns_);
     strips_.run((fresh_ & 1) != 0, down_, across_);
-    is_bad_ = fewer_ || uneven_ || longer_ || winograd_ || linear_;
+    is_bad_ = fewer_ || uneven_ || longer_ || winograd_ || linear_ || gathered_;
 
     block_beats_ =
         BlockBeats(low_ + kBiasBeats + (wide_ ? BlockBeats((low_ + 1) >> 1) : BlockBeats(0)));
     BlockBeats shared = BlockBeats((BlockBeats(steps_) + kLanesPerBeat - 1) / kLanesPerBeat);
-    low_ =
-        choose<BlockBeats>(direct_, shared, times<kBeatsOfStep, kBlockBits>(BlockBeats(steps_)));
+    low_ = choose<BlockBeats>(direct_, shared, times<kBeatsOfStep, kBlockBits>(BlockBeats(steps_)));
     steps_ = multiply_keep();
     fresh_ = ap_uint<4>(fresh_ << 1) | ap_uint<4>(starts ? 1 : 0);
     if (starts) take(early);
@@ -127,25 +141,27 @@ class LayerCheck {
   bool is_bad(const Layer& layer, Length feature_words) const {
 #pragma HLS inline
     bool late = has_no_bound(layer) || layer.v_limit > kMaxVLimit;
-    bool product = beats_.sum != layer.strip_beats || v_.sum > kVWords || steps_ > kWWords ||
+    // a block in parts: only one sum can wait for the next one
+    bool is_cut = WideSize(part_) < WideSize(steps_) && groups_ != 1;
+    bool product = beats_.sum != layer.strip_beats || v_.sum > kVWords || is_cut ||
                    (!linear_op_ && tiles_.sum != groups_) || strips_.sum > feature_words;
     return is_bad_ || late || product;
   }
 
  private:
-  using Steps = ap_uint<kWSizeBits + 4>;
+  using Steps = ap_uint<kVSizeBits + 4>;
 
   ap_uint<4> fresh_;
   bool wide_, direct_, linear_op_;
-  bool fewer_, uneven_, longer_, winograd_, linear_, is_bad_;
-  Size blocks_, down_, across_;
-  WSize sub_rows_;
+  bool fewer_, uneven_, longer_, winograd_, linear_, gathered_, is_bad_;
+  Size blocks_, down_, across_, part_;
+  VSize sub_rows_;
   ap_uint<4> keep_;
   VSize groups_, tile_rows_, tile_columns_;
   Steps steps_;
   BlockBeats low_, block_beats_;
   Product<kSizeBits, kBlockBits> beats_;
-  Product<kVSizeBits, kWSizeBits> v_;
+  Product<kVSizeBits, kVSizeBits> v_;
   Product<kVSizeBits, kVSizeBits> tiles_;
   Product<kSizeBits, kSizeBits> strips_;
 
@@ -167,14 +183,15 @@ class LayerCheck {
     blocks_ = steps_of(l.blocks);
     down_ = steps_of(l.strips_down);
     across_ = steps_of(l.strips_across);
-    sub_rows_ = WSize(steps_of(l.sub_rows));
+    sub_rows_ = VSize(steps_of(l.sub_rows));
+    part_ = steps_of(l.part_steps);
     keep_ = ap_uint<4>(l.keep + 2);
     groups_ = VSize(steps_of(l.groups_full));
     tile_rows_ = VSize(ap_uint<kBoundBits>(l.rows_full) / kM);
     tile_columns_ = VSize(ap_uint<kBoundBits>(l.columns_full) / (kM * kPt));
-    fewer_ = l.keep > kSubRow - 2 || l.sub_rows > kWWords - 2 || l.groups_full > kVWords - 2;
-    constexpr int kMost = kOutTiles / kPt - 2,
-                  kMostDirect = kOutTiles / (kPt * kLinearTiles) - 2;
+    fewer_ = l.keep > kSubRow - 2 || l.sub_rows > kVWords - 2 || l.groups_full > kVWords - 2 ||
+             l.part_steps > kWWords - 2;
+    constexpr int kMost = kOutTiles / kPt - 2, kMostDirect = kOutTiles / (kPt * kLinearTiles) - 2;
     uneven_ = WideSize(blocks_) != WideSize(steps_of(l.channel_groups) * kBlocksPerGroup) ||
               l.groups_full > kMost || (direct_ && l.groups_full > kMostDirect);
     longer_ = l.groups_last_column > l.groups_full || l.groups_last_row > l.groups_full ||
@@ -183,7 +200,8 @@ class LayerCheck {
               l.read_rows_middle > l.rows_full || l.read_rows_last > l.rows_last ||
               l.read_words_middle > l.columns_full;
     winograd_ = !linear_op_ && is_no_winograd(l);
-    linear_ = linear_op_ && is_no_linear(l);
+    linear_ = l.op != kOpWinograd && l.gathers == 0 && is_no_linear(l);
+    gathered_ = l.gathers != 0 && is_no_gather(l);
   }
 };
 

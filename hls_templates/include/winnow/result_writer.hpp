@@ -91,7 +91,7 @@ each_plane:
       words.step();
       ends_plane = starts_row && row.ends_plane != 0;
       ends_layer = ends_plane && row.ends_layer != 0;
-      if (starts_row) {
+      if (starts_row && c.linear == 0) {
         place.next_row(edges,
                        choose<TileAddress>(row.in_last_column != 0, c.tiles_last, c.tiles_full));
       } else {

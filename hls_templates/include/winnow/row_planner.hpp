@@ -72,6 +72,7 @@ each_row:
     burst.ends_layer = ends_strip && strip.is_last();
     token.words = words;
     token.in_last_column = strip.in_last_column();
+    token.gathers = c.gathers;
     token.ends_plane = ends_plane;
     token.ends_layer = ends_strip && strip.is_last();
     end = ap_uint<33>(row) + ap_uint<kBoundBits>(words + 2);

@@ -2,7 +2,8 @@
 // sequence: the loop nest of the whole engine, once for all lanes. II = 1, one step per cycle:
 //   for strip: for block: for tile group: for sub-row: for kept weight
 // V of (sub-row s, group g) lies at s * groups + g of the strip's V bank; W words of a block lie in
-// the order of their use. Both addresses are running sums.
+// the order of their use. Both addresses are running sums. A block that is larger than half a W
+// bank comes in parts of c.part_steps words; then there is one tile group, whose sum goes on.
 #pragma once
 
 #include "program.hpp"
@@ -25,7 +26,9 @@ inline void sequence(Stream<SequenceConfig>& config, Stream<Step> (&steps)[kLane
   strip.start(c.strips);
   Bound bound = strip_groups(c, strip);
   Countdown<Bound> blocks, groups, sub_rows;
+  Countdown<Bound> part;
   Countdown<KeepBound> kept;
+  part.start(c.part_steps);
   blocks.start(c.blocks);
   groups.start(bound);
   sub_rows.start(c.sub_rows);
@@ -41,11 +44,13 @@ each_step:
     bool ends_block = ends_sum && groups.is_last();
     bool ends_strip = ends_block && blocks.is_last();
     ends_layer = ends_strip && strip.is_last();
+    bool ends_part = part.is_last() || ends_sum;
     Step step;
     step.v_address = v_address;
     step.w_address = w_address;
     step.first = first;
     step.last = ends_sum;
+    step.ends_half = ends_block || (part.is_last() && !ends_sum);
     step.ends_block = ends_block;
     step.ends_strip = ends_strip;
     step.ends_layer = ends_layer;
@@ -55,7 +60,8 @@ each_step:
       steps[t].write(step);
     }
     first = ends_sum;
-    w_address = choose<WAddress>(ends_sum, 0, WAddress(w_address + 1));
+    w_address = choose<WAddress>(ends_part, 0, WAddress(w_address + 1));
+    part.left = choose<Bound>(ends_part, c.part_steps, Bound(part.left - 1));
     if (ends_sum) {
       group = choose<VAddress>(ends_block, 0, VAddress(group + 1));
       v_address = group;

@@ -56,4 +56,40 @@ struct Places {
   }
 };
 
+// Steps of an axis that lie in front of the map, less one: negative when there are none.
+using Border = ap_int<4>;
+
+inline Border border_of(ap_uint<3> padding, bool is_first) {
+#pragma HLS inline
+  return choose<Border>(is_first, Border(Border(padding) - 1), Border(-1));
+}
+
+// Which steps of an axis lie in the map: all but the border in front of it, until what the strip
+// reads is used up.
+struct Inside {
+  Countdown<Bound> left;
+  Border before;
+  bool after;
+
+  void start(Bound inside, Border border) {
+#pragma HLS inline
+    left.start(inside);
+    before = border;
+    after = false;
+  }
+  bool is_inside() const {
+#pragma HLS inline
+    return before < 0 && !after;
+  }
+  void step() {
+#pragma HLS inline
+    if (before < 0) {
+      after = after || left.is_last();
+      left.step();
+    } else {
+      before--;
+    }
+  }
+};
+
 }  // namespace winnow

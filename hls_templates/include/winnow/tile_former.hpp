@@ -8,7 +8,8 @@
 // Linear layers fill a patch with kLanes consecutive words, column by column: word i goes to tap
 // (i % alpha, i / alpha). A direct patch has kLinearPixels pixels, a dense one kLanes input
 // words (with two tiles, the second patch of a dense layer is zero). They walk like a Winograd
-// strip of a single row, in which the window moves once in alpha words.
+// strip of a single row, in which the window moves once in alpha words. Words that gather_pixels
+// sends come in whole patches and tell where patch, strip and layer end.
 #pragma once
 
 #include "program.hpp"
@@ -41,32 +42,6 @@ update_rows:
   }
 }
 
-// Which steps of an axis lie in the map: all but the border in front of it, until what the strip
-// reads is used up.
-struct Inside {
-  Countdown<Bound> left;
-  bool before, after;
-
-  void start(Bound inside, bool border) {
-#pragma HLS inline
-    left.start(inside);
-    before = border;
-    after = false;
-  }
-  bool is_inside() const {
-#pragma HLS inline
-    return !before && !after;
-  }
-  void step() {
-#pragma HLS inline
-    if (!before) {
-      after = after || left.is_last();
-      left.step();
-    }
-    before = false;
-  }
-};
-
 // Counts down to the row or column that ends a tile.
 using Phase = ap_uint<6>;
 
@@ -82,7 +57,7 @@ struct PlaneWalk {
 #pragma HLS inline
     rows.start(choose<Bound>(strip.in_last_row(), c.rows_last, c.rows_full));
     y.start(c.read_rows.at(strip.in_first_row, strip.in_last_row()),
-            c.linear == 0 && strip.in_first_row);
+            border_of(1, c.linear == 0 && strip.in_first_row));
     row_phase = Phase(c.linear != 0 ? 0 : kAlpha - 1);
     start_row(c, strip, last_sub_row);
   }
@@ -90,7 +65,8 @@ struct PlaneWalk {
 #pragma HLS inline
     bool tail = strip.in_last_column() && (c.dense == 0 || last_sub_row);
     columns.start(choose<WideBound>(strip.in_last_column(), c.columns_last, c.columns_full));
-    x.start(c.read_words.at(strip.in_first_column, tail), c.linear == 0 && strip.in_first_column);
+    x.start(c.read_words.at(strip.in_first_column, tail),
+            border_of(1, c.linear == 0 && strip.in_first_column));
     column_phase = Phase(c.linear != 0 ? kLanes - 1 : kAlpha - 1);
     column = 0;
   }
@@ -144,9 +120,9 @@ copy_window:
 }
 
 inline void form_tiles(Stream<FormTilesConfig>& config, Stream<Word>& pixels,
-                       Stream<Patch>& patches) {
+                       Stream<Gathered>& gathered, Stream<Patch>& patches) {
   const FormTilesConfig c = config.read();
-  const bool linear = c.linear != 0;
+  const bool linear = c.linear != 0, gathers = c.gathers != 0;
   // A column is read and written again a padded row later, never sooner: see Ram.
   Ram<LineWord, kLinePixels> lines;
 #pragma HLS dependence variable = lines type = inter false
@@ -168,8 +144,13 @@ each_pixel:
     finished = ends_layer;
     const Patch patch = patch_of(window, ends_strip, ends_layer);
     const bool emits = complete;
+    Gathered token = {};
     Word pixel = 0;
-    if (plane.is_inside(c) && !finished) pixel = pixels.read();
+    if (gathers && !finished) {
+      token = gathered.read();
+      pixel = token.word;
+    }
+    if (!gathers && plane.is_inside(c) && !finished) pixel = pixels.read();
     LineWord above = {}, next;
     if (!linear) above = lines.read(unsigned(plane.column));
     Word enters[kAlpha];
@@ -188,11 +169,12 @@ each_pixel:
     if (emits) patches.write(patch);
 
     const bool ends_plane = plane.is_last();
-    complete = plane.ends_tile();
-    ends_strip = ends_plane && sub_rows.last;
-    ends_layer = ends_strip && strip.is_last();
+    const bool ends_walk = ends_plane && sub_rows.last;
+    complete = gathers ? token.ends_patch != 0 : plane.ends_tile();
+    ends_strip = gathers ? token.ends_strip != 0 : ends_walk;
+    ends_layer = gathers ? token.ends_layer != 0 : ends_walk && strip.is_last();
     fills = fills == kAlpha - 1 ? ap_uint<3>(0) : ap_uint<3>(fills + 1);
-    if (ends_strip) strip.advance(c.strips);
+    if (ends_walk) strip.advance(c.strips);
     if (ends_plane) {
       sub_rows.cycle(c.sub_rows);
       plane.start(c, strip, sub_rows.last);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the pixels of a row lie in banks that hold a strip tile by tile. Tiles are edge x edge
-// pixels; a linear layer has one row, and tiles of 1 x kTilePixels. Phases count down to the end of
-// a tile.
+// pixels; a linear layer has tiles of 1 x kTilePixels, which go on from row to row without
+// next_row. Phases count down to the end of a tile.
 #pragma once
 
 #include "winnow/types.hpp"

@@ -2,6 +2,7 @@
 // What travels between the processes. Control bits ride in the tokens, so that the processes in
 // the middle of the engine need no configuration and no counters of their own:
 //   ends_strip / ends_block   last token of a V bank half / of a block of po output channels
+//   ends_half                 last token of a W bank half: of a block, or of a part of a deep one
 //   last_group                the last tile group of a block, for all its channels and tiles
 //   ends_layer                last token of all; the process returns after it
 #pragma once
@@ -25,8 +26,20 @@ struct Burst {
 struct Row {
   Bound words;
   ap_uint<1> in_last_column;  // of strips
+  ap_uint<1> gathers;         // its words go on chip first: direct convolution
   ap_uint<1> skip;            // no memory: pooling left nothing of it, or the host allows none
   ap_uint<1> ends_plane;
+  ap_uint<1> ends_layer;
+};
+
+// 8 channels of a padded strip on chip.
+typedef Word PlaneBlock[kPlanePixels];
+
+// A word of a patch of pixels that were gathered from there.
+struct Gathered {
+  Word word;
+  ap_uint<1> ends_patch;
+  ap_uint<1> ends_strip;
   ap_uint<1> ends_layer;
 };
 
@@ -63,7 +76,7 @@ typedef WWord WBlock[kWWords];
 
 struct WToken {
   WWord word;
-  ap_uint<1> ends_block;
+  ap_uint<1> ends_half;
   ap_uint<1> ends_layer;
 };
 
@@ -78,6 +91,7 @@ struct Step {
   WAddress w_address;
   ap_uint<1> first;  // of a sum
   ap_uint<1> last;   // of a sum
+  ap_uint<1> ends_half;
   ap_uint<1> ends_block;
   ap_uint<1> ends_strip;
   ap_uint<1> ends_layer;

@@ -41,6 +41,7 @@ using Address = ap_uint<32>;
 using Length = ap_uint<32>;  // of a memory, in words or beats of its port
 using VAddress = ap_uint<ceil_log2(kVWords)>;
 using WAddress = ap_uint<ceil_log2(kWWords)>;
+using PlaneAddress = ap_uint<ceil_log2(kPlanePixels)>;
 using TileAddress = ap_uint<ceil_log2(kOutTiles)>;
 using Accumulator = ap_int<kYBits>;
 

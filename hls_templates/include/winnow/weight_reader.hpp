@@ -116,11 +116,12 @@ inline void unpack_weights(Stream<UnpackWeightsConfig>& config, Stream<Beat>& be
   const bool wide = c.wide != 0, broadcast = c.broadcast != 0;
   StripWalk strip;
   strip.start(c.strips);
-  Countdown<Bound> blocks, sub_rows;
+  Countdown<Bound> blocks, sub_rows, part;
   Countdown<KeepBound> kept;
   blocks.start(c.blocks);
   sub_rows.start(c.sub_rows);
   kept.start(c.keep);
+  part.start(c.part_steps);
   BeatKind kind;
   kind.start();
   ap_uint<3> bias_beat = 0;
@@ -144,6 +145,7 @@ each_beat:
 
     bool ends_step = kind.is_low && (broadcast || turn[kBeatsPerStep - 1]);
     bool last_step = kept.is_last() && sub_rows.is_last();
+    bool ends_half = last_step || part.is_last();
     bool ends_block = ends_step && last_step;
     bool ends_strip = ends_block && blocks.is_last();
     ends_layer = ends_strip && strip.is_last();
@@ -161,7 +163,7 @@ each_beat:
 #pragma HLS unroll
       WToken token;
       token.word = choose<WWord>(broadcast, shared, unpacked[t % kLanesPerBeat]);
-      token.ends_block = last_step;
+      token.ends_half = ends_half;
       token.ends_layer = last_step && blocks.is_last() && strip.is_last();
       bool feeds = broadcast || turn[t / kLanesPerBeat];
       if (kind.is_low && feeds) words[t].write(token);
@@ -180,6 +182,7 @@ each_beat:
     kind.advance(last_bias, ends_block, ends_pair, wide);
     if (ends_step && kept.is_last()) sub_rows.cycle(c.sub_rows);
     if (ends_step) kept.cycle(c.keep);
+    if (ends_step) part.left = choose<Bound>(ends_half, c.part_steps, Bound(part.left - 1));
     if (ends_block) blocks.cycle(c.blocks);
     if (ends_strip) strip.advance(c.strips);
   } while (!ends_layer);
