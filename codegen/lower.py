@@ -19,12 +19,28 @@ import torch
 from torch import Tensor, nn
 
 from codegen.golden import Golden, golden_of
-from codegen.ir import INPUT, RAW_BITS, Add, Dense, Graph, MaxPool, Node, TensorType, Winograd
+from codegen.ir import (
+    INPUT,
+    RAW_BITS,
+    Add,
+    Dense,
+    Direct,
+    Graph,
+    MaxPool,
+    Node,
+    TensorType,
+    Winograd,
+)
 from quant.build import Build, load_quantized
 from quant.data import INPUT_BITS, INPUT_EXPONENT
 from quant.golden import POOL, layer_names
 from quant.layers.quant_add import QuantAdd
-from quant.layers.quant_layer import QuantDense, QuantTapLayer, QuantWinogradConv2d
+from quant.layers.quant_layer import (
+    QuantDense,
+    QuantDirectConv2d,
+    QuantTapLayer,
+    QuantWinogradConv2d,
+)
 from quant.layers.quantizers import bits_of, exponents, scale_of
 from quant.network import graph as network
 from quant.network.layer_graph import PASSING, is_engine_pool
@@ -35,6 +51,7 @@ from winnow.config import Config
 from winnow.errors import LoweringError
 from winnow.fixed_point import IntArray, int_range
 from winnow.srbs import max_keep
+from winnow.window import Axis
 
 
 @dataclass(frozen=True)
@@ -56,6 +73,32 @@ def lower_winograd(layer: QuantWinogradConv2d, place: Place) -> Winograd:
         )
     weight, fields = _lower(layer, place, (height, width))
     return Winograd(m=layer.m, weight=_frozen(weight), keep=max_keep(weight), **fields)
+
+
+def lower_direct(layer: QuantDirectConv2d, place: Place) -> Direct:
+    """Return the node of a calibrated convolution without a transform."""
+    channels, height, width = place.input.shape
+    window = layer.window
+    if layer.in_channels != channels:
+        raise LoweringError(
+            f"layer '{place.name}': it takes {layer.in_channels} channels, "
+            f"'{place.source}' has {channels}"
+        )
+    axes = zip(window.kernel, window.stride, window.padding, window.padding, strict=True)
+    rows, columns = (Axis(*axis) for axis in axes)
+    weight, fields = _lower(layer, place, (rows.outputs(height), columns.outputs(width)))
+    by_place = weight[..., 0].reshape(len(weight), channels, rows.kernel, columns.kernel)
+    return Direct(
+        weight=_frozen(by_place),
+        keep=max_keep(by_place.reshape(len(weight), channels, -1)),
+        stride_rows=rows.stride,
+        stride_columns=columns.stride,
+        top=rows.before,
+        left=columns.before,
+        bottom=rows.after,
+        right=columns.after,
+        **fields,
+    )
 
 
 def lower_dense(layer: QuantDense, place: Place) -> Dense:
@@ -138,6 +181,8 @@ def _lower_record(net: Network, record: network.Node, name: str, sources: Source
         layer, place = net.get_submodule(record.name), Place(name, source, kind)
         if isinstance(layer, QuantWinogradConv2d):
             return lower_winograd(layer, place)
+        if isinstance(layer, QuantDirectConv2d):
+            return lower_direct(layer, place)
         assert isinstance(layer, QuantDense), layer
         return lower_dense(layer, place)
     if isinstance(record, network.QuantAdd):
@@ -172,18 +217,30 @@ def _lower_add(add: nn.Module, name: str, sources: Sources) -> Add:
     return Add(name=name, inputs=tuple(source for source, _ in sources), output=output)
 
 
+def _described(layer: nn.Module) -> str:
+    """Return the kind of a layer, with what of a convolution the engine lacks."""
+    kind = type(layer).__name__
+    if isinstance(layer, nn.Conv2d) and layer.groups != 1:
+        return f"{kind} in {layer.groups} groups"
+    if isinstance(layer, nn.Conv2d) and layer.dilation != (1, 1):
+        return f"{kind} with dilation {layer.dilation}"
+    return kind
+
+
 def _check_layers(net: Network, names: Mapping[str, str]) -> None:
     """Raise LoweringError that names the first layer of a kind that the engine does not run."""
     for path, layer in net.layers().items():
-        if path in names and not isinstance(layer, QuantAdd | QuantWinogradConv2d | QuantDense):
+        if path in names and not isinstance(
+            layer, QuantAdd | QuantWinogradConv2d | QuantDirectConv2d | QuantDense
+        ):
             raise LoweringError(
-                f"layer '{names[path]}': cannot lower {type(layer).__name__}; the engine runs "
-                "QuantWinogradConv2d and QuantDense"
+                f"layer '{names[path]}': cannot lower {_described(layer)}; the engine runs "
+                "convolutions and fully connected layers"
             )
 
 
 _RUNS = (
-    "the engine runs 3x3 convolutions and fully connected layers, with a ReLU and a 2x2 max pool "
+    "the engine runs convolutions and fully connected layers, with a ReLU and a 2x2 max pool "
     "or a sum behind a convolution, and the last layer gives the result"
 )
 
