@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiling the C++, its cache, and binaries that misbehave."""
+
+from __future__ import annotations
+
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from codegen.abi import Status
+from codegen.emit import emit_engine
+from sim import csim
+from tests.engines import (
+    ENGINES,
+    compiled,
+)
+from winnow.config import TargetConfig
+from winnow.engine import EngineConfig
+from winnow.errors import MismatchError, ToolError
+from winnow.process import Finished
+
+
+def project_at(folder: Path, main: str) -> Path:
+    """Return a project whose test bench is `main` and whose top is empty."""
+    for name, text in {"src/top.cpp": "", "host/csim_main.cpp": main, "include/a.hpp": ""}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def engine_of(script: str, folder: Path) -> csim.Engine:
+    """Return an engine that is a shell script; it may write its output to "$4"."""
+    path = folder / "script"
+    path.write_text(f'#!/bin/sh\n: > "$4"\n{script}\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return csim.Engine(path)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo 'first' >&2; echo 'error: port x' >&2; exit 3", "stopped with code 3: error: port"),
+        ("exit 1", "csim stopped with code 1: no message"),
+        ("kill -SEGV $$", "csim stopped with code -11: no message"),
+        ("echo 'status 0 1'; echo 'WARNING: s contains leftover data'", "left tokens in a stream"),
+    ],
+)
+def test_binary_that_misbehaves_is_a_mismatch(tmp_path: Path, script: str, message: str) -> None:
+    with pytest.raises(MismatchError, match=message):
+        csim.execute(engine_of(script, tmp_path), tmp_path, b"", (1, 0, 1))
+
+
+def test_worst_status_of_all_images_counts(tmp_path: Path) -> None:
+    script = "echo 'status 0 4'; echo 'status 7 2'; echo 'status 0 4'; exit 2"
+    outcome = csim.execute(engine_of(script, tmp_path), tmp_path, b"", (1, 0, 1))
+    assert (outcome.status, outcome.layers_run) == (Status.BAD_SIZE, 2)
+
+
+def test_amd_stream_reports_leftover_tokens(tmp_path: Path) -> None:
+    main = (
+        "#include <cstdio>\n#include <fstream>\n#include <hls_stream.h>\n"
+        "int main(int, char** argv) {\n"
+        "  std::ofstream output(argv[4]);\n"
+        '  std::puts("status 0 1");\n'
+        "  hls::stream<int> stream;\n"
+        "  stream.write(1);\n"
+        "}\n"
+    )
+    engine = csim.build(project_at(tmp_path / "p", main), tmp_path / "cache")
+    with pytest.raises(MismatchError, match=r"csim left tokens in a stream: .*leftover data"):
+        csim.execute(engine, tmp_path, b"", (1, 0, 1))
+
+
+def test_fifo_of_rows_is_deeper_than_bursts_run_ahead(tmp_path: Path) -> None:
+    """plan_rows sends a row with its burst: a shallower FIFO would hang read_features."""
+    emit_engine(tmp_path, EngineConfig(), TargetConfig())
+    reader = tmp_path / "include" / "winnow" / "feature_reader.hpp"
+    text = reader.read_text()
+    assert "kReadAhead = 4;" in text
+    reader.write_text(text.replace("kReadAhead = 4;", "kReadAhead = 8;"))
+    with pytest.raises(ToolError) as caught:
+        csim.build(tmp_path, tmp_path / "cache")
+    assert caught.value.log is not None
+    assert "rows wait while bursts are requested ahead of them" in caught.value.log.read_text()
+
+
+def test_concurrent_builds_compile_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    run = csim.run_command
+
+    def counting(command: list[str]) -> Finished:
+        calls.append(command)
+        return run(command)
+
+    monkeypatch.setattr(csim, "run_command", counting)
+    project = project_at(tmp_path / "p", "int main() {}\n")
+    with ThreadPoolExecutor(4) as pool:
+        engines = list(pool.map(lambda _: csim.build(project, tmp_path / "cache"), range(4)))
+    assert len(set(engines)) == len(calls) == 1
+    assert os.access(engines[0].binary, os.X_OK)
+
+
+def test_cache_follows_the_sources(tmp_path: Path) -> None:
+    project = project_at(tmp_path / "p", "int main() {}\n")
+    first = csim.build(project, tmp_path / "cache")
+    (project / "include" / "a.hpp").write_text("// changed\n")
+    second = csim.build(project, tmp_path / "cache")
+    assert first != second
+    (project / "include" / "a.hpp").write_text("")
+    assert csim.build(project, tmp_path / "cache") == first
+
+
+def test_compile_error_keeps_its_log_and_no_binary(tmp_path: Path) -> None:
+    project = project_at(tmp_path / "p", "int main() { return missing; }\n")
+    with pytest.raises(ToolError, match=r"g\+\+ failed on '.*p' with exit code 1; see") as caught:
+        csim.build(project, tmp_path / "cache")
+    assert caught.value.exit_code == 1
+    assert caught.value.command.startswith("g++ -std=c++14")
+    assert caught.value.log is not None
+    assert "was not declared" in caught.value.log.read_text()
+    assert not list((tmp_path / "cache").rglob("csim"))
+
+
+def test_missing_compiler_and_headers_name_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = project_at(tmp_path / "p", "int main() {}\n")
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        with pytest.raises(ToolError, match=r"g\+\+ is missing; install it with: apt-get install"):
+            csim.build(project, tmp_path / "cache")
+    monkeypatch.setattr(csim.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ToolError, match=r"ap_int\.h is missing .* run: make setup"):
+        csim.build(project, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_generated_code_compiles_without_warnings(name: str) -> None:
+    log = (compiled(name).binary.parent / "compile.log").read_text()
+    command, *rest = log.splitlines()
+    assert command.startswith(f"g++ {' '.join(csim.FLAGS)}")
+    assert {"-Wall", "-Wextra"} <= set(csim.FLAGS)
+    assert rest == []
