@@ -197,7 +197,7 @@ def test_chains_mix_ops_pools_and_sources(m: int) -> None:
 
 @pytest.mark.parametrize("m", [2, 4])
 def test_sums_round_saturate_and_come_in_every_form(m: int) -> None:
-    graphs = [random_residual_graph(seed, m) for seed in range(100)]
+    graphs = [random_residual_graph(seed, m) for seed in range(150)]
     saturated, ties, forms, signs = 0, 0, set(), set()
     for seed, graph in enumerate(graphs):
         images = random_images(graph, seed, 2)
