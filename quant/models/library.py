@@ -15,7 +15,7 @@ from quant.interchange.torch_import import load_checkpoint
 from quant.models.chain import ChainNet, chain_spec
 from quant.models.mobilenet import mobilenet_v2
 from quant.models.model_spec import ModelSpec
-from quant.models.own import own_module, read_module
+from quant.models.own import own_module, read_file, read_module
 from quant.models.resnet import resnet18, resnet34, resnet50
 from quant.models.vgg import NAGADOMI, VGG16, vgg16, vgg_nagadomi
 from quant.network.network import Network
@@ -76,6 +76,8 @@ def network_of(model: ModelConfig, shape: InputShape) -> Network:
     ArtefactError for a checkpoint of another network.
     """
     if model.own is not None:
+        if model.own.is_onnx and model.own.file is not None:
+            return read_file(model.own.file, shape.image, shape.classes)
         return read_module(own_module(model), shape.image, shape.classes)
     if model.name == CHAIN:
         net = Network.of(ChainNet(chain_spec(model, shape)), shape.image, "by_exit")

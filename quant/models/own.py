@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quant.interchange.onnx_import import load_onnx, read_onnx, run_images
 from quant.interchange.torch_import import load_checkpoint
 from quant.network.from_module import first_line, place_of
 from quant.network.graph import Flatten, NetworkGraph, Shape, Sigmoid, Softmax
@@ -43,6 +44,21 @@ def read_module(module: nn.Module, image: Shape, classes: int) -> Network:
     x = random_images(image)
     require_same(_given(module, x), result(network, x), "the network read as a graph")
     return _with_logits(_without_host(network.float()), classes, type(module).__name__)
+
+
+def read_file(path: Path, image: Shape, classes: int) -> Network:
+    """Return the network of an ONNX file, equal to ONNX's reference runtime; errors as above."""
+    model = load_onnx(path)
+    network = read_onnx(model, path.name, image)
+    x = random_images(image)
+    try:
+        want = torch.from_numpy(run_images(model, x.numpy()))
+    except Exception as error:
+        raise NetworkError(
+            f"'{path.name}' cannot be run by ONNX's reference runtime: {first_line(error)}"
+        ) from error
+    require_same(want, result(network, x), f"the network read from '{path.name}'")
+    return _with_logits(_without_host(network), classes, path.name)
 
 
 def own_module(model: ModelConfig) -> nn.Module:
