@@ -327,7 +327,6 @@ def test_missing_configuration_lists_the_others(run: Run) -> None:
     ("engine", "message"),
     [
         ("m = 4", r"uses F(2,3), the engine is F(4,3); set engine.m = 2 or quantize again"),
-        ("w_words = 16", "words of a W bank, engine.w_words is 16; raise engine.w_words"),
     ],
 )
 def test_engine_too_small_is_one_line_and_spoils_nothing(

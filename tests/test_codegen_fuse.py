@@ -275,7 +275,7 @@ def test_sum_without_a_convolution_is_refused() -> None:
     first = conv("a", INPUT)
     nodes = (first, pool_of(first), conv("b", "a_pool", 3), conv("c", "b", 3))
     twice = (*nodes, added("s", "c", "b", size=3), added("t", "s", "a_pool", size=3))
-    rule = "the engine adds a map only to what a winograd or pointwise node has computed, it reads"
+    rule = "the engine adds a map only to what a winograd or direct node has computed, it reads"
     assert refused(graph_of(*twice)) == (
         f"node 't': {rule} the sum 's' and the pool 'a_pool'; let a convolution make one of them"
     )

@@ -62,13 +62,9 @@ REFUSED = {
         replace(TINY, data=COLOUR, model=ModelConfig(name="mobilenet_v2", width=0.25)),
         "layer '",
     ),
-    "W banks": (
-        replace(TINY, engine=EngineConfig(w_words=16), model=WIDE, prune=PruneConfig(keep=8)),
-        "words of a W bank, engine.w_words is 16; raise engine.w_words",
-    ),
-    "line buffer": (
-        replace(TINY, data=DataConfig(image_size=256), engine=EngineConfig(line_pixels=16)),
-        "engine.",
+    "V banks": (
+        replace(TINY, engine=EngineConfig(v_words=16), model=replace(WIDE, channels=(144, 144))),
+        "words of a V bank, engine.v_words is 16; raise engine.v_words",
     ),
     "sums": (
         replace(TINY, engine=EngineConfig(acc_bits=16), model=WIDE),

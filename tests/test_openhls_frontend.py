@@ -166,6 +166,7 @@ PROCESSES = {
     *("read_features", "form_tiles", "transform_input", "read_weights", "unpack_weights"),
     *("sequence", "load_v", "load_w", "multiply_lane", "drain_lane", "transform_output"),
     *("finish", "write_features", "plan_rows", "check_program", "configure", "read_shortcuts"),
+    *("store_plane", "gather_pixels"),
 }
 CONTROL = {
     *("plan_rows", "read_features", "form_tiles", "write_features"),
@@ -195,9 +196,13 @@ def compared_bits(verilog: str) -> int:
 
 
 def test_control_compares_no_long_numbers(engine: CompiledProject) -> None:
-    """Counters end by their sign: no loop bound and no address meets a comparison."""
+    """Counters end by their sign: no loop bound meets a comparison.
+
+    Two numbers do, out of registers: a row's end with the memory's, and a checksum.
+    """
     found = {name: compared_bits(engine.processes[name].verilog) for name in CONTROL}
-    assert {name: bits for name, bits in found.items() if bits > COMPARED_BITS} == {}
+    long = {name: bits for name, bits in found.items() if bits > COMPARED_BITS}
+    assert long == {"plan_rows": 33, "read_weights": 32}
     assert found["form_tiles"] == 6, "its phases: the pattern must see them"
 
 

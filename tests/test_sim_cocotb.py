@@ -382,7 +382,7 @@ def vitis_pins() -> dict[str, tuple[str, int]]:
         width = next((bits for part, bits in widths.items() if name.endswith(part)), 1)
         pins[f"s_axi_control_{name}"] = ("output" if driven else "input", width)
     sizes = {"ADDR": 64, "LEN": 8, "SIZE": 3, "BURST": 2, "DATA": 64, "STRB": 8, "RESP": 2}
-    for master in ("gmem0", "gmem1", "gmem2", "gmem3"):
+    for master in ("gmem0", "gmem1", "gmem2", "gmem3", "gmem4"):
         for channel, parts in CHANNELS.items():
             for part in parts:
                 out = (part == "READY") == (channel in "RB")

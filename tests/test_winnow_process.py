@@ -216,12 +216,14 @@ def test_signal_while_a_child_starts_is_not_lost(tmp_path: Path) -> None:
     """Ctrl-C amid many short commands, most likely in the start of one: one line, no traceback."""
     script = COMMAND.replace(
         'lambda: process.run(["sh", "-c", sys.argv[1]])',
-        "lambda: [process.run(['sleep', sys.argv[1]]) for _ in range(2000)]",
+        "lambda: [process.run(['sh', '-c', sys.argv[1]]) for _ in range(2000)]",
     )
     for attempt in range(8):
-        mark = f"0.00{attempt + 1}"
-        with started(tmp_path, script, mark) as parent:
-            time.sleep(0.4 + 0.013 * attempt)
+        began = tmp_path / f"began{attempt}"
+        with started(tmp_path, script, f"touch {began}; sleep 0.00{attempt + 1}") as parent:
+            while not began.exists() and parent.poll() is None:
+                time.sleep(0.01)
+            time.sleep(0.05 + 0.013 * attempt)
             parent.send_signal(signal.SIGINT)
             _, error = parent.communicate(timeout=60)
         assert (parent.returncode, error) == (130, ENDINGS[0][2])
