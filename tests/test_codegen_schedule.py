@@ -26,7 +26,13 @@ from codegen.ir import (
 )
 from codegen.schedule import Schedule, Values, schedule
 from tests.engines import ENGINES, direct_cases, layer_cases, strip_cases
-from tests.ladder import change_node, multiplies, random_chain_graph, random_layer_graph
+from tests.ladder import (
+    change_node,
+    multiplies,
+    random_chain_graph,
+    random_direct_graph,
+    random_layer_graph,
+)
 from tests.test_codegen_bounds import plain_worst_case
 from winnow.blocking import Op, tiles_per_group
 from winnow.cycles import layer_cycles
@@ -509,3 +515,18 @@ def test_rejection_names_the_layer_of_a_chain() -> None:
     first = next(n for n, s in enumerate(sub_rows) if s > 16)
     message = rejection(graph, replace(ENGINE, v_words=16))
     assert message.startswith(f"layer '{multiplies(graph)[first].name}': one tile group needs ")
+
+
+def test_direct_layer_of_which_no_strip_fits_is_refused_by_name() -> None:
+    engine = EngineConfig(po=1, pt=1, v_words=32, w_words=32, out_tiles=32, line_pixels=16)
+
+    def refusal(seed: int) -> str:
+        try:
+            schedule(random_direct_graph(seed, engine.m), engine)
+        except ScheduleError as error:
+            return str(error)
+        return ""
+
+    said = [text for text in map(refusal, range(60)) if text]
+    assert any("not even a strip of one tile group fits the engine's buffers" in s for s in said)
+    assert all(text.startswith("layer '") for text in said)

@@ -11,12 +11,20 @@ from pathlib import Path
 import pytest
 
 from codegen.ir import Graph
-from codegen.schedule import Schedule
+from codegen.schedule import Schedule, schedule
 from openhls.deadlock import AxiMaster, End, WaitForGraph
 from sim import rtl, verilator
+from tests.engines import chain_case
 from tests.ladder import random_images
+from tests.test_sim_rtl import ENGINES
 from winnow import process
 from winnow.errors import MismatchError, ToolError
+
+
+@pytest.fixture
+def network() -> tuple[Graph, Schedule]:
+    graph = chain_case(7, 4)
+    return graph, schedule(graph, ENGINES["small"])
 
 
 def harness_of(script: str, folder: Path) -> rtl.Harness:

@@ -266,6 +266,11 @@ def best_blocking(engine: EngineConfig, shape: LayerShape, name: str) -> Blockin
     single tile group does not fit.
     """
     choices = [(b, _busy(engine, shape, b)) for b in _candidates(engine, shape, name)]
+    if not choices:
+        raise ScheduleError(
+            f"layer '{name}': not even a strip of one tile group fits the engine's buffers; raise "
+            "engine.plane_pixels, engine.line_pixels, engine.v_words or engine.out_tiles"
+        )
     counts = (busy.blocks * len(busy.weights) * len(busy.compute) for _, busy in choices)
     exact = sum(counts) <= MAX_SIMULATED
 
