@@ -149,7 +149,7 @@ module openhls_control #(
     end else begin
       if (write_ctrl && s_axi_wdata[0]) start_q <= 1'b1;
       else if (write_cancel) start_q <= 1'b0;
-      else if (taken) start_q <= restart_q;
+      else if (taken || (stopped && (waits_q || start_vld_q))) start_q <= restart_q;
       cancel_q <= write_cancel;
       if (write_ctrl) restart_q <= s_axi_wdata[7];
       done_q  <= ended || (done_q && !read_ctrl);

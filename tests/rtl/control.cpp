@@ -308,6 +308,20 @@ class ControlTest {
     wait_for_start();
     finish();
     expect(kCtrl, kIdle | kDone | kReady);
+    test_stop_of_a_held_start();
+  }
+
+  // It is over without having begun; no run follows.
+  void test_stop_of_a_held_start() {
+    const long runs = start_.count;
+    bench_.top.control_hold[i_] = 1;
+    write(kCtrl, kStart);
+    for (int k = 0; k < 30; ++k) bench_.cycle();
+    pulse_stopped();
+    bench_.top.control_hold[i_] = 0;
+    for (int k = 0; k < 30; ++k) bench_.cycle();
+    expect(kCtrl, kIdle | kDone);
+    bench_.equal("runs", start_.count, runs);
   }
 
   void test_interrupt() {
