@@ -390,6 +390,7 @@ BAD_SIZES = [
     ("write_rows_last", -1),
     ("write_words_full", -1000),
     ("write_words_last", 0),
+    ("planes", 60),  # not those of its sub-rows
     ("strip_beats", 0),
     ("strip_beats", 21),
     ("wide_weights", 2),  # the other one

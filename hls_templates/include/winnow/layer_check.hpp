@@ -127,6 +127,7 @@ class LayerCheck {
     v_.run((fresh_ & 1) != 0, groups_, sub_rows_);
     tiles_.run((fresh_ & 1) != 0, tile_rows_, tile_columns_);
     strips_.run((fresh_ & 1) != 0, down_, across_);
+    planes_.run((fresh_ & 1) != 0, places_, plane_count_);
     is_bad_ = fewer_ || uneven_ || longer_ || winograd_ || linear_ || gathered_;
 
     block_beats_ =
@@ -144,7 +145,8 @@ class LayerCheck {
     // a block in parts: only one sum can wait for the next one
     bool is_cut = WideSize(part_) < WideSize(steps_) && groups_ != 1;
     bool product = beats_.sum != layer.strip_beats || v_.sum > kVWords || is_cut ||
-                   (!linear_op_ && tiles_.sum != groups_) || strips_.sum > feature_words;
+                   (!linear_op_ && tiles_.sum != groups_) || strips_.sum > feature_words ||
+                   planes_.sum != sub_rows_;
     return is_bad_ || late || product;
   }
 
@@ -157,6 +159,8 @@ class LayerCheck {
   Size blocks_, down_, across_, part_;
   VSize sub_rows_;
   ap_uint<4> keep_;
+  ap_uint<6> places_;  // of the kernel that a plane is read for, one if it is not gathered from
+  VSize plane_count_;
   VSize groups_, tile_rows_, tile_columns_;
   Steps steps_;
   BlockBeats low_, block_beats_;
@@ -164,6 +168,7 @@ class LayerCheck {
   Product<kVSizeBits, kVSizeBits> v_;
   Product<kVSizeBits, kVSizeBits> tiles_;
   Product<kSizeBits, kSizeBits> strips_;
+  Product<6, kVSizeBits> planes_;
 
   Steps multiply_keep() const {
 #pragma HLS inline
@@ -185,12 +190,21 @@ class LayerCheck {
     across_ = steps_of(l.strips_across);
     sub_rows_ = VSize(steps_of(l.sub_rows));
     part_ = steps_of(l.part_steps);
+    plane_count_ = VSize(steps_of(l.planes));
+    ap_uint<6> rows = ap_uint<6>(l.kernel_rows + 2), places = 0;
+  each_column:
+    for (int i = 0; i < 7; i++) {
+#pragma HLS unroll
+      if (i < l.kernel_columns + 2) places = ap_uint<6>(places + rows);
+    }
+    places_ = choose<ap_uint<6>>(l.gathers != 0, places, 1);
     keep_ = ap_uint<4>(l.keep + 2);
     groups_ = VSize(steps_of(l.groups_full));
     tile_rows_ = VSize(ap_uint<kBoundBits>(l.rows_full) / kM);
     tile_columns_ = VSize(ap_uint<kBoundBits>(l.columns_full) / (kM * kPt));
     fewer_ = l.keep > kSubRow - 2 || l.sub_rows > kVWords - 2 || l.groups_full > kVWords - 2 ||
-             l.part_steps > kWWords - 2;
+             l.part_steps > kWWords - 2 || l.planes > kVWords - 2 || l.kernel_rows > 5 ||
+             l.kernel_columns > 5;
     constexpr int kMost = kOutTiles / kPt - 2, kMostDirect = kOutTiles / (kPt * kLinearTiles) - 2;
     uneven_ = WideSize(blocks_) != WideSize(steps_of(l.channel_groups) * kBlocksPerGroup) ||
               l.groups_full > kMost || (direct_ && l.groups_full > kMostDirect);
