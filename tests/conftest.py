@@ -9,7 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+# Every run of the suite tries the same examples; `--hypothesis-profile=default` tries others.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 # pytest-xdist already fills the cores; torch and BLAS read this when first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A suite that a shell runs in the background ignores Ctrl-C, and so would all that it starts.

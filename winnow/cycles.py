@@ -35,7 +35,7 @@ from winnow.errors import ScheduleError
 FILL_CYCLES = 108  # descriptor, first memory latency and pipeline fill of one layer, from RTL
 SUMS_PERIOD = 2  # cycles between two sums of a lane: the stream behind it is one register
 W_QUEUE = 4  # W words of a lane that wait in front of its bank: the depth of stream `w_words`
-MAX_SIMULATED = 50_000  # blocks, over all strips compared: more are compared by the estimate
+MAX_SIMULATED = 200_000  # blocks, over all strips compared: the search ends behind them
 
 
 @dataclass(frozen=True)
@@ -149,13 +149,14 @@ class _Busy:
 def _busy(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> _Busy:
     per_group = max(blocking.steps, _drain_cycles(engine, shape), SUMS_PERIOD)
     queued = min(blocking.steps, W_QUEUE)
-    strips, is_cut = list(blocking.strips()), len(blocking.parts) > 1
+    strips, parts = list(blocking.strips()), blocking.parts
+    per_part = (*parts[:-1], parts[-1] + per_group - blocking.steps)
     features = [_feature_cycles(engine, shape, blocking.sub_rows, s) for s in strips]
     if shape.gathers:  # nothing is gathered while the first plane comes
         features[0] += min(_plane_cycles(engine, shape, strips[0]))
     return _Busy(
         features=tuple(features),
-        compute=tuple(blocking.parts if is_cut else (per_group * s.num_groups,) for s in strips),
+        compute=tuple(tuple(n * s.num_groups for n in per_part) for s in strips),
         results=tuple(_result_cycles(engine, shape, s) for s in strips),
         weights=_part_weights(engine, shape, blocking),
         ahead=_weight_cycles(engine, shape, queued) - queued,
@@ -164,14 +165,19 @@ def _busy(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> _Busy:
     )
 
 
-def _estimate(busy: _Busy) -> int:
-    """A quick total for comparing strips: the slowest part of every strip."""
-    total = busy.features[0] + busy.results[-1]
-    for i, compute in enumerate(busy.compute):
-        following = busy.features[i + 1] if i + 1 < len(busy.features) else 0
-        weights, results = sum(busy.weights) * busy.blocks, busy.out_groups * busy.results[i]
-        total += max(sum(compute) * busy.blocks, following, weights, results)
-    return total
+def _least(busy: _Busy) -> int:
+    """A bound that is quick to compute: `_simulate` returns no less.
+
+    Each part runs without waiting, behind what it needs first and before what follows it last.
+    """
+    compute, weights, features, results = busy.total
+    last = busy.compute[-1]
+    return max(
+        busy.features[0] + compute + busy.results[-1],
+        busy.features[0] + sum(busy.compute[0]) + results,
+        features + sum(last) * busy.blocks + busy.results[-1],
+        weights + last[-1] + busy.results[-1],
+    )
 
 
 def _simulate(busy: _Busy, blocks_per_group: int) -> int:
@@ -262,8 +268,9 @@ def _gathered_candidates(
 def best_blocking(engine: EngineConfig, shape: LayerShape, name: str) -> Blocking:
     """Return the strips with the fewest modelled cycles; fewer, larger strips win a tie.
 
-    Very large layers are compared by the estimate. Raises ScheduleError naming layer `name` when a
-    single tile group does not fit.
+    The search takes the strips in the order of a lower bound and ends where no bound is below the
+    best; for a very large layer, after MAX_SIMULATED blocks. Raises ScheduleError naming layer
+    `name` when a single tile group does not fit.
     """
     choices = [(b, _busy(engine, shape, b)) for b in _candidates(engine, shape, name)]
     if not choices:
@@ -271,15 +278,19 @@ def best_blocking(engine: EngineConfig, shape: LayerShape, name: str) -> Blockin
             f"layer '{name}': not even a strip of one tile group fits the engine's buffers; raise "
             "engine.plane_pixels, engine.line_pixels, engine.v_words or engine.out_tiles"
         )
-    counts = (busy.blocks * len(busy.weights) * len(busy.compute) for _, busy in choices)
-    exact = sum(counts) <= MAX_SIMULATED
-
-    def key(choice: tuple[Blocking, _Busy]) -> tuple[int, int]:
-        blocking, busy = choice
-        total = _simulate(busy, engine.blocks_per_group) if exact else _estimate(busy)
-        return total, -blocking.strip_rows * blocking.strip_groups
-
-    return min(choices, key=key)[0]
+    choices.sort(key=lambda choice: _least(choice[1]))
+    best: tuple[tuple[int, int], Blocking] | None = None
+    simulated = 0
+    for blocking, busy in choices:
+        if best is not None and (_least(busy) > best[0][0] or simulated > MAX_SIMULATED):
+            break
+        simulated += busy.blocks * len(busy.weights) * len(busy.compute)
+        total = _simulate(busy, engine.blocks_per_group)
+        key = (total, -blocking.strip_rows * blocking.strip_groups)
+        if best is None or key < best[0]:
+            best = key, blocking
+    assert best is not None
+    return best[1]
 
 
 def layer_cycles(engine: EngineConfig, shape: LayerShape, name: str = "layer") -> LayerCycles:
