@@ -4,7 +4,7 @@
 // Those that direct convolution gathers from go to store_plane. II = 1 per word.
 #pragma once
 
-#include "winnow/countdown.hpp"
+#include "winnow/down_counter.hpp"
 #include "winnow/stream.hpp"
 #include "winnow/tokens.hpp"
 
@@ -23,7 +23,7 @@ inline bool request_burst(Stream<Burst>& bursts, Port<Word>& memory) {
 inline void read_features(Stream<Burst>& bursts, Stream<Row>& rows, Port<Word> memory,
                           Stream<Word>& pixels, Stream<Word>& plane_pixels) {
   bool requested_all = false;
-  Countdown<ap_int<4>> ahead;
+  DownCounter<ap_int<4>> ahead;
   ahead.start(kReadAhead - 2);
   bool last_ahead;
 request_ahead:
@@ -34,7 +34,7 @@ request_ahead:
     ahead.step();
   } while (!last_ahead);
   Row row = {};
-  Countdown<Bound> words;
+  DownCounter<Bound> words;
   words.start(0);
   bool starts_row = true, ends_layer;
 each_word:

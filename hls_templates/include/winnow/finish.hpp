@@ -6,7 +6,7 @@
 #pragma once
 
 #include "program.hpp"
-#include "winnow/countdown.hpp"
+#include "winnow/down_counter.hpp"
 #include "winnow/requantize.hpp"
 #include "winnow/stream.hpp"
 #include "winnow/tokens.hpp"
@@ -91,9 +91,9 @@ inline void finish(Stream<FinishConfig>& config, Stream<Biases>& biases, Stream<
   const TileBound bound = c.direct != 0 ? kPt * kLinearTiles - 2 : kPt - 2;
   Biases bias;
   bool starts_block = true;
-  ap_uint<4> channel = 0;           // of the group of 8
-  ap_uint<4> first = 0;             // channel of the block
-  Countdown<TileBound> tiles_left;  // of the channel
+  ap_uint<4> channel = 0;             // of the group of 8
+  ap_uint<4> first = 0;               // channel of the block
+  DownCounter<TileBound> tiles_left;  // of the channel
   tiles_left.start(bound);
   StorePlace place;
   place.start();

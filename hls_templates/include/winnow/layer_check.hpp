@@ -8,7 +8,7 @@
 #pragma once
 
 #include "program.hpp"
-#include "winnow/countdown.hpp"
+#include "winnow/down_counter.hpp"
 
 namespace winnow {
 

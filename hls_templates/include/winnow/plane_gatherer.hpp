@@ -31,8 +31,8 @@ each_plane:
         choose<WideBound>(strip.in_last_column(), c.columns_last, c.columns_full);
     const Bound words = c.read_words.at(strip.in_first_column, strip.in_last_column());
     const Border left = border_of(c.pad_left, strip.in_first_column);
-    Countdown<Bound> rows;
-    Countdown<WideBound> columns;
+    DownCounter<Bound> rows;
+    DownCounter<WideBound> columns;
     Inside y, x;
     rows.start(choose<Bound>(strip.in_last_row(), c.rows_last, c.rows_full));
     columns.start(columns_bound);
@@ -112,8 +112,8 @@ each_plane:
     ReadLock<PlaneBlock> block(planes);
     const Bound rows_bound = choose<Bound>(strip.in_last_row(), c.rows_last, c.rows_full);
     const Bound words_bound = choose<Bound>(strip.in_last_column(), c.words_last, c.words_full);
-    Countdown<Bound> rows, words;
-    Countdown<KeepBound> kernel_rows, kernel_columns;
+    DownCounter<Bound> rows, words;
+    DownCounter<KeepBound> kernel_rows, kernel_columns;
     rows.start(rows_bound);
     words.start(words_bound);
     kernel_rows.start(c.kernel_rows);

@@ -4,8 +4,8 @@
 #pragma once
 
 #include "program.hpp"
-#include "winnow/countdown.hpp"
 #include "winnow/crc.hpp"
+#include "winnow/down_counter.hpp"
 #include "winnow/layer_check.hpp"
 #include "winnow/stream.hpp"
 
@@ -75,7 +75,7 @@ Status read_checked(Stream<Word>& source, Word (&words)[N], Check& check, Limit&
 #pragma HLS inline
   Word line[N + kSettle];
 #pragma HLS array_partition variable = line type = complete
-  Countdown<WordBound> left;
+  DownCounter<WordBound> left;
   left.start(N - 2);
   Crc crc = kCrcStart, before;
   Status found = kStatusOk, status = kStatusOk, settled_status;
@@ -177,7 +177,7 @@ template <int N>
 void forward(Port<Word>& program, Address address, Stream<Word>& words) {
 #pragma HLS inline
   program.read_request(address, N);
-  Countdown<WordBound> left;
+  DownCounter<WordBound> left;
   left.start(N - 2);
   bool last;
 each_word:

@@ -72,7 +72,7 @@ each_plane:
     TilePlace place;
     place.start(edges);
     Row row = {};
-    Countdown<Bound> words;
+    DownCounter<Bound> words;
     words.start(0);
     bool starts_row = true, ends_plane;
   each_pixel:

@@ -41,7 +41,7 @@ inline void plan_rows(Stream<PlanRowsConfig>& config, Stream<Burst>& bursts, Str
   strip.start(c.strips);
   Lookahead<Bound> planes;
   planes.start(c.planes);
-  Countdown<Bound> rows_left;
+  DownCounter<Bound> rows_left;
   rows_left.start(c.rows.at(true, strip.in_last_row()));
   Address strip_address = c.base, plane = c.base, row = c.base;
   // A row is handed over one step after it is planned, so that its end comes from a register.

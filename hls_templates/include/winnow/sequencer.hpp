@@ -25,9 +25,9 @@ inline void sequence(Stream<SequenceConfig>& config, Stream<Step> (&steps)[kLane
   StripWalk strip;
   strip.start(c.strips);
   Bound bound = strip_groups(c, strip);
-  Countdown<Bound> blocks, groups, sub_rows;
-  Countdown<Bound> part;
-  Countdown<KeepBound> kept;
+  DownCounter<Bound> blocks, groups, sub_rows;
+  DownCounter<Bound> part;
+  DownCounter<KeepBound> kept;
   part.start(c.part_steps);
   blocks.start(c.blocks);
   groups.start(bound);

@@ -29,7 +29,7 @@ inline void read_shortcuts(Stream<ReadShortcutsConfig>& config, Stream<Burst>& b
   const bool adds = c.no_add == 0;
   const TileEdges edges = TileEdges::of(c.linear != 0, kM);
   bool requested_all = false;
-  Countdown<ap_int<4>> ahead;
+  DownCounter<ap_int<4>> ahead;
   ahead.start(kReadAhead - 2);
   bool last_ahead;
 request_ahead:
@@ -46,7 +46,7 @@ each_plane:
     TilePlace place;
     place.start(edges);
     Row row = {};
-    Countdown<Bound> words;
+    DownCounter<Bound> words;
     words.start(0);
     bool starts_row = true, ends_plane;
   each_pixel:

@@ -4,7 +4,7 @@
 // or column of strips. All sizes were computed by the host for these places.
 #pragma once
 
-#include "winnow/countdown.hpp"
+#include "winnow/down_counter.hpp"
 
 namespace winnow {
 
@@ -67,7 +67,7 @@ inline Border border_of(ap_uint<3> padding, bool is_first) {
 // Which steps of an axis lie in the map: all but the border in front of it, until what the strip
 // reads is used up.
 struct Inside {
-  Countdown<Bound> left;
+  DownCounter<Bound> left;
   Border before;
   bool after;
 

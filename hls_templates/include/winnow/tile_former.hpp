@@ -47,8 +47,8 @@ using Phase = ap_uint<6>;
 
 // The pixels of one padded plane (strip x sub-row), in raster order.
 struct PlaneWalk {
-  Countdown<Bound> rows;
-  Countdown<WideBound> columns;
+  DownCounter<Bound> rows;
+  DownCounter<WideBound> columns;
   Inside y, x;
   Phase row_phase, column_phase;
   Count column;

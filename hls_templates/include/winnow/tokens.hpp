@@ -7,7 +7,7 @@
 //   ends_layer                last token of all; the process returns after it
 #pragma once
 
-#include "winnow/countdown.hpp"
+#include "winnow/down_counter.hpp"
 
 namespace winnow {
 

@@ -25,7 +25,7 @@ inline void read_weights(Stream<ReadWeightsConfig>& config, Port<Beat> memory, S
   const BeatBound bound = BeatBound(c.strip_beats) - 2;
   StripWalk strip;
   strip.start(c.strips);
-  Countdown<BeatBound> left;
+  DownCounter<BeatBound> left;
   left.start(bound);
   memory.read_request(c.base, c.strip_beats);
   const Crc expected = Crc(~c.checksum);
@@ -116,8 +116,8 @@ inline void unpack_weights(Stream<UnpackWeightsConfig>& config, Stream<Beat>& be
   const bool wide = c.wide != 0, broadcast = c.broadcast != 0;
   StripWalk strip;
   strip.start(c.strips);
-  Countdown<Bound> blocks, sub_rows, part;
-  Countdown<KeepBound> kept;
+  DownCounter<Bound> blocks, sub_rows, part;
+  DownCounter<KeepBound> kept;
   blocks.start(c.blocks);
   sub_rows.start(c.sub_rows);
   kept.start(c.keep);

@@ -13,7 +13,7 @@ using WideBound = ap_int<kBoundBits + 1>;
 using KeepBound = ap_int<kKeepBits>;
 
 template <class T>
-struct Countdown {
+struct DownCounter {
   T left;
 
   void start(T bound) {
