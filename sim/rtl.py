@@ -55,7 +55,7 @@ DATA_FILES = ("program.bin", "weights.bin", "memory.json")
 LATENCY_CYCLES = 8  # of the harness' memory, from request to first beat
 RUN_SECONDS = 1800
 WATCHDOG_CYCLES = 50_000  # without a beat on any AXI port
-WAITS_DEFINE = "+define+OPENHLS_WAITS"
+WAIT_FOR_DEFINE = "+define+OPENHLS_WAIT_FOR"
 HANG = 4  # exit code of the harness
 
 
@@ -90,7 +90,7 @@ def build(rtl: Path, engine: EngineConfig, cache: Path, *, explains: bool = Fals
     sources, options = rtl_sources(rtl), list[str]()
     if explains:
         defines.append("-DWINNOW_WAITS")
-        sources, options = [WIRES, *sources], [WAITS_DEFINE]
+        sources, options = [WIRES, *sources], [WAIT_FOR_DEFINE]
     with tempfile.TemporaryDirectory() as work:
         header = Path(work) / "abi.hpp"
         header.write_text(abi_header(engine), encoding="utf-8")
@@ -256,7 +256,7 @@ def _build_cocotb(rtl: Path, job: CocotbJob, cache: Path) -> Path:
     options.append("--no-public-flat-rw")
     sources = [PINS, *rtl_sources(rtl)]
     if (rtl / deadlock.FILE).is_file():
-        sources, options = [WIRES, *sources], [*options, WAITS_DEFINE]
+        sources, options = [WIRES, *sources], [*options, WAIT_FOR_DEFINE]
     written = FST if job.waves else ()
     key = content_hash([*sources, *written], *options)
     folder = cache / f"cocotb-{key}"

@@ -31,7 +31,7 @@ def design(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     with lock(CACHE):
         compile_design(source, [], "shallow", rtl, CACHE / "openhls")
     sources = [HARNESS / "deadlock.vlt", *sorted(rtl.glob("*.sv"))]
-    options = ["+define+OPENHLS_WAITS"]
+    options = ["+define+OPENHLS_WAIT_FOR"]
     return rtl, build_harness(sources, MAIN, "shallow", [], CACHE, options=options)
 
 
@@ -75,9 +75,9 @@ def test_design_without_a_start_is_idle(design: tuple[Path, Path], tmp_path: Pat
 
 
 def test_wires_are_not_in_the_design_that_is_synthesised(design: tuple[Path, Path]) -> None:
-    """All of it lies between `ifdef OPENHLS_WAITS and `else; the macros then do nothing."""
+    """All of it lies between `ifdef OPENHLS_WAIT_FOR and `else; the macros then do nothing."""
     text = (design[0] / "shallow.sv").read_text()
-    (guarded,) = re.findall(r"`ifdef OPENHLS_WAITS\n(.*?)`else\n(.*?)`endif\n", text, re.DOTALL)
+    (guarded,) = re.findall(r"`ifdef OPENHLS_WAIT_FOR\n(.*?)`else\n(.*?)`endif\n", text, re.DOTALL)
     rest = text.replace(guarded[0], "")
     assert "openhls_valid" in guarded[0]
     assert not re.search(r"openhls_(valid|ready|ports|probe)", rest)

@@ -12,7 +12,7 @@
 // accepted. A reader's release is accepted beside a read request that has to wait, and takes
 // effect with it.
 // Paths: rd_resp_rdy -> rd_req_rdy. A release that depended on rd_resp_rdy would close a loop
-// through a process that releases in the tick in which it takes its last word.
+// through a process that releases in the cycle in which it takes its last word.
 // Resources: one memory of 2^ceil(log2 DEPTH) + DEPTH words (block RAM when that is large; the
 // address needs no adder), 16 LUTs, 11 registers.
 module openhls_bank #(
