@@ -4,11 +4,11 @@
 The wait-for graph has a node per process, AXI master and the host. An edge leads from a process
 that waits on a net to the one who must act there. The ready/valid wires say which edges are active.
 
-The top module has, under `OPENHLS_WAIT_FOR`, wires for a simulator: `openhls_valid`, `openhls_ready`,
-`openhls_ports`, and `openhls_probe`, `openhls_probe_sends` to set. A process that cannot send holds
-its output valid. One that waits for data shows nothing: its ready rises only when all that it needs
-is there. So the simulator asks, without a clock edge, what the process would take: it lets one
-empty input, or all of them, pretend to be valid, and looks which ready rises.
+The top module has, under `OPENHLS_WAIT_FOR`, wires for a simulator: `openhls_valid`,
+`openhls_ready`, `openhls_ports`, and `openhls_probe`, `openhls_probe_sends` to set. A process that
+cannot send holds its output valid. One that waits for data shows nothing: its ready rises only when
+all that it needs is there. So the simulator asks, without a clock edge, what the process would
+take: it lets one empty input, or all of them, pretend to be valid, and looks which ready rises.
 
     Netlist, Interface     -> WaitForGraph, saved as wait_for_graph.json beside the RTL
     WaitForGraph, Snapshot -> "m_axi_gmem1 returns no read data (RVALID is low); 'load' waits ..."

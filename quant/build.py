@@ -26,7 +26,12 @@ from quant.train.training import Plan, accuracy
 from winnow import flow
 from winnow.errors import ArtefactError, ConfigError
 
-SEEDS = {"train": 1, "prune": 2, "qat": 3, "shrink": 4}  # every stage draws from its own seed
+SEEDS = {
+    "train": 1,
+    "prune": 2,
+    "qat": 3,
+    "prune_channels": 4,
+}  # every stage draws from its own seed
 WIDTHS = range(2, 9)
 
 
@@ -130,8 +135,8 @@ def load_teacher(build: Build) -> Network:
 
 
 def load_compact(build: Build) -> Network:
-    """Read the shrunk fp32 network."""
-    return load_stage(build, "shrink")
+    """Read the narrowed fp32 network."""
+    return load_stage(build, "prune_channels")
 
 
 def load_pruned(build: Build) -> Network:

@@ -15,7 +15,7 @@ from quant.build import Build, compressed_network, new_network, other_teacher
 from quant.distill.teacher import check_blocks
 from quant.network.rewrite import to_winograd
 from quant.prune.methods import check_pruning
-from quant.shrink.task import check_budget
+from quant.prune_channels.task import check_budget
 
 
 def check_recipe(build: Build) -> None:
@@ -26,7 +26,7 @@ def check_recipe(build: Build) -> None:
     compressed = compressed_network(build, net)  # an exit that is not there
     check_blocks(net, teacher or net, config.distill)
     check_blocks(compressed, teacher or net, replace(config.distill, block_epochs=0))
-    if config.shrink.method != "none":
+    if config.prune_channels.method != "none":
         terms = cost_terms(compressed, config)
         check_budget(config, terms, compressed)
     tapped = to_winograd(compressed, config.engine.m)

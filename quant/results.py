@@ -9,7 +9,7 @@ from quant.network.network_file import save_network
 from quant.train.history import History
 from winnow.flow import Result
 
-KINDS = {"fp32": "train", "shrunk": "shrink", "pruned": "prune", "quantized": "qat"}
+KINDS = {"fp32": "train", "narrowed": "prune_channels", "pruned": "prune", "quantized": "qat"}
 # Networks -> their stage; of these reports compare three.
 COMPARED = tuple((kind, KINDS[kind]) for kind in ("fp32", "pruned", "quantized"))
 SAMPLE_IMAGES = 256  # training images that pruning, sensitivity and calibration look at

@@ -21,7 +21,7 @@ STALL_NOTE = ", with 0% and 30% stalls"
 MODEL_PERCENT = 5.0  # by which the cycle model may miss the RTL of a layer
 ACCURACIES = (
     ("fp32", "train", "fp32_accuracy"),
-    ("shrunk", "shrink", "shrunk_accuracy"),
+    ("narrowed", "prune_channels", "narrowed_accuracy"),
     ("pruned", "prune", "pruned_accuracy"),
     ("quantized", "qat", "quantized_accuracy"),
     ("HLS C++", "csim", "accuracy"),
@@ -52,7 +52,7 @@ def direct_macs(layer: LayerPlan) -> int:
 def _accuracies(records: Records) -> list[str]:
     lines = ["test accuracy, measured"]
     for name, stage, key in ACCURACIES:
-        if records[stage].numbers.get("share") == 1 and stage == "shrink":
+        if records[stage].numbers.get("share") == 1 and stage == "prune_channels":
             continue  # nothing was removed
         lines.append(f"  {name:<12}{records[stage].numbers[key]:>8.2f} %   ({stage})")
     return lines

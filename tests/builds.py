@@ -9,7 +9,7 @@ from typing import Any
 
 from winnow.flow import BY_NAME, Build, Result, record_run
 
-TRAINING = ("check", "train", "shrink", "prune", "bits", "qat")
+TRAINING = ("check", "train", "prune_channels", "prune", "bits", "qat")
 
 
 def play(

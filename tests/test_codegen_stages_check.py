@@ -12,12 +12,12 @@ import pytest
 
 from codegen.stages import check
 from winnow.config import (
+    ChannelPruningConfig,
     Config,
     DataConfig,
     ModelConfig,
     PruneConfig,
     QuantizeConfig,
-    ShrinkConfig,
 )
 from winnow.engine import EngineConfig
 from winnow.errors import WinnowError
@@ -53,8 +53,8 @@ def test_methods_keep_what_they_will(method: str) -> None:
 
 
 def test_narrowed_networks_are_lowered_but_not_sized() -> None:
-    shrink = ShrinkConfig(method="cascade", budget="flops", share=0.5)
-    assert run(replace(TINY, shrink=shrink, model=WIDE)).summary == "3 layers can be lowered,"
+    keys = ChannelPruningConfig(method="cascade", budget="flops", share=0.5)
+    assert run(replace(TINY, prune_channels=keys, model=WIDE)).summary == "3 layers can be lowered,"
 
 
 REFUSED = {

@@ -19,7 +19,7 @@ from codegen import abi, graph_text, ports
 from codegen.descriptor import layer_fields, readers
 from tests.conftest import ROOT
 from winnow.blocking import Op
-from winnow.config import Config, ShrinkConfig, tomllib
+from winnow.config import ChannelPruningConfig, Config, tomllib
 from winnow.engine import EngineConfig
 from winnow.errors import ConfigError
 from winnow.flow import STAGES
@@ -282,7 +282,7 @@ def test_there_are_documents_and_examples() -> None:
 def test_table_of_stages_is_the_list_of_stages() -> None:
     """docs/flow.md names what every stage reads, as winnow/flow.py does."""
     text = (ROOT / "docs" / "flow.md").read_text(encoding="utf-8")
-    narrowed = replace(Config(), shrink=ShrinkConfig(method="cascade"))
+    narrowed = replace(Config(), prune_channels=ChannelPruningConfig(method="cascade"))
     for stage in STAGES:
         reads, keys = (
             ", ".join(f"`{name}`" for name in names) or "none"

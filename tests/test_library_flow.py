@@ -22,12 +22,12 @@ from quant.run import STAGES, run_stage
 from tests.engines import CACHE, expected_maps
 from winnow.artefact import Record, load_arrays
 from winnow.config import (
+    ChannelPruningConfig,
     Config,
     DataConfig,
     ModelConfig,
     PruneConfig,
     QuantizeConfig,
-    ShrinkConfig,
     TrainConfig,
 )
 
@@ -80,8 +80,8 @@ def test_smallest_vgg_goes_to_the_graph(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "vgg_nagadomi", "vgg_nagadomi_bn"])
 def test_library_vggs_go_to_the_graph(name: str, tmp_path: Path) -> None:
     config = config_of(name, 0.25)
-    shrink = ShrinkConfig(method="cascade", budget="flops", share=0.7, levels=1, epochs=1)
-    climb(replace(config, shrink=shrink) if name == "vgg16_bn" else config, tmp_path)
+    keys = ChannelPruningConfig(method="cascade", budget="flops", share=0.7, levels=1, epochs=1)
+    climb(replace(config, prune_channels=keys) if name == "vgg16_bn" else config, tmp_path)
 
 
 @pytest.mark.slow

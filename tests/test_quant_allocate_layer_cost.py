@@ -18,7 +18,7 @@ from quant.network.network import Network
 from quant.network.rewrite import tap_layers, to_winograd
 from quant.network.structure import channel_counts
 from tests.library_nets import narrow
-from winnow.config import Config, ModelConfig, ShrinkConfig
+from winnow.config import ChannelPruningConfig, Config, ModelConfig
 from winnow.cycles import layer_cycles
 
 SHAPE = (3, 32, 32)
@@ -57,7 +57,7 @@ MEASURES = {"flops": lambda net: flops(net, SHAPE), "parameters": parameters, "c
 @pytest.mark.parametrize("budget", MEASURES)
 def test_cost_is_that_of_the_narrower_network(name: str, budget: str) -> None:
     net = net_of(name)
-    terms = cost_terms(net, replace(CONFIG, shrink=ShrinkConfig(budget=budget)))
+    terms = cost_terms(net, replace(CONFIG, prune_channels=ChannelPruningConfig(budget=budget)))
     assert total(terms, channel_counts(net)) == MEASURES[budget](net)
     smaller, counts = narrower(net)
     assert total(terms, counts) == MEASURES[budget](smaller)

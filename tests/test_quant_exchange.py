@@ -78,7 +78,7 @@ def test_imported_weights_are_those_of_the_file(
     assert all((saved[name] == value.numpy()).all() for name, value in net.state_dict().items())
     assert run(folder, "train") == 0
     assert capsys.readouterr().out == "train: up to date\n"  # the stages after it take the weights
-    assert run(folder, "shrink") == 0  # the next stage
+    assert run(folder, "prune_channels") == 0  # the next stage
     assert Record.load(folder / "out" / "train.json", "").numbers["imported"] == "mine.pth"
 
 

@@ -199,7 +199,7 @@ def test_every_sub_row_keeps_exactly_its_number(method: str, sub_row: int, per_t
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a tiny network's fp32 training."""
     out = tmp_path_factory.mktemp("trained")
-    run_all(build_at(out), ("train", "shrink"))
+    run_all(build_at(out), ("train", "prune_channels"))
     return out
 
 

@@ -40,7 +40,7 @@ TINY = Config(
     prune=PruneConfig(keep=2, steps=2, epochs=4),
     quantize=QuantizeConfig(weight_bits=(4, 8), budget_share=1.0, epochs=2),
 )
-ORDER = ("train", "shrink", "prune", "bits", "qat", "golden")
+ORDER = ("train", "prune_channels", "prune", "bits", "qat", "golden")
 
 
 def build_at(out: Path, config: Config = TINY) -> Build:

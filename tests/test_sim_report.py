@@ -27,7 +27,7 @@ from winnow.flow import STAGES, Build
 
 NUMBERS: dict[str, dict[str, Any]] = {
     "train": {"fp32_accuracy": 98.61, "seconds": 31.2},
-    "shrink": {"shrunk_accuracy": 98.61, "share": 1.0, "seconds": 0.5},
+    "prune_channels": {"narrowed_accuracy": 98.61, "share": 1.0, "seconds": 0.5},
     "prune": {"pruned_accuracy": 97.5, "seconds": 20.0},
     "bits": {"seconds": 3.4},
     "qat": {"quantized_accuracy": 96.944, "seconds": 12.0},
@@ -125,11 +125,11 @@ def test_accuracies_name_their_stage(plan: Schedule) -> None:
     ]
 
 
-def test_a_shrunk_network_has_its_accuracy(plan: Schedule) -> None:
-    numbers = {"shrunk_accuracy": 98.06, "share": 0.5, "seconds": 9.0}
-    records = RECORDS | {"shrink": replace(RECORDS["shrink"], numbers=numbers)}
+def test_a_narrowed_network_has_its_accuracy(plan: Schedule) -> None:
+    numbers = {"narrowed_accuracy": 98.06, "share": 0.5, "seconds": 9.0}
+    records = RECORDS | {"prune_channels": replace(RECORDS["prune_channels"], numbers=numbers)}
     lines = format_report(records, plan).splitlines()
-    assert lines[2] == "  shrunk         98.06 %   (shrink)"
+    assert lines[2] == "  narrowed       98.06 %   (prune_channels)"
     assert len(lines) == len(format_report(RECORDS, plan).splitlines()) + 1
 
 

@@ -20,12 +20,12 @@ from quant.build import Build
 from quant.train.resume import Resume
 from tests.test_quant_stages import TINY
 from winnow.config import (
+    ChannelPruningConfig,
     Config,
     DistillConfig,
     ModelConfig,
     PruneConfig,
     QuantizeConfig,
-    ShrinkConfig,
     TrainConfig,
 )
 from winnow.flow import BY_NAME, STAGES, Stage, record_run
@@ -41,12 +41,14 @@ EIGHTS = ModelConfig(channels=(16, 16), pool_after=(1, 2), exit_after=(1,))
 VARIANTS = {
     "plain": SHORT,
     "narrowed by cycles": replace(
-        SHORT, model=EIGHTS, shrink=ShrinkConfig(method="cascade", share=0.9, levels=1, epochs=1)
+        SHORT,
+        model=EIGHTS,
+        prune_channels=ChannelPruningConfig(method="cascade", share=0.9, levels=1, epochs=1),
     ),
     "narrowed by parameters": replace(
         SHORT,
         model=EIGHTS,
-        shrink=ShrinkConfig(
+        prune_channels=ChannelPruningConfig(
             method="structure", budget="parameters", share=0.9, block_epochs=1, epochs=1
         ),
     ),

@@ -24,6 +24,12 @@ def test_empty_file_is_the_default_build(tmp_path: Path) -> None:
     assert load_config(path) == Config().beside(path.parent)
 
 
+def test_former_names_of_sections_still_count(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text('[shrink]\nmethod = "cascade"\n')
+    assert load_config(path).prune_channels.method == "cascade"
+
+
 def test_sections_are_plain_values() -> None:
     section = Config().section("seed", "engine")
     assert list(section) == ["seed", "engine"]
@@ -151,6 +157,10 @@ def test_many_neighbours_are_cut(tmp_path: Path) -> None:
         ("engine = 3", "engine must be a table ([engine]), got 3"),
         ("[engine]\nm = 3", "engine.m must be one of 2, 4; got 3"),
         ("[engine]\nm = 2.0", "engine.m must be one of 2, 4; got 2.0"),
+        (
+            "[shrink]\nlevels = 2\n[prune_channels]\nlevels = 2",
+            "'shrink' is the former name of 'prune_channels'; give it once",
+        ),
         (
             "[model]\nchannels = [8, 8]\npool_after = [3]\nexit_after = []",
             "model.pool_after must name one of the 2 convolutions of model.channels, got 3",

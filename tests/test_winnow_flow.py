@@ -11,7 +11,7 @@ import pytest
 
 import winnow.flow as flow
 from winnow.artefact import Record, sha256_bytes
-from winnow.config import Config, DistillConfig, ShrinkConfig
+from winnow.config import ChannelPruningConfig, Config, DistillConfig
 from winnow.engine import EngineConfig
 from winnow.errors import ArtefactError
 from winnow.flow import (
@@ -253,12 +253,12 @@ def test_list_of_stages_is_in_order_and_whole(root: Path) -> None:
     assert len(BY_NAME) == len(STAGES)
 
 
-def test_shrunk_network_depends_on_an_engine_only_for_a_budget_of_cycles() -> None:
-    keys = BY_NAME["shrink"].keys_of
-    shrink = ShrinkConfig(method="cascade", budget="flops")
+def test_narrowed_network_depends_on_an_engine_only_for_a_budget_of_cycles() -> None:
+    keys = BY_NAME["prune_channels"].keys_of
+    pruning = ChannelPruningConfig(method="cascade", budget="flops")
     assert "engine" not in keys(Config())
-    assert "engine" not in keys(replace(Config(), shrink=shrink))
-    assert "engine" in keys(replace(Config(), shrink=replace(shrink, budget="cycles")))
+    assert "engine" not in keys(replace(Config(), prune_channels=pruning))
+    assert "engine" in keys(replace(Config(), prune_channels=replace(pruning, budget="cycles")))
 
 
 def test_edited_record_is_damaged(tmp_path: Path) -> None:

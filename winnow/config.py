@@ -82,7 +82,7 @@ class DistillConfig:
 
 
 @dataclass(frozen=True)
-class ShrinkConfig:
+class ChannelPruningConfig:
     """Removal of channels before pruning, down to a `share` of what `budget` counts.
 
     `structure` chooses among `widths` (percent) for every block by how well the narrowed block
@@ -199,7 +199,7 @@ class Config:
     model: ModelConfig = table(ModelConfig)
     train: TrainConfig = table(TrainConfig)
     distill: DistillConfig = table(DistillConfig)
-    shrink: ShrinkConfig = table(ShrinkConfig)
+    prune_channels: ChannelPruningConfig = table(ChannelPruningConfig, formerly="shrink")
     prune: PruneConfig = table(PruneConfig)
     quantize: QuantizeConfig = table(QuantizeConfig)
     engine: EngineConfig = table(EngineConfig)

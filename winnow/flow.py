@@ -63,12 +63,12 @@ class Stage:
         return self.keys(config) if callable(self.keys) else self.keys
 
 
-def _shrink_keys(config: Config) -> Keys:
-    """Return what the shrunk network depends on: an engine only if its cycles are the budget."""
-    if config.shrink.method == "none":
-        return ("seed", "data", "model", "shrink.method")
-    engine = ("prune", "engine") if config.shrink.budget == "cycles" else ()
-    return ("seed", "data", "model", "train", "distill", "shrink", *engine)
+def _channel_keys(config: Config) -> Keys:
+    """Return what the narrowed network depends on: an engine only if its cycles are the budget."""
+    if config.prune_channels.method == "none":
+        return ("seed", "data", "model", "prune_channels.method")
+    engine = ("prune", "engine") if config.prune_channels.budget == "cycles" else ()
+    return ("seed", "data", "model", "train", "distill", "prune_channels", *engine)
 
 
 _TORCH = ("torch", "brevitas", "numpy", "scipy", "scikit-learn")
@@ -83,7 +83,7 @@ STAGES: tuple[Stage, ...] = (
         "check",
         "find out with untrained weights what later stages would refuse",
         "codegen.stages.check",
-        ("seed", "data", "model", "distill", "shrink", "prune", "quantize", "engine"),
+        ("seed", "data", "model", "distill", "prune_channels", "prune", "quantize", "engine"),
         tools=_TORCH,
         outside=(_DATA, _TEACHER, *_NETWORK),
     ),
@@ -96,10 +96,10 @@ STAGES: tuple[Stage, ...] = (
         outside=(_DATA, _TEACHER, *_NETWORK),
     ),
     Stage(
-        "shrink",
+        "prune_channels",
         "remove channels until the network is within its budget",
-        "quant.stages.shrink",
-        _shrink_keys,
+        "quant.stages.prune_channels",
+        _channel_keys,
         ("train",),
         tools=_TORCH,
         outside=(_DATA, _TEACHER),
@@ -109,7 +109,7 @@ STAGES: tuple[Stage, ...] = (
         "prune by the configured method, fold BatchNorm",
         "quant.stages.prune",
         ("seed", "data", "train", "distill", "prune", "engine.m"),
-        ("train", "shrink"),
+        ("train", "prune_channels"),
         tools=_TORCH,
         outside=(_DATA, _TEACHER),
     ),

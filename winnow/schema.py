@@ -156,9 +156,16 @@ def from_table(kind: type[T], table: Any, name: str) -> T:
     prefix = f"{name}." if name else ""
     known = keys(kind)
     values: dict[str, Any] = {}
-    for key, value in table.items():
+    former = {f.metadata["formerly"]: key for key, f in known.items() if f.metadata.get("formerly")}
+    for given, value in table.items():
+        key: str = former.get(given, given)
         if key not in known:
             raise _unknown(prefix, key, list(known))
+        if key in values:
+            former_name = known[key].metadata["formerly"]
+            raise ConfigError(
+                f"'{prefix}{former_name}' is the former name of '{prefix}{key}'; give it once"
+            )
         values[key] = _parse(known[key], prefix + key, value)
     for key, known_field in known.items():
         if key not in values and known_field.default is MISSING:
@@ -173,6 +180,9 @@ def _parse(known_field: Field[Any], name: str, value: Any) -> Any:
     return from_table(known_field.metadata["table"], value, name)
 
 
-def table(kind: type[Any]) -> Any:
-    """Declare a nested table of dataclass `kind`, all defaults when absent."""
-    return field(default_factory=kind, metadata={"table": kind})
+def table(kind: type[Any], formerly: str = "") -> Any:
+    """Declare a nested table of dataclass `kind`, all defaults when absent.
+
+    Files may also call it by its former name.
+    """
+    return field(default_factory=kind, metadata={"table": kind, "formerly": formerly})

@@ -23,7 +23,7 @@ def run(build: Build, _: Mapping[str, str]) -> Result:
     check_graph(graph)
     layers = fuse(graph)
     require_equal(golden.layers, written_maps(layers, interpret(graph, golden.images)))
-    if build.config.shrink.method != "none":  # how wide the layers will be is not known yet
+    if build.config.prune_channels.method != "none":  # how wide the layers will be is not known yet
         return Result([], f"{len(layers)} layers can be lowered,")
     plan = schedule(graph, build.config.engine)
     return Result(

@@ -58,8 +58,8 @@ def total(terms: Iterable[CostTerm], counts: Mapping[str, int]) -> int:
 
 
 def cost_terms(net: Network, config: Config) -> list[CostTerm]:
-    """Return the terms of a network whose cost `config.shrink.budget` counts."""
-    prices = PRICES[config.shrink.budget](net, config)
+    """Return the terms of a network whose cost `config.prune_channels.budget` counts."""
+    prices = PRICES[config.prune_channels.budget](net, config)
     groups = channel_groups(net.graph)
     reads, writes = _readers(groups), _writers(groups)
     return [

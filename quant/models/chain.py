@@ -78,7 +78,7 @@ class ChainSpec:
 
 
 def chain_spec(model: ModelConfig, shape: InputShape, widths: Sequence[int] = ()) -> ChainSpec:
-    """Return the network of a configuration; `widths` replace `model.channels` after shrinking.
+    """Return the network of a configuration; `widths` replace `model.channels` once pruned.
 
     Raises ConfigError if a pool has nothing to pool.
     """

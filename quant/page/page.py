@@ -87,7 +87,7 @@ def _against_cycles(
 ) -> list[Plot]:
     """Return accuracy against modelled cycles: dense at 8 bits, pruned, pruned and quantized.
 
-    The dense network has all its channels, also those that `shrink` removed.
+    The dense network has all its channels, also those that `prune_channels` removed.
     """
     dense, wide = dict.fromkeys(bits, SUB_ROW), dict.fromkeys(bits, SUB_ROW)
     keeps, whole = measured_keeps(net), compressed_network(build, load_trained(build))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prune by the configured method, fold BatchNorm: train.npz, shrink.npz -> prune.npz."""
+"""Prune by the configured method, fold BatchNorm: train.npz, prune_channels.npz -> prune.npz."""
 
 from __future__ import annotations
 

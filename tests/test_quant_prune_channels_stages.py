@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stage `shrink`: budgets met, resumed bit for bit, exact to the graph, refused in time."""
+"""The stage `prune_channels`: budgets met, resumed bit for bit, exact, refused in time."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from quant.data.augment import Augmentation
 from quant.models.library import make_model
 from quant.network.network import Network, backbone
 from quant.network.structure import channel_counts
+from quant.prune_channels.cascade import level_epochs, level_shares
+from quant.prune_channels.task import Task
 from quant.run import STAGES, run_stage
-from quant.shrink.cascade import level_epochs, level_shares
-from quant.shrink.task import Task
-from quant.stages.shrink import METHODS as CHANNEL_METHODS
+from quant.stages.prune_channels import METHODS as CHANNEL_METHODS
 from quant.train.resume import Resume
 from quant.train.training import Plan
 from tests.engines import expected_maps
 from tests.ladder import multiplies
 from winnow.artefact import Record, load_arrays
 from winnow.config import (
+    ChannelPruningConfig,
     Config,
     ModelConfig,
     PruneConfig,
     QuantizeConfig,
-    ShrinkConfig,
     TrainConfig,
 )
 from winnow.errors import ArtefactError, ConfigError
@@ -45,7 +45,7 @@ from winnow.flow import stage_inputs
 TINY = Config(
     model=ModelConfig(channels=(16, 16), pool_after=(1, 2), exit_after=(1,)),
     train=TrainConfig(epochs=2, batch=128),
-    shrink=ShrinkConfig(
+    prune_channels=ChannelPruningConfig(
         method="cascade",
         budget="flops",
         share=0.4,
@@ -65,15 +65,17 @@ def build_at(out: Path, config: Config = TINY) -> Build:
     return Build(config, out, torch.device("cpu"), config_path="configs/tiny.toml")
 
 
-def with_shrink(build: Build, **keys: object) -> Build:
-    """Return the build with other keys of [shrink]."""
+def with_keys(build: Build, **keys: object) -> Build:
+    """Return the build with other keys of [prune_channels]."""
     config = build.config
-    return replace(build, config=replace(config, shrink=replace(config.shrink, **keys)))
+    return replace(
+        build, config=replace(config, prune_channels=replace(config.prune_channels, **keys))
+    )
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """A trained build, not shrunk; tests must not change it."""
+    """A trained build, not narrowed; tests must not change it."""
     build = build_at(tmp_path_factory.mktemp("trained"))
     run_stage(STAGES["train"], build)
     return build
@@ -88,21 +90,21 @@ def copy_of(build: Build, out: Path) -> Build:
 
 
 def numbers(build: Build) -> dict:
-    return Record.load(build.out / "shrink.json", "").numbers
+    return Record.load(build.out / "prune_channels.json", "").numbers
 
 
 def share_of(build: Build) -> float:
-    """Return the share of the budget's cost that is left, from the shrunk network itself."""
+    """Return the share of the budget's cost that is left, from the narrowed network itself."""
     before, after = backbone(new_network(build)), load_compact(build)
     costs = [total(cost_terms(n, build.config), channel_counts(n)) for n in (after, before)]
     return costs[0] / costs[1]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_interrupted_shrinking_ends_with_the_same_bits(
+def test_interrupted_channel_pruning_ends_with_the_same_bits(
     trained: Build, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    builds = [with_shrink(copy_of(trained, tmp_path / name), method=method) for name in "ab"]
+    builds = [with_keys(copy_of(trained, tmp_path / name), method=method) for name in "ab"]
     calls = []
     step = training._step
 
@@ -114,39 +116,39 @@ def test_interrupted_shrinking_ends_with_the_same_bits(
 
     monkeypatch.setattr(training, "_step", counting)
     stops: set[int] = set()
-    run_stage(STAGES["shrink"], builds[0])
+    run_stage(STAGES["prune_channels"], builds[0])
     whole = len(calls)
     stops = {whole + 2 * whole // 5, whole + 4 * whole // 5}
     for _ in stops:
         with pytest.raises(KeyboardInterrupt):
-            run_stage(STAGES["shrink"], builds[1])
-        assert list(builds[1].out.glob("shrink.resume.*.npz"))
-        assert not (builds[1].out / "shrink.npz").exists()
-    run_stage(STAGES["shrink"], builds[1])
+            run_stage(STAGES["prune_channels"], builds[1])
+        assert list(builds[1].out.glob("prune_channels.resume.*.npz"))
+        assert not (builds[1].out / "prune_channels.npz").exists()
+    run_stage(STAGES["prune_channels"], builds[1])
     assert len(calls) < 2.6 * whole  # it did resume: 2.8 when every run starts anew
     assert not list(builds[1].out.glob("*resume*"))
-    want, got = (load_arrays(build.out / "shrink.npz", "") for build in builds)
+    want, got = (load_arrays(build.out / "prune_channels.npz", "") for build in builds)
     assert want.keys() == got.keys()
     assert all(want[name].tobytes() == got[name].tobytes() for name in want)
     left = numbers(builds[0])
     assert left["share"] == pytest.approx(share_of(builds[0]))
-    assert 0.2 < left["share"] <= TINY.shrink.share
+    assert 0.2 < left["share"] <= TINY.prune_channels.share
     assert left["channels"] == channel_counts(load_compact(builds[0]))
     assert numbers(builds[1])["channels"] == left["channels"]
 
 
 @pytest.mark.parametrize("budget", ["parameters", "cycles"])
 def test_other_budgets_are_met(trained: Build, tmp_path: Path, budget: str) -> None:
-    build = with_shrink(
+    build = with_keys(
         copy_of(trained, tmp_path / "b"), budget=budget, share=0.7, multiple=8, epochs=1, levels=1
     )
-    run_stage(STAGES["shrink"], build)
+    run_stage(STAGES["prune_channels"], build)
     assert numbers(build)["share"] == pytest.approx(share_of(build))
     assert 0.3 < numbers(build)["share"] <= 0.7
 
 
-def test_shrunk_network_is_exact_to_the_graph(trained: Build, tmp_path: Path) -> None:
-    build = with_shrink(copy_of(trained, tmp_path / "b"), epochs=2)
+def test_narrowed_network_is_exact_to_the_graph(trained: Build, tmp_path: Path) -> None:
+    build = with_keys(copy_of(trained, tmp_path / "b"), epochs=2)
     for stage in STAGES.values():
         run_stage(stage, build)
     counts = numbers(build)["channels"]
@@ -160,8 +162,8 @@ def test_shrunk_network_is_exact_to_the_graph(trained: Build, tmp_path: Path) ->
 
 
 def test_without_a_method_the_weights_stay(trained: Build, tmp_path: Path) -> None:
-    build = with_shrink(copy_of(trained, tmp_path / "b"), method="none")
-    run_stage(STAGES["shrink"], build)
+    build = with_keys(copy_of(trained, tmp_path / "b"), method="none")
+    run_stage(STAGES["prune_channels"], build)
     assert numbers(build)["channels"] == {"conv1": 16, "conv2": 16}
     assert numbers(build)["share"] == 1
     net = load_trained(build)
@@ -172,21 +174,21 @@ def test_without_a_method_the_weights_stay(trained: Build, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
 @pytest.mark.parametrize("method", METHODS)
-def test_library_networks_shrink(name: str, method: str, tmp_path: Path) -> None:
+def test_library_networks_lose_channels(name: str, method: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = Network.of(make_model(name, 10, edge=16, width=0.125), (3, 16, 16))
     before = copy.deepcopy(net.state_dict())
     images = torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8)
     samples = Samples(images, torch.arange(32) % 10)
     split = Split.of((samples, samples, samples), 10, Augmentation())
-    shrink = ShrinkConfig(
+    keys = ChannelPruningConfig(
         method=method, budget="flops", share=0.8, levels=1, epochs=1, block_epochs=1,
         widths=(50,), multiple=4,
     )  # fmt: skip
-    config = replace(TINY, shrink=shrink)
+    config = replace(TINY, prune_channels=keys)
     terms = cost_terms(net, config)
-    plan = Plan("shrink", 1, 32, 1e-3, 0.0, 0, torch.device("cpu"))
-    resume = Resume(tmp_path / "shrink.resume.npz", "key", "")
+    plan = Plan("prune_channels", 1, 32, 1e-3, 0.0, 0, torch.device("cpu"))
+    resume = Resume(tmp_path / "prune_channels.resume.npz", "key", "")
     task = Task(config, net, net, split, terms, 32, plan, resume)
     found = CHANNEL_METHODS[method](task)
     assert 0.3 < total(terms, channel_counts(found.net)) / task.full <= 0.8
@@ -205,7 +207,11 @@ def test_levels_take_equal_relative_steps_and_all_epochs() -> None:
 @pytest.mark.parametrize(
     ("method", "budget", "message"),
     [
-        ("cascade", "flops", r"0\.103, the smallest share of flops that shrink\.method 'cascade'"),
+        (
+            "cascade",
+            "flops",
+            r"0\.103, the smallest share of flops that prune_channels\.method 'cascade'",
+        ),
         ("structure", "flops", r"0\.303, the smallest share of flops .* 'structure'"),
         ("cascade", "cycles", r"0\.\d{3}, the smallest share of cycles"),
     ],
@@ -214,17 +220,21 @@ def test_impossible_budget_stops_before_training(
     tmp_path: Path, method: str, budget: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quant.stages.train, "fit", lambda *_, **__: pytest.fail("training began"))
-    build = with_shrink(build_at(tmp_path), method=method, budget=budget, share=0.05)
-    with pytest.raises(ConfigError, match=f"shrink.share must be at least {message}.*, got 0.05$"):
+    build = with_keys(build_at(tmp_path), method=method, budget=budget, share=0.05)
+    with pytest.raises(
+        ConfigError, match=f"prune_channels.share must be at least {message}.*, got 0.05$"
+    ):
         run_stage(STAGES["train"], build)
 
 
-def test_shrunk_network_is_read_from_its_file_alone(trained: Build, tmp_path: Path) -> None:
-    build = with_shrink(copy_of(trained, tmp_path / "b"), epochs=2)
-    with pytest.raises(ArtefactError, match=r"shrink\.npz' is missing; make it with: python -m"):
+def test_narrowed_network_is_read_from_its_file_alone(trained: Build, tmp_path: Path) -> None:
+    build = with_keys(copy_of(trained, tmp_path / "b"), epochs=2)
+    with pytest.raises(
+        ArtefactError, match=r"prune_channels\.npz' is missing; make it with: python -m"
+    ):
         load_compact(build)
-    run_stage(STAGES["shrink"], build)
-    (build.out / "shrink.json").unlink()
+    run_stage(STAGES["prune_channels"], build)
+    (build.out / "prune_channels.json").unlink()
     other = replace(build.config, model=ModelConfig(channels=(4,), pool_after=(1,), exit_after=()))
     net = load_compact(replace(build, config=other))
     assert net.graph.shape_of("fc") == (10,)
@@ -234,10 +244,10 @@ def test_shrunk_network_is_read_from_its_file_alone(trained: Build, tmp_path: Pa
 def test_only_a_cycle_budget_depends_on_the_engine(trained: Build) -> None:
     def config_hash(build: Build, **engine: int) -> str:
         config = replace(build.config, engine=replace(build.config.engine, **engine))
-        return stage_inputs(STAGES["shrink"], replace(build, config=config))["config"]
+        return stage_inputs(STAGES["prune_channels"], replace(build, config=config))["config"]
 
     for budget, depends in (("flops", False), ("cycles", True)):
-        build = with_shrink(trained, budget=budget)
+        build = with_keys(trained, budget=budget)
         assert (config_hash(build) != config_hash(build, v_words=256)) == depends
-    unshrunk = with_shrink(trained, method="none")
-    assert config_hash(unshrunk) == config_hash(with_shrink(unshrunk, share=0.1), v_words=256)
+    whole = with_keys(trained, method="none")
+    assert config_hash(whole) == config_hash(with_keys(whole, share=0.1), v_words=256)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a method of shrinking is given: the network, its teacher, data, a budget and a plan."""
+"""What a method of channel pruning is given: network, teacher, data, a budget and a plan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quant.allocate.layer_cost import CostTerm, total
 from quant.data import Split, to_input
 from quant.network.network import Network
 from quant.network.structure import channel_counts
-from quant.shrink.saliency import floors
+from quant.prune_channels.saliency import floors
 from quant.train.history import History
 from quant.train.resume import Resume
 from quant.train.training import Plan
@@ -24,7 +24,7 @@ BATCH = 16  # images of one gradient: few, so that gradients differ
 
 
 @dataclass(frozen=True)
-class Shrunk:
+class Narrowed:
     """What a method returns: the network, its fine-tuning, and numbers for the record."""
 
     net: Network
@@ -34,11 +34,11 @@ class Shrunk:
 
 @dataclass(frozen=True)
 class Task:
-    """A trained network to shrink.
+    """A trained network whose channels are pruned.
 
     Members:
         net: the fp32 network; methods change a copy.
-        teacher: the network whose outputs the shrunk one shall give: `net` or another build's.
+        teacher: the network whose outputs the narrowed one shall give: `net` or another build's.
         terms: what the budget counts (`quant.allocate.layer_cost`).
         samples: training images that saliencies and regressors look at.
         plan: how all epochs of the stage are trained.
@@ -82,20 +82,21 @@ def width_choices(count: int, percents: tuple[int, ...], multiple: int) -> list[
 
 def smallest_counts(config: Config, counts: dict[str, int]) -> dict[str, int]:
     """Return the least channels per group that the configured method can reach."""
-    shrink = config.shrink
-    if shrink.method == "cascade":
-        return floors(counts, shrink.multiple)
-    return {n: min(width_choices(c, shrink.widths, shrink.multiple)) for n, c in counts.items()}
+    keys = config.prune_channels
+    if keys.method == "cascade":
+        return floors(counts, keys.multiple)
+    return {n: min(width_choices(c, keys.widths, keys.multiple)) for n, c in counts.items()}
 
 
 def check_budget(config: Config, terms: list[CostTerm], net: Network) -> None:
-    """Raise ConfigError when even the narrowest network costs more than `shrink.share` allows."""
+    """Raise ConfigError when even the narrowest network costs more than is allowed."""
+    keys = config.prune_channels
     counts = channel_counts(net)
     least, full = total(terms, smallest_counts(config, counts)), total(terms, counts)
-    if least > math.floor(full * config.shrink.share):
+    if least > math.floor(full * keys.share):
         share = math.ceil(1000 * least / full) / 1000
         raise ConfigError(
-            f"shrink.share must be at least {share:.3f}, the smallest share of "
-            f"{config.shrink.budget} that shrink.method '{config.shrink.method}' can reach, got "
-            f"{config.shrink.share:g}"
+            f"prune_channels.share must be at least {share:.3f}, the smallest share of "
+            f"{keys.budget} that prune_channels.method '{keys.method}' can reach, "
+            f"got {keys.share:g}"
         )

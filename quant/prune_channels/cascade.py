@@ -16,8 +16,8 @@ from torch import nn
 
 from quant.distill import distillation
 from quant.network.network import Network
-from quant.shrink.saliency import counts_within, keep_strongest, saliencies
-from quant.shrink.task import Shrunk, Task
+from quant.prune_channels.saliency import counts_within, keep_strongest, saliencies
+from quant.prune_channels.task import Narrowed, Task
 from quant.train.history import History
 from quant.train.training import fit
 
@@ -39,17 +39,17 @@ def level_epochs(epochs: int, levels: int) -> list[int]:
     return [ends[i + 1] - ends[i] for i in range(levels)]
 
 
-def cascade(task: Task) -> Shrunk:
+def cascade(task: Task) -> Narrowed:
     """Return a copy of the network within the budget, and the channels of every level."""
-    shrink = task.config.shrink
+    keys = task.config.prune_channels
     student: Network = copy.deepcopy(task.net)
     teacher: nn.Module = task.teacher
-    epochs = level_epochs(shrink.epochs, shrink.levels)
+    epochs = level_epochs(keys.epochs, keys.levels)
     history, levels = History(), []
-    for level, share in enumerate(level_shares(shrink.share, shrink.levels)):
+    for level, share in enumerate(level_shares(keys.share, keys.levels)):
         loss = distillation(student, teacher, task.config.distill)
         found = saliencies(student, loss, task.batches())
-        counts = counts_within(task.terms, found, task.limit(share), shrink.multiple)
+        counts = counts_within(task.terms, found, task.limit(share), keys.multiple)
         keep_strongest(student, found, counts)
         name = f"level{level + 1}"
         plan = replace(task.plan, name=f"{task.plan.name}_{name}", epochs=epochs[level])
@@ -57,4 +57,4 @@ def cascade(task: Task) -> Shrunk:
         history.rows.extend(run.rows)
         levels.append(counts)
         teacher = copy.deepcopy(student)
-    return Shrunk(student, history, {"levels": levels})
+    return Narrowed(student, history, {"levels": levels})

@@ -29,8 +29,8 @@ from quant.distill import distillation
 from quant.distill.blockwise import make_block, segments, train_block, train_blocks
 from quant.network.network import Network
 from quant.network.structure import block_ends, channel_counts, channel_groups
-from quant.shrink.saliency import keep_strongest, saliencies
-from quant.shrink.task import Shrunk, Task, width_choices
+from quant.prune_channels.saliency import keep_strongest, saliencies
+from quant.prune_channels.task import Narrowed, Task, width_choices
 from quant.train.training import fit
 
 
@@ -129,8 +129,8 @@ def choose_path(
 def measured(
     task: Task, table: list[list[BlockWidth]], saliency: Mapping[str, Tensor]
 ) -> list[list[BlockWidth]]:
-    """Return the choices with the errors they make after `shrink.block_epochs` of training."""
-    plan = replace(task.plan, epochs=task.config.shrink.block_epochs)
+    """Return the choices with the errors they make after `block_epochs` of training."""
+    plan = replace(task.plan, epochs=task.config.prune_channels.block_epochs)
     x, held = _samples(task)
     teacher = segments(task.net)
     full = channel_counts(task.net)
@@ -158,27 +158,27 @@ def best_counts(task: Task, table: list[list[BlockWidth]]) -> dict[str, int]:
     """Return the channels per group that the integer program chooses."""
     fixed, costs = pair_costs(task.terms, group_blocks(task.net), table)
     errors = [[choice.error for choice in choices] for choices in table]
-    path = choose_path(errors, costs, task.limit(task.config.shrink.share) - fixed)
+    path = choose_path(errors, costs, task.limit(task.config.prune_channels.share) - fixed)
     counts: dict[str, int] = {}
     for choices, taken in zip(table, path, strict=True):
         counts |= choices[taken].counts
     return counts
 
 
-def structure(task: Task) -> Shrunk:
+def structure(task: Task) -> Narrowed:
     """Return a copy of the network with the best width of every block within the budget.
 
     The numbers are the candidates' errors, and those of the student's blocks before fine-tuning.
     """
-    config, shrink, resume = task.config, task.config.shrink, task.resume
+    config, keys, resume = task.config, task.config.prune_channels, task.resume
     loss = distillation(task.net, task.teacher, config.distill)
     found = saliencies(task.net, loss, task.batches())
-    table = measured(task, candidates(task.net, shrink.widths, shrink.multiple), found)
+    table = measured(task, candidates(task.net, keys.widths, keys.multiple), found)
     student: Network = copy.deepcopy(task.net)
     keep_strongest(student, found, best_counts(task, table))
-    plan = replace(task.plan, epochs=shrink.block_epochs)
+    plan = replace(task.plan, epochs=keys.block_epochs)
     after = train_blocks(student, task.net, task.split, plan, resume=resume, samples=task.samples)
     joint = distillation(student, task.teacher, config.distill)
     history = fit(student, task.split, joint, task.plan, resume=resume.part("joint"))
     errors = [[asdict(choice) for choice in choices] for choices in table]
-    return Shrunk(student, history, {"candidates": errors, "block_errors": after})
+    return Narrowed(student, history, {"candidates": errors, "block_errors": after})

@@ -13,15 +13,15 @@ from quant.allocate.layer_cost import CostTerm, cost_terms, total
 from quant.data import InputShape
 from quant.models.library import make_model, network_of
 from quant.network.network import Network
-from quant.shrink.structure import (
+from quant.prune_channels.structure import (
     BlockWidth,
     candidates,
     choose_path,
     group_blocks,
     pair_costs,
 )
-from quant.shrink.task import width_choices
-from winnow.config import Config, ModelConfig, ShrinkConfig
+from quant.prune_channels.task import width_choices
+from winnow.config import ChannelPruningConfig, Config, ModelConfig
 
 SHAPE = (3, 32, 32)
 PERCENTS = (25, 50, 75)
@@ -59,7 +59,7 @@ def test_all_groups_of_a_block_are_narrowed_together() -> None:
 @pytest.mark.parametrize("name", ["chain", "vgg16_bn", "resnet18", "mobilenet_v2"])
 def test_pairs_of_neighbours_add_up_to_the_cost_of_every_combination(name: str) -> None:
     net = net_of(name)
-    terms = cost_terms(net, Config(shrink=ShrinkConfig(budget="flops")))
+    terms = cost_terms(net, Config(prune_channels=ChannelPruningConfig(budget="flops")))
     table = candidates(net, PERCENTS, 8)
     fixed, costs = pair_costs(terms, group_blocks(net), table)
     assert [cost.shape[1] for cost in costs] == [len(choices) for choices in table]

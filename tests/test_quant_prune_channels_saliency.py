@@ -19,7 +19,7 @@ from quant.models.library import make_model
 from quant.network.channels import ChannelGroup
 from quant.network.network import Network
 from quant.network.structure import channel_counts, channel_groups
-from quant.shrink.saliency import (
+from quant.prune_channels.saliency import (
     counts_within,
     gates,
     keep_strongest,
