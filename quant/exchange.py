@@ -15,7 +15,7 @@ from quant.distill.teacher import described
 from quant.interchange.onnx_export import export_onnx, export_qonnx
 from quant.interchange.torch_import import load_checkpoint
 from quant.network.network_file import save_network
-from quant.page.page import write_page
+from quant.report.html import write_report
 from quant.run import STAGES
 from quant.trace import draw_trace, format_trace, trace
 from quant.train.history import History
@@ -74,9 +74,9 @@ def export(build: Build, options: argparse.Namespace) -> None:
     )
 
 
-def page(build: Build, _: argparse.Namespace) -> None:
-    """Write OUT/page.html: curves, accuracy against cycles, sparsity maps."""
-    print(f"page: '{write_page(build)}'")
+def report(build: Build, _: argparse.Namespace) -> None:
+    """Write OUT/report.html: curves, accuracy against cycles, sparsity maps."""
+    print(f"report: '{write_report(build)}'")
 
 
 def exits(build: Build, _: argparse.Namespace) -> None:
@@ -135,5 +135,5 @@ TOOLS = {
     "trace": Tool(
         "Print every layer's signal to noise: float, pruned, integer", _no_options, print_trace
     ),
-    "page": Tool("Write an HTML page of the run", _no_options, page),
+    "report": Tool("Write an HTML page of the run", _no_options, report),
 }

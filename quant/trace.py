@@ -27,7 +27,7 @@ from quant.layers.quant_layer import QuantTapLayer
 from quant.layers.quantizers import exponents, grid_of, scale_of
 from quant.network.layer_graph import layer_graph, layer_results
 from quant.network.network import Network
-from quant.page.plot import HEIGHT, WIDTH, Series, make_plot
+from quant.report.plot import HEIGHT, WIDTH, Series, make_plot
 from winnow.artefact import write_text
 
 HERE = Path(__file__).resolve().parent
@@ -157,7 +157,7 @@ def draw_trace(path: Path, layers: Sequence[Traced]) -> Path:
     names = ("layer, in the order they run", "signal to noise, dB")
     plot = make_plot("where accuracy goes", names, series)
     engine = Environment(
-        loader=FileSystemLoader(HERE / "page"),
+        loader=FileSystemLoader(HERE / "report"),
         undefined=StrictUndefined,
         autoescape=True,
         trim_blocks=True,

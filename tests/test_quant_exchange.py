@@ -14,7 +14,7 @@ import torch
 
 from quant.__main__ import main
 from quant.build import Build, new_network
-from quant.page.plot import Series, make_plot
+from quant.report.plot import Series, make_plot
 from quant.run import STAGES, run_stage
 from winnow.artefact import Record, load_arrays
 from winnow.cli import guard
@@ -131,9 +131,9 @@ class _Page(HTMLParser):
         self.texts += [data.strip()]
 
 
-def test_page_shows_the_records(folder: Path) -> None:
-    assert run(folder, "page") == 0
-    page = _Page((folder / "out" / "page.html").read_text())
+def test_report_shows_the_records(folder: Path) -> None:
+    assert run(folder, "report") == 0
+    page = _Page((folder / "out" / "report.html").read_text())
     for stage, kind in (("train", "fp32"), ("prune", "pruned"), ("qat", "quantized")):
         accuracy = Record.load(folder / "out" / f"{stage}.json", "").numbers[f"{kind}_accuracy"]
         assert f"{accuracy:.2f} %" in page.texts
@@ -144,13 +144,13 @@ def test_page_shows_the_records(folder: Path) -> None:
     assert f"{kept[0]:.0f}" in page.texts
 
 
-def test_page_of_an_unfinished_run_names_the_command(
+def test_report_of_an_unfinished_run_names_the_command(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "out" / "qat.json").unlink()
-    assert run(folder, "page") == 1
+    assert run(folder, "report") == 1
     assert "make it with: python -m quant qat" in capsys.readouterr().err
-    assert not (folder / "out" / "page.html").exists()
+    assert not (folder / "out" / "report.html").exists()
 
 
 def test_plot_places_values_on_its_axes() -> None:

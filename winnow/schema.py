@@ -158,7 +158,7 @@ def from_table(kind: type[T], table: Any, name: str) -> T:
     values: dict[str, Any] = {}
     former = {f.metadata["formerly"]: key for key, f in known.items() if f.metadata.get("formerly")}
     for given, value in table.items():
-        key: str = former.get(given, given)
+        key = str(former.get(given, given))
         if key not in known:
             raise _unknown(prefix, key, list(known))
         if key in values:

@@ -18,7 +18,7 @@ from quant.build import Build, compressed_network, load_bits, load_pruned, load_
 from quant.layers.winograd_layer import TapLayer
 from quant.network.network import Network
 from quant.network.rewrite import tap_layers, to_winograd
-from quant.page.plot import HEIGHT, WIDTH, Plot, Series, make_plot
+from quant.report.plot import HEIGHT, WIDTH, Plot, Series, make_plot
 from quant.results import COMPARED
 from winnow.artefact import Record, write_text
 from winnow.cycles import layer_cycles
@@ -41,8 +41,8 @@ class LayerMap:
     rows: tuple[tuple[int, ...], ...]
 
 
-def write_page(build: Build) -> Path:
-    """Write OUT/page.html; ArtefactError names the first stage that has not run."""
+def write_report(build: Build) -> Path:
+    """Write OUT/report.html; ArtefactError names the first stage that has not run."""
     stages = (*(stage for _, stage in COMPARED), "bits")
     numbers = {s: Record.load(build.out / f"{s}.json", build.command(s)).numbers for s in stages}
     net = load_pruned(build)
@@ -54,8 +54,8 @@ def write_page(build: Build) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    path = build.out / "page.html"
-    text = engine.get_template("page.html.j2").render(
+    path = build.out / "report.html"
+    text = engine.get_template("report.html.j2").render(
         name=build.out.name,
         accuracies=[(kind, numbers[stage][f"{kind}_accuracy"]) for kind, stage in COMPARED],
         plots=[*_curves(numbers), *_against_cycles(build, net, bits, numbers)],
