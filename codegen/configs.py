@@ -65,7 +65,7 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Config:
+class ProcessConfig:
     """What one process is sent: a struct and what fills it."""
 
     process: str
@@ -136,7 +136,7 @@ def _copies(engine: EngineConfig, process: Process) -> Iterator[Copy]:
         yield Copy(place, member.count, field, flag, given)
 
 
-def process_configs(engine: EngineConfig) -> list[Config]:
+def process_configs(engine: EngineConfig) -> list[ProcessConfig]:
     """Return what every process is sent, in the order in which `configure` sends it."""
     known = {CHECKER, *(process.name for process in PROCESSES)}
     for source in _sources(engine):
@@ -144,6 +144,6 @@ def process_configs(engine: EngineConfig) -> list[Config]:
         if unknown:
             raise AssertionError(f"{source.name} is read by {min(unknown)}, which is no process")
     return [
-        Config(process.name, struct_name(process), tuple(_copies(engine, process)))
+        ProcessConfig(process.name, struct_name(process), tuple(_copies(engine, process)))
         for process in PROCESSES
     ]

@@ -24,7 +24,7 @@ START, DONE = "start", "done"
 
 
 @dataclass(frozen=True)
-class Module:
+class RtlModule:
     """A compiled process: its channels, the arguments of its function in order, its stages."""
 
     name: str
@@ -96,7 +96,7 @@ class Bank:
 
 
 @dataclass(frozen=True)
-class Memory:
+class LocalMemory:
     """A local RAM; its nets are `name`_rd_req, `name`_rd_resp, `name`_wr_req."""
 
     name: str
@@ -121,7 +121,7 @@ class Netlist:
     instances: tuple[Instance, ...]
     fifos: tuple[Fifo, ...]
     banks: tuple[Bank, ...]
-    memories: tuple[Memory, ...]
+    memories: tuple[LocalMemory, ...]
     axi_ports: tuple[AxiPort, ...]
     results: tuple[Channel, ...]
     scalars: tuple[Channel, ...]
@@ -152,7 +152,7 @@ class _Builder:
         single = self.arrays.get(actual.base, 1) == 1
         return actual.base if single else f"{actual.base}_{actual.element}"
 
-    def add(self, instance: str, module: Module, actuals: Sequence[Actual]) -> None:
+    def add(self, instance: str, module: RtlModule, actuals: Sequence[Actual]) -> None:
         """Connect an instance whose function was called with `actuals`."""
         places = dict(zip(module.formals, actuals, strict=True))
         for port in module.channels:
@@ -165,7 +165,7 @@ class _Builder:
                 actual = Actual(place.base, place.element + port.element)
                 self.links[actual].append(Link(instance, port, module.stages))
 
-    def instance(self, name: str, module: Module) -> Instance:
+    def instance(self, name: str, module: RtlModule) -> Instance:
         outputs = frozenset(port.name for port in module.channels if port.is_output)
         return Instance(name, module.name, self.nets[name], outputs)
 
@@ -177,7 +177,7 @@ class _Builder:
         self.memories[memory][port.role] = port
 
     def add_done_channels(
-        self, modules: Mapping[str, Module], calls: Sequence[Call], names: Sequence[str]
+        self, modules: Mapping[str, RtlModule], calls: Sequence[Call], names: Sequence[str]
     ) -> list[Fifo]:
         """Let the control process wait for every process that has a done port."""
         fifos = []
@@ -188,7 +188,7 @@ class _Builder:
                 fifos.append(Fifo(f"{name}_done", 1, 2))
         return fifos
 
-    def add_control(self, control: Module) -> tuple[Channel, ...]:
+    def add_control(self, control: RtlModule) -> tuple[Channel, ...]:
         """Connect the control process; return what it takes and gives as scalars."""
         nets = self.nets[CONTROL]
         for name in (START, DONE):
@@ -205,13 +205,13 @@ class _Builder:
                 self.links[Actual(base, port.element)].append(Link(CONTROL, port))
         return tuple(scalars)
 
-    def local_memories(self) -> tuple[Memory, ...]:
+    def local_memories(self) -> tuple[LocalMemory, ...]:
         found = []
         for name, ports in self.memories.items():
             if ports.keys() != {Role.READ_REQUEST, Role.RESPONSE, Role.WRITE_REQUEST}:
                 raise HlsError(f"RAM '{name}' must be both read and written by its process")
             read, word = ports[Role.READ_REQUEST], ports[Role.RESPONSE]
-            found.append(Memory(name, word.width, read.depth, read.width))
+            found.append(LocalMemory(name, word.width, read.depth, read.width))
         return tuple(found)
 
     def one(self, actual: Actual, ends: Sequence[Link], what: str) -> Link:
@@ -273,9 +273,9 @@ class _Builder:
 
 
 def build_netlist(
-    modules: Mapping[str, Module],
+    modules: Mapping[str, RtlModule],
     calls: Sequence[Call],
-    control: Module,
+    control: RtlModule,
     arrays: Mapping[str, int],
     depths: Mapping[str, int],
 ) -> Netlist:

@@ -19,7 +19,7 @@ from openhls.compile import CONTROL, CompiledProcess, CompiledProject, Report, c
 from openhls.deadlock import FILE, wait_for_graph
 from openhls.errors import HlsError
 from openhls.interface import parse_interface
-from openhls.netlist import Actual, Call, Module, Netlist, build_netlist
+from openhls.netlist import Actual, Call, Netlist, RtlModule, build_netlist
 from openhls.top import LIBRARY, all_nets, render_top
 from winnow.artefact import write_text
 
@@ -61,8 +61,8 @@ class Design:
         }
 
 
-def _module(process: CompiledProcess) -> Module:
-    return Module(process.module, process.formals, process.channels, process.report.stages)
+def _module(process: CompiledProcess) -> RtlModule:
+    return RtlModule(process.module, process.formals, process.channels, process.report.stages)
 
 
 def netlist_of(compiled: CompiledProject) -> Netlist:

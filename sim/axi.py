@@ -29,7 +29,7 @@ class AxiError(AssertionError):
 
 
 @dataclass
-class Region:
+class AddressRange:
     """A piece of memory; `error` makes every access to it answer with that response."""
 
     base: int
@@ -41,9 +41,9 @@ class Region:
 class Memory:
     """Regions of memory; an access outside of all answers DECERR."""
 
-    regions: list[Region] = field(default_factory=list)
+    regions: list[AddressRange] = field(default_factory=list)
 
-    def find(self, address: int, num_bytes: int) -> Region | None:
+    def find(self, address: int, num_bytes: int) -> AddressRange | None:
         """Return the region that holds the bytes, or None."""
         for region in self.regions:
             if region.base <= address and address + num_bytes <= region.base + len(region.data):

@@ -42,7 +42,7 @@ from codegen.descriptor import layer_fields
 from codegen.ir import TensorType
 from codegen.layout import pack_features, unpack_features
 from codegen.ports import OFFSETS, PORTS, Control, Direction, Port
-from sim.axi import OKAY, SLVERR, Memory, ReadSlave, Region, Registers, Stall, WriteSlave
+from sim.axi import OKAY, SLVERR, AddressRange, Memory, ReadSlave, Registers, Stall, WriteSlave
 from sim.contract import axi_error_ports
 from sim.probe import explain_hang
 from winnow.artefact import write_text
@@ -103,7 +103,7 @@ class Bench:
         self.dut, self.setup = dut, setup
         empty = bytes(setup.memory_map["feature_words"] * 8)
         content = {"program": setup.program, "weights": setup.weights, "features": empty}
-        self.regions = {name: Region(BASES[name], bytearray(content[name])) for name in BASES}
+        self.regions = {name: AddressRange(BASES[name], bytearray(content[name])) for name in BASES}
         self.program, self.features = self.regions["program"], self.regions["features"]
         self.memory = Memory(list(self.regions.values()))
         stalls = (Stall(stall, setup.seed + i) for i in range(len(PORTS)))

@@ -12,7 +12,14 @@ import pytest
 
 from codegen import configs, descriptor
 from codegen.abi import EARLY_WORDS
-from codegen.configs import Config, Member, Struct, config_structs, process_configs, struct_name
+from codegen.configs import (
+    Member,
+    ProcessConfig,
+    Struct,
+    config_structs,
+    process_configs,
+    struct_name,
+)
 from codegen.descriptor import (
     CHECKER,
     FLAGS,
@@ -41,7 +48,7 @@ def chunks() -> tuple[str, ...]:
     return tuple(chunk for text in texts for chunk in re.split(r"^\}", text, flags=re.MULTILINE))
 
 
-def config(process: str) -> Config:
+def config(process: str) -> ProcessConfig:
     return next(each for each in process_configs(ENGINE) if each.process == process)
 
 

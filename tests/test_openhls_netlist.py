@@ -22,8 +22,8 @@ from openhls.netlist import (
     Call,
     Fifo,
     Memory,
-    Module,
     Netlist,
+    RtlModule,
     build_netlist,
 )
 from openhls.top import render_top
@@ -75,14 +75,14 @@ def axi_writer(base: str) -> tuple[Channel, ...]:
     )
 
 
-def process(name: str, *ports: Channel, formals: Sequence[str] = ()) -> Module:
+def process(name: str, *ports: Channel, formals: Sequence[str] = ()) -> RtlModule:
     """Return a process with these ports; its formals are their objects unless stated."""
     bases = tuple(dict.fromkeys(p.base for p in ports if p.name not in (START, DONE)))
-    return Module(f"{name}_process", tuple(formals) or bases, ports)
+    return RtlModule(f"{name}_process", tuple(formals) or bases, ports)
 
 
 START_PORT, DONE_PORT = recv(START, 1), send(DONE, 1)
-IDLE = Module("control_process", (), (START_PORT, DONE_PORT))
+IDLE = RtlModule("control_process", (), (START_PORT, DONE_PORT))
 
 
 def call(name: str, *actuals: str | tuple[str, int]) -> Call:
@@ -91,9 +91,9 @@ def call(name: str, *actuals: str | tuple[str, int]) -> Call:
 
 
 def wire(
-    modules: Mapping[str, Module],
+    modules: Mapping[str, RtlModule],
     *calls: Call,
-    control: Module = IDLE,
+    control: RtlModule = IDLE,
     arrays: Mapping[str, int] | None = None,
     depths: Mapping[str, int] | None = None,
 ) -> Netlist:
@@ -163,7 +163,7 @@ def test_part_of_an_array_is_offset() -> None:
 
 def test_coerced_arguments_are_found() -> None:
     """clang may pass a record by its only member: `%source.coerce`."""
-    module = Module("consume_process", ("source",), (recv("%source.coerce"),))
+    module = RtlModule("consume_process", ("source",), (recv("%source.coerce"),))
     netlist = wire({**PAIR, "consume": module}, call("produce", "x"), call("consume", "x"))
     assert netlist.fifos == (Fifo("x", WIDTH, 2),)
 
@@ -216,7 +216,7 @@ def test_axi_ports_and_done_tokens() -> None:
         "load": process("load", *axi_reader("m"), send("to")),
         "store": process("store", *axi_writer("m"), recv("source"), DONE_PORT),
     }
-    control = Module("control_process", (), (START_PORT, DONE_PORT, recv("store_done", 1)))
+    control = RtlModule("control_process", (), (START_PORT, DONE_PORT, recv("store_done", 1)))
     netlist = wire(modules, call("load", "in", "x"), call("store", "out", "x"), control=control)
     assert netlist.axi_ports == (AxiPort("in", 32, False), AxiPort("out", 32, True))
     assert netlist.fifos == (Fifo("store_done", 1, 2), Fifo("x", WIDTH, 2))
@@ -233,7 +233,7 @@ def test_axi_ports_and_done_tokens() -> None:
 
 def test_control_uses_channels_and_gives_results() -> None:
     status = send("status", 32)
-    control = Module("control_process", ("status",), (START_PORT, DONE_PORT, send("x"), status))
+    control = RtlModule("control_process", ("status",), (START_PORT, DONE_PORT, send("x"), status))
     netlist = wire({"consume": CONSUMER}, call("consume", "x"), control=control)
     assert netlist.results == (status,)
     assert netlist.fifos == (Fifo("x", WIDTH, 2),)
@@ -360,7 +360,7 @@ def test_port_without_a_user_is_refused() -> None:
 
 
 def test_result_without_a_register_is_refused() -> None:
-    control = Module("control_process", ("status",), (START_PORT, DONE_PORT, send("status", 32)))
+    control = RtlModule("control_process", ("status",), (START_PORT, DONE_PORT, send("status", 32)))
     netlist = wire(LOADER, call("load", "in", "x"), call("consume", "x"), control=control)
     interface = Interface({"in": "gmem0"}, (ArgumentRegister("in", 0x10, 64),))
     with pytest.raises(HlsError, match=r"^result 'status' must have an s_axilite register$"):

@@ -28,10 +28,10 @@ from sim.axi import (
     MAX_OUTSTANDING,
     OKAY,
     SLVERR,
+    AddressRange,
     AxiError,
     Memory,
     ReadSlave,
-    Region,
     Stall,
     WriteSlave,
 )
@@ -85,7 +85,7 @@ def see(dut: SimpleNamespace, name: str) -> int:
 
 
 def make_memory() -> Memory:
-    return Memory([Region(BASE, bytearray(i % 251 for i in range(SIZE)))])
+    return Memory([AddressRange(BASE, bytearray(i % 251 for i in range(SIZE)))])
 
 
 def word(memory: Memory, address: int) -> int:

@@ -21,7 +21,15 @@ from torch import fx, nn
 
 from quant.network.graph import INPUT, NetworkGraph, Node, Shape
 from quant.network.layer_modules import KINDS, layer_node
-from quant.network.operations import BATCH, FUNCTIONS, IN_PLACE, METHODS, MODULES, Draft, Value
+from quant.network.operations import (
+    BATCH,
+    FUNCTIONS,
+    IN_PLACE,
+    METHODS,
+    MODULES,
+    Draft,
+    TracedValue,
+)
 from quant.network.plain import require_own_weights, require_plain
 from winnow.errors import NetworkError, shown_text
 
@@ -107,10 +115,10 @@ class _Reader:
         assert self.output is not None  # torch.fx ends every graph with an output
         return self.output
 
-    def _entry(self, node: fx.Node) -> Value:
+    def _entry(self, node: fx.Node) -> TracedValue:
         if self.known:
             raise NetworkError(f"takes a second input '{node.target}'; it must take one, images")
-        return Value(INPUT, self.shape)
+        return TracedValue(INPUT, self.shape)
 
     def _attribute(self, node: fx.Node) -> Any:
         raise NetworkError(
@@ -128,10 +136,10 @@ class _Reader:
         args = fx.map_arg(node.args, self.known.__getitem__)
         return args, fx.map_arg(node.kwargs, self.known.__getitem__)
 
-    def _call_module(self, node: fx.Node) -> Value:
+    def _call_module(self, node: fx.Node) -> TracedValue:
         module, path = self.module.get_submodule(str(node.target)), str(node.target)
         args, kwargs = self._arguments(node)
-        if len(args) != 1 or kwargs or not isinstance(args[0], Value):
+        if len(args) != 1 or kwargs or not isinstance(args[0], TracedValue):
             raise NetworkError(f"calls '{path}' with other arguments than one tensor")
         require_plain(module, path)
         layer = layer_node(module, path, (args[0].name,))
@@ -171,7 +179,7 @@ class _Reader:
 
     def _call(
         self, node: fx.Node, reader: Callable[..., Draft], args: tuple[Any, ...], kwargs: Any
-    ) -> Value:
+    ) -> TracedValue:
         try:
             # Functions of torch call their first argument `input`, as positional ones do not.
             first = (kwargs.pop("input"),) if "input" in kwargs else ()
@@ -186,7 +194,7 @@ class _Reader:
         is_written = node.target in IN_PLACE or bool(kwargs.get("inplace", False))
         return self._draft(node, draft, node.name, is_written)
 
-    def _draft(self, node: fx.Node, draft: Draft, name: str, is_written: bool) -> Value:
+    def _draft(self, node: fx.Node, draft: Draft, name: str, is_written: bool) -> TracedValue:
         kind, values, fields = draft
         record = kind(self._free(name), tuple(value.name for value in values), **fields)
         value = self._add(record)
@@ -197,7 +205,7 @@ class _Reader:
             self.storage[node] = self.storage.get(first, first)
         return value
 
-    def _overwrite(self, node: fx.Node, first: fx.Node, value: Value) -> None:
+    def _overwrite(self, node: fx.Node, first: fx.Node, value: TracedValue) -> None:
         """Note that `node` wrote over `first`: that name now means the result, others nothing."""
         root = self.storage.get(first, first)
         for other in [*self.known, root]:
@@ -206,12 +214,12 @@ class _Reader:
         self.storage[node] = root
         self.known[first] = value
 
-    def _add(self, record: Node) -> Value:
+    def _add(self, record: Node) -> TracedValue:
         # Checks the record against what it reads here, so that the message has its place.
         shape = record.result_shape([self.shapes[name] for name in record.inputs])
         self.nodes.append(record)
         self.shapes[record.name] = shape
-        return Value(record.name, shape)
+        return TracedValue(record.name, shape)
 
     def _free(self, name: str) -> str:
         """Return a name that is not taken: relu, relu_1, relu_2."""
@@ -228,7 +236,7 @@ class _Reader:
         (value,), _ = self._arguments(node)
         has_exits = isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], dict)
         output, exits = value if has_exits else (value, {})
-        if not all(isinstance(end, Value) for end in (output, *exits.values())):
+        if not all(isinstance(end, TracedValue) for end in (output, *exits.values())):
             raise NetworkError(
                 "returns something else than one tensor, or one tensor and a table of exits"
             )
@@ -246,7 +254,7 @@ _ON_SIZES = (
 
 
 def _holds_value(argument: Any) -> bool:
-    return isinstance(argument, Value)
+    return isinstance(argument, TracedValue)
 
 
 def _computed(node: fx.Node, args: tuple[Any, ...]) -> Any:

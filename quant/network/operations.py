@@ -51,7 +51,7 @@ class BatchSize:
 BATCH = BatchSize()
 
 
-class Value:
+class TracedValue:
     """A result in a user's code: the record that gives it, and its shape."""
 
     def __init__(self, name: str, shape: Shape) -> None:
@@ -104,33 +104,35 @@ def compute(node: Node, inputs: Sequence[Tensor], *, training: bool) -> Tensor:
 
 # --- how users write it -----------------------------------------------------------------------
 
-Draft = tuple[type[Node], tuple[Value, ...], dict[str, Any]]  # record, what it reads, its fields
+Draft = tuple[
+    type[Node], tuple[TracedValue, ...], dict[str, Any]
+]  # record, what it reads, its fields
 
 
 def _refuse(what: str) -> None:
     raise NetworkError(what)
 
 
-def _one(kind: type[Node], x: Value, **fields: Any) -> Draft:
+def _one(kind: type[Node], x: TracedValue, **fields: Any) -> Draft:
     return kind, (x,), fields
 
 
-def _read_relu(x: Value, inplace: bool = False) -> Draft:  # noqa: ARG001 (torch's argument)
+def _read_relu(x: TracedValue, inplace: bool = False) -> Draft:  # noqa: ARG001 (torch's argument)
     return _one(Relu, x)
 
 
-def _read_relu6(x: Value, inplace: bool = False) -> Draft:  # noqa: ARG001 (torch's argument)
+def _read_relu6(x: TracedValue, inplace: bool = False) -> Draft:  # noqa: ARG001 (torch's argument)
     return _one(Relu, x, limit=6.0)
 
 
-def _read_add(x: Value, y: Value, *, alpha: float = 1) -> Draft:
-    if not (isinstance(x, Value) and isinstance(y, Value)) or alpha != 1:
+def _read_add(x: TracedValue, y: TracedValue, *, alpha: float = 1) -> Draft:
+    if not (isinstance(x, TracedValue) and isinstance(y, TracedValue)) or alpha != 1:
         _refuse("adds something else than two results of layers; scale or shift in a BatchNorm")
     return Add, (x, y), {}
 
 
 def _read_max_pool(
-    x: Value,
+    x: TracedValue,
     kernel_size: Any,
     stride: Any = None,
     padding: Any = 0,
@@ -144,7 +146,7 @@ def _read_max_pool(
 
 
 def _read_avg_pool(
-    x: Value,
+    x: TracedValue,
     kernel_size: Any,
     stride: Any = None,
     padding: Any = 0,
@@ -164,13 +166,13 @@ def _pool(kernel: Any, stride: Any, padding: Any) -> dict[str, Pair]:
     return {"kernel": pair(kernel), "stride": pair(steps), "padding": pair(padding)}
 
 
-def _read_adaptive(x: Value, output_size: Any) -> Draft:
+def _read_adaptive(x: TracedValue, output_size: Any) -> Draft:
     edges = output_size if isinstance(output_size, tuple | list) else (output_size,) * 2
     size = tuple(x.shape[1 + i] if edge is None else edge for i, edge in enumerate(edges))
     return _one(AdaptiveAvgPool, x, size=pair(size))
 
 
-def _read_mean(x: Value, dim: Any = None, keepdim: bool = False) -> Draft:
+def _read_mean(x: TracedValue, dim: Any = None, keepdim: bool = False) -> Draft:
     axes = dim if isinstance(dim, tuple | list) else (dim,)
     places = {axis % 4 if isinstance(axis, int) else axis for axis in axes}
     if len(x.shape) != 3 or places != {2, 3}:
@@ -178,13 +180,13 @@ def _read_mean(x: Value, dim: Any = None, keepdim: bool = False) -> Draft:
     return _one(Mean, x, keep=bool(keepdim))
 
 
-def _read_flatten(x: Value, start_dim: int = 0, end_dim: int = -1) -> Draft:
+def _read_flatten(x: TracedValue, start_dim: int = 0, end_dim: int = -1) -> Draft:
     if start_dim != 1 or end_dim not in (-1, len(x.shape)):
         _refuse("flattens other axes than all but the first; use torch.flatten(x, 1)")
     return _one(Flatten, x)
 
 
-def _read_view(x: Value, *sizes: Any) -> Draft:
+def _read_view(x: TracedValue, *sizes: Any) -> Draft:
     wanted = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
     count = num_values(x.shape)
     if len(wanted) == 2 and wanted[0] in (BATCH, -1) and wanted[1] in (-1, count):
@@ -198,9 +200,9 @@ def _listed(shape: Sequence[int]) -> str:
     return ", ".join(map(str, shape))
 
 
-def _read_concat(tensors: Sequence[Value], dim: int = 0) -> Draft:
+def _read_concat(tensors: Sequence[TracedValue], dim: int = 0) -> Draft:
     values = tuple(tensors)
-    if not all(isinstance(value, Value) for value in values):
+    if not all(isinstance(value, TracedValue) for value in values):
         _refuse("joins something else than results of layers")
     if dim not in (1, -len(values[0].shape)):
         _refuse("joins along another axis than the channels; use torch.cat(values, 1)")
@@ -208,7 +210,7 @@ def _read_concat(tensors: Sequence[Value], dim: int = 0) -> Draft:
 
 
 def _read_dropout(
-    x: Value,
+    x: TracedValue,
     p: float = 0.5,
     training: bool = True,
     inplace: bool = False,  # noqa: ARG001 (torch's argument)
@@ -220,17 +222,17 @@ def _read_dropout(
 
 
 def _read_dropout2d(
-    x: Value, p: float = 0.5, training: bool = True, inplace: bool = False
+    x: TracedValue, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Draft:
     return _read_dropout(x, p, training, inplace, channels=True)
 
 
-def _read_identity(x: Value) -> Draft:
+def _read_identity(x: TracedValue) -> Draft:
     return _one(Identity, x)
 
 
 def _read_softmax(
-    x: Value,
+    x: TracedValue,
     dim: int | None = None,
     _stacklevel: int = 3,
     dtype: Any = None,
@@ -245,16 +247,16 @@ def _read_softmax(
 
 
 def _read_log_softmax(
-    x: Value, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
+    x: TracedValue, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
 ) -> Draft:
     return _read_softmax(x, dim, _stacklevel, dtype, log=True)
 
 
-def _read_sigmoid(x: Value) -> Draft:
+def _read_sigmoid(x: TracedValue) -> Draft:
     return _one(Sigmoid, x)
 
 
-def _read_squeeze(x: Value, *axes: Any) -> Draft:
+def _read_squeeze(x: TracedValue, *axes: Any) -> Draft:
     wanted = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
     if len(x.shape) == 3 and x.shape[1:] == (1, 1) and {a % 4 for a in wanted} == {2, 3}:
         return _one(Flatten, x)
@@ -308,7 +310,7 @@ METHODS: Mapping[str, Reader] = {
 }
 IN_PLACE = {torch.relu_, operator.iadd, "relu_", "add_"}  # write their result over the first input
 
-MODULES: Mapping[type[nn.Module], Callable[[Any, Value], Draft]] = {
+MODULES: Mapping[type[nn.Module], Callable[[Any, TracedValue], Draft]] = {
     nn.ReLU: lambda _, x: _read_relu(x),
     nn.ReLU6: lambda _, x: _read_relu6(x),
     nn.MaxPool2d: lambda m, x: _read_max_pool(
