@@ -43,10 +43,13 @@ def read_records(build: Build) -> dict[str, Record]:
 def direct_macs(layer: LayerPlan) -> int:
     """Return the multiply-accumulates of direct convolution: what a dense engine would do."""
     shape = layer.shape
-    pixels = shape.height * shape.width
-    if shape.op is Op.WINOGRAD:
-        return shape.in_channels * shape.out_channels * pixels * KERNEL**2
-    return shape.in_channels * shape.out_channels * pixels
+    height, width = shape.output_size
+    taps = {
+        Op.WINOGRAD: KERNEL**2,
+        Op.DIRECT: shape.window.positions,
+        Op.DENSE: shape.height * shape.width,
+    }
+    return shape.in_channels * shape.out_channels * height * width * taps[shape.op]
 
 
 def _accuracies(records: Records) -> list[str]:

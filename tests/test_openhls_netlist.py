@@ -21,7 +21,7 @@ from openhls.netlist import (
     Bank,
     Call,
     Fifo,
-    Memory,
+    LocalMemory,
     Netlist,
     RtlModule,
     build_netlist,
@@ -201,7 +201,7 @@ def test_local_ram_becomes_a_memory_per_instance() -> None:
         *(call("delay", x) for x in "xy"),
     )
     assert netlist.memories == tuple(
-        Memory(f"delay_{i}_line", WIDTH, WORDS, ADDRESS_BITS) for i in range(2)
+        LocalMemory(f"delay_{i}_line", WIDTH, WORDS, ADDRESS_BITS) for i in range(2)
     )
     assert nets(netlist, "delay_1") == {
         "source": "y_out",
