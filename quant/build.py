@@ -26,12 +26,8 @@ from quant.train.training import Plan, accuracy
 from winnow import flow
 from winnow.errors import ArtefactError, ConfigError
 
-SEEDS = {
-    "train": 1,
-    "prune": 2,
-    "qat": 3,
-    "prune_channels": 4,
-}  # every stage draws from its own seed
+# Every stage draws from its own seed.
+SEEDS = {"train": 1, "prune": 2, "qat": 3, "prune_channels": 4}
 WIDTHS = range(2, 9)
 
 

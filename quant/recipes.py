@@ -4,13 +4,17 @@
 A file in configs/recipes/ names its base configuration and, per recipe, the keys that differ:
 
     base = "colour"
+    version = 2
+    frozen = "0123456789abcdef"
 
     [recipes.srbs-75]
     note = "2 of 8, mixed 4 and 8 bits"
     goal = 1.0
     prune.keep = 2
 
-`goal` is how many points of accuracy it may lose against fp32, where that is promised.
+`goal` is how many points of accuracy it may lose against its dense twin, where that is promised.
+`version` and `frozen` are for tables that are published: `frozen` is a hash of the keys of data,
+model and fp32 training, so that these cannot change under the same version.
 
 All recipes are checked when the file is read, before anything trains.
 """
@@ -23,21 +27,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from winnow.artefact import sha256_value
 from winnow.config import LISTED, Config, read_toml
 from winnow.errors import SHOWN, ConfigError, shown, shown_text
 from winnow.schema import from_table
 
 NOTE, GOAL = "note", "goal"
+FROZEN = ("data", "model", "train")
+HASH_DIGITS = 16
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named configuration; `note` says what it is, `goal` how much it may lose, in points."""
+    """A named configuration; `note` says what it is, `goal` how much it may lose, in points.
+
+    `table` names the file, and its version if it has one.
+    """
 
     name: str
     note: str
     goal: float | None
     config: Config
+    table: str = ""
 
     def with_seed(self, seed: int) -> Recipe:
         """Return the recipe with another seed."""
@@ -71,7 +82,26 @@ def _read(path: Path) -> tuple[Recipe, ...]:
             f"[recipes.<name>], got {shown_text(', '.join(content)) or 'nothing'}"
         )
     start = read_toml(path.parent.parent / f"{base}.toml")
-    return tuple(_recipe(path, name, table, start) for name, table in tables.items())
+    found = tuple(_recipe(path, name, table, start) for name, table in tables.items())
+    version, frozen = content.get("version"), content.get("frozen")
+    if version is None and frozen is None:
+        return tuple(replace(recipe, table=path.stem) for recipe in found)
+    for recipe in found:
+        _require_frozen(path, recipe, version, frozen)
+    return tuple(replace(recipe, table=f"{path.stem} version {version}") for recipe in found)
+
+
+def _require_frozen(path: Path, recipe: Recipe, version: object, frozen: object) -> None:
+    """Raise ConfigError unless data, model and fp32 training are those of the file's version."""
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ConfigError(f"{path}: version must be a whole number from 1 up, got {shown(version)}")
+    now = sha256_value(recipe.config.section(*FROZEN))[:HASH_DIGITS]
+    if frozen != now:
+        raise ConfigError(
+            f"{path}: recipe '{recipe.name}' has other keys of data, model or train than version "
+            f'{version}; raise the version and set frozen = "{now}" (the hash alone if a key is '
+            "new in all configurations)"
+        )
 
 
 def _recipe(path: Path, name: str, table: Any, start: Mapping[str, Any]) -> Recipe:

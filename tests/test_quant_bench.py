@@ -3,30 +3,45 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-import quant.bench as bench
-from quant.bench import RecipeResult, format_table, main, parse_seeds, run_all, run_recipe
-from quant.recipes import load_recipes, merge
+from quant.bench.__main__ import main, parse_seeds
+from quant.bench.judge import FRESH_IMAGES, Judged, difference, judging_images
+from quant.bench.rivals import dense_cycles, dense_twin, narrow_rival
+from quant.bench.runs import Narrow, RecipeResult, run_recipe
+from quant.bench.table import format_tables, verdict
+from quant.data.load import read_split
+from quant.recipes import Recipe, load_recipes, merge
 from tests.test_winnow_process import ends
 from winnow.artefact import Record, load_arrays
 from winnow.cli import guard
+from winnow.config import (
+    ChannelPruningConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    PruneConfig,
+    QuantizeConfig,
+)
 from winnow.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 
 BASE = """
 [model]
-channels = [4, 8]
+channels = [8, 16]
 pool_after = [1, 2]
 exit_after = [1]
 [train]
@@ -76,7 +91,7 @@ def test_recipes_are_the_base_with_changes(recipes: Path) -> None:
     assert (dense.config.prune.keep, sparse.config.prune.keep) == (8, 2)
     assert sparse.config.quantize.weight_bits == (8,)
     assert dense.config.model == sparse.config.model
-    assert dense.config.model.channels == (4, 8)
+    assert dense.config.model.channels == (8, 16)
     assert load_recipes([recipes], ("sparse",)) == (sparse,)
 
 
@@ -94,11 +109,12 @@ def test_two_recipes_train_once_and_are_measured(
     out = tmp_path / "out"
     runs = [run_recipe(r, out, torch.device("cpu")) for r in load_recipes([recipes])]
     printed = capsys.readouterr().out
-    assert printed.count("train: fp32 test accuracy") == 1
-    assert printed.count("train: up to date") == 1
-    assert printed.count("prune: pruned test accuracy") == 2
+    # One fp32 network for all but the narrow one of `dense`; one twin for both.
+    assert printed.count("train: fp32 test accuracy") == 2
+    assert printed.count("prune: pruned test accuracy") == 4
     dense, sparse = runs
-    assert dense.accuracy[0] == sparse.accuracy[0]
+    assert (dense.twin.hits == sparse.twin.hits).all()
+    assert len(dense.twin.hits) == 360
     assert dense.sparsity < 1
     masks = load_arrays(out / "sparse-0" / "prune.npz", "")
     kept = sum(float(array.sum()) for name, array in masks.items() if name.endswith("mask"))
@@ -106,32 +122,145 @@ def test_two_recipes_train_once_and_are_measured(
     assert sparse.sparsity == pytest.approx(100 * (1 - kept / size), abs=0.5)
     assert sparse.bits == 8
     assert sparse.cycles < dense.cycles
+    assert dense.narrow is not None
+    assert dense.narrow.cycles <= dense.cycles
+    assert sparse.narrow is None  # 8 channels, all that is left to try, take longer
     seconds = Record.load(out / "dense-0" / "train.json", "").numbers["seconds"]
     assert dense.seconds >= seconds
+    for name, stage, kind, judged in (
+        ("sparse-0-twin", "prune", "pruned", sparse.twin),
+        ("sparse-0", "prune", "pruned", sparse.pruned),
+        ("sparse-0", "qat", "quantized", sparse.quantized),
+    ):
+        numbers = Record.load(out / name / f"{stage}.json", "").numbers
+        assert 100 * judged.hits.mean() == pytest.approx(numbers[f"{kind}_accuracy"])
+        assert judged.test == numbers[f"{kind}_accuracy"]
+        assert judged.validation == numbers["validation_accuracy"]
 
 
-def test_table_holds_mean_spread_and_loss(recipes: Path) -> None:
-    accuracy = {0: (90.0, 89.0, 88.0), 1: (92.0, 90.0, 90.0)}
+def test_hits_that_were_kept_are_those_of_the_network(recipes: Path, tmp_path: Path) -> None:
+    """They count again as long as the network is the same; another's, or garbage, do not."""
+    (recipe,) = load_recipes([recipes], ("sparse",))
+    first = run_recipe(recipe, tmp_path, torch.device("cpu"))
+    kept = tmp_path / "sparse-0" / "qat.hits.npz"
+    kept.write_bytes((tmp_path / "sparse-0" / "prune.hits.npz").read_bytes())
+    (tmp_path / "sparse-0-twin" / "prune.hits.npz").write_bytes(b"garbage")
+    again = run_recipe(recipe, tmp_path, torch.device("cpu"))
+    assert (first.quantized.hits == again.quantized.hits).all()
+    assert (first.twin.hits == again.twin.hits).all()
 
-    def run(recipe: bench.Recipe) -> RecipeResult:
-        return RecipeResult(accuracy[recipe.config.seed], 75.0, 6.5, 1000, 10.0)
 
+def test_twin_differs_by_its_sparsity_alone() -> None:
+    config = Config(
+        prune=PruneConfig(keep=1, epochs=5, batch=7, learning_rate=0.5, skip=2),
+        quantize=QuantizeConfig(epochs=3),
+        prune_channels=ChannelPruningConfig(method="cascade", epochs=4),
+    )
+    prune = PruneConfig(method="magnitude", keep=8, epochs=12, batch=7, learning_rate=0.5, skip=2)
+    twin = dense_twin(config)
+    assert twin.prune == prune
+    assert twin == replace(config, prune=prune, prune_channels=ChannelPruningConfig())
+    plain = replace(config, prune_channels=ChannelPruningConfig())
+    assert dense_twin(plain).prune.epochs == 8
+
+
+def test_narrow_rival_is_the_widest_within_the_cycles() -> None:
+    config = Config(model=ModelConfig(channels=(32, 64), pool_after=(1, 2), exit_after=()))
+    limit = dense_cycles(config) // 2
+    rival = narrow_rival(config, limit, Path("/teacher"))
+    assert rival is not None
+    assert rival.model.channels == (16, 40)
+    assert dense_cycles(rival) <= limit
+    wider = replace(config.model, channels=(24, 40))
+    assert dense_cycles(replace(config, model=wider)) > limit
+    assert (rival.prune.keep, rival.prune.method) == (8, "magnitude")
+    assert rival.prune.epochs == config.prune.epochs
+    assert rival.train == config.train
+    assert rival.distill.teacher == "/teacher"
+    assert (rival.quantize.weight_bits, rival.quantize.budget_share) == ((8,), 1.0)
+    assert narrow_rival(config, 10, Path("/teacher")) is None
+
+
+def test_library_networks_have_narrow_rivals() -> None:
+    data = DataConfig(source="colour", image_size=32)
+    config = Config(data=data, model=ModelConfig(name="vgg_nagadomi", width=0.25))
+    limit = dense_cycles(config) // 2
+    rival = narrow_rival(config, limit, Path("/teacher"))
+    assert rival is not None
+    assert 0 < rival.model.width < 0.25
+    assert limit // 2 < dense_cycles(rival) <= limit
+
+
+def test_colour_is_judged_on_fresh_images() -> None:
+    config = DataConfig(source="colour", image_size=32, train_images=40, test_images=20)
+    judging = judging_images(config)
+    assert len(judging) == FRESH_IMAGES
+    split = read_split(config)
+    fresh = {bytes(image.numpy()) for image in judging.images}
+    assert len(fresh) == FRESH_IMAGES
+    for samples in (split.train, split.validation, split.test):
+        assert not fresh & {bytes(image.numpy()) for image in samples.images}
+
+
+def judged(hits: str, validation: float = 90.0, test: float = 80.0) -> Judged:
+    return Judged(np.array([mark == "+" for mark in hits]), validation, test)
+
+
+def test_difference_is_paired() -> None:
+    """4 images: differences 1, 0, 0, -1 and 1, 1, 0, 0 have variances 2/3 and 1/3."""
+    one = difference([judged("++--")], [judged("-+-+")])
+    assert (one.points, one.error) == (0.0, pytest.approx(100 * math.sqrt(2 / 3 / 4)))
+    two = difference([judged("++--"), judged("++--")], [judged("-+-+"), judged("----")])
+    assert two.points == 25.0
+    of_images = 100 * math.sqrt(2 / 3 / 4 + 1 / 3 / 4) / 2
+    of_seeds = 100 * math.sqrt(0.5**2 / 2) / math.sqrt(2)
+    assert two.error == pytest.approx(max(of_images, of_seeds))
+
+
+def result(twin: str, quantized: str, narrow: str | None) -> RecipeResult:
+    rival = None if narrow is None else Narrow(judged(narrow), 900)
+    return RecipeResult(
+        judged(twin, 91.0, 89.0), judged("+" * 10), judged(quantized), rival, 75.0, 6.5, 1000, 10.0
+    )
+
+
+def test_table_holds_losses_gains_and_choices(recipes: Path) -> None:
     found = load_recipes([recipes])
-    table = format_table(found, run_all(found, (0, 1), run, jobs=1))
-    header, columns, dense, sparse, goals = table.splitlines()
-    assert "2 seeds" in header
+    runs = [
+        [result("++++++++++", "+++++++++-", "++++++++--") for _ in range(2)],
+        [result("++++++++++", "++++++++++", None) for _ in range(2)],
+    ]
+    header, where, _, columns, dense, sparse, _, choices, own, _, goals = format_tables(
+        found, runs, "10 images"
+    ).splitlines()
+    assert header == ("two: accuracy in percent, mean of 2 seeds")
+    assert where == "  on 10 images, measured; cycles modelled"
     assert columns.split() == [
-        "recipe", "fp32", "pruned", "quantized", "loss", "goal",
-        "zeros", "%", "bits", "cycles", "seconds"
+        "recipe", "twin", "pruned", "quant.", "loss", "goal", "narrow", "gain",
+        "zeros", "%", "bits", "cycles", "narrow", "seconds"
     ]  # fmt: skip
     assert dense.split() == [
-        "dense", "91.00±1.41", "89.50±0.71", "89.00±1.41", "2.00", "1.50",
-        "75.0", "6.50", "1000", "20"
+        "dense", "100.00", "100.00", "90.00", "10.00", "±", "7.07", "1.50", "80.00",
+        "10.00", "±", "7.07", "75.0", "6.50", "1000", "900", "20"
     ]  # fmt: skip
-    assert sparse.split()[4:6] == ["2.00", "-"]
-    assert goals == "goals met: 0 of 1; missed: dense"
-    met = format_table(found[:1], [[RecipeResult((90.0, 88.0, 88.5), 75.0, 6.5, 1000, 10.0)]])
-    assert met.splitlines()[-1] == "goals met: 1 of 1"
+    assert sparse.split()[4:9] == ["0.00", "±", "0.00", "-", "-"]
+    assert "validation, test" in choices
+    assert own.split() == [
+        "dense",
+        *["91.00,", "89.00", "90.00,", "80.00", "90.00,", "80.00", "90.00,", "80.00"],
+    ]
+    assert goals == "goals met: none; open: none; missed: dense (open: within the standard error)"
+
+
+@pytest.mark.parametrize(
+    ("goal", "word"),
+    [(None, None), (16.0, "met"), (14.0, "open"), (10.0, "open"), (6.0, "open"), (4.0, "missed")],
+)
+def test_goal_within_the_error_is_open(recipes: Path, goal: float | None, word: str | None) -> None:
+    """One image of ten is lost by four seeds: 10 points, with an error of 5."""
+    recipe: Recipe = replace(load_recipes([recipes])[0], goal=goal)
+    runs = [result("++++++++++", "+++++++++-", None) for _ in range(4)]
+    assert verdict(recipe, runs) == word
 
 
 @pytest.mark.parametrize(
@@ -155,6 +284,12 @@ def test_table_holds_mean_spread_and_loss(recipes: Path) -> None:
         (
             RECIPES.replace("recipes.dense", f"recipes.{'n' * 5000}"),
             r"the name of a recipe must be at most 60 letters, .* got 'n{37}\.\.\.n{18}'$",
+        ),
+        ("version = 0\n" + RECIPES, "version must be a whole number from 1 up, got 0$"),
+        (
+            'version = 2\nfrozen = "0"\n' + RECIPES,
+            r"recipe 'dense' has other keys of data, model or train than version 2; raise the "
+            r'version and set frozen = "[0-9a-f]{16}" ',
         ),
         (RECIPES.replace('"all weights"', "3"), r"recipes\.dense\.note must be text, got 3$"),
         (RECIPES.replace("goal = 1.5", f"goal = 0x{'f' * 5000}"), "got an int too long to show$"),
@@ -193,10 +328,15 @@ def test_jobs_in_processes_share_stages(
     monkeypatch.setattr(sys, "argv", ["quant.bench", *arguments, "--jobs", "2"])
     assert guard(main) == 0
     printed = capfd.readouterr().out
-    assert printed.count("train: fp32 test accuracy") == 1
-    *rows, _, took = printed.splitlines()
-    assert [line.split()[0] for line in rows[-2:]] == ["dense", "sparse"]
-    assert re.fullmatch(r"this call took \d+\.\d minutes in 2 processes of one thread", took)
+    assert printed.count("train: fp32 test accuracy") == 2
+    lines = printed.splitlines()
+    assert "two: accuracy in percent, mean of one seed\n  on 360 test images of" in printed
+    assert [line.split()[0] for line in lines[-4:-2]] == ["dense", "sparse"]
+    assert re.fullmatch(
+        r"this call took \d+\.\d minutes in 2 processes of one thread; training multiplied in "
+        r"float32 on cpu",
+        lines[-1],
+    )
 
 
 @pytest.mark.parametrize(

@@ -196,14 +196,19 @@ def _copy_parameters(source: nn.Module, target: nn.Module) -> None:
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, samples: Samples, device: torch.device) -> float:
-    """Return the share of correctly classified samples in percent."""
+def hits(model: nn.Module, samples: Samples, device: torch.device) -> Tensor:
+    """Return which samples are classified rightly, bool [n]."""
     model.eval()
     dtype = next(model.parameters()).dtype
-    correct = 0
     size = EVAL_BATCH[device.type]
+    found = []
     for start in range(0, len(samples), size):
         x = to_input(samples.images[start : start + size], dtype).to(device)
         guess = model(x).argmax(1).cpu()
-        correct += int((guess == samples.labels[start : start + size]).sum())
-    return 100 * correct / len(samples)
+        found.append(guess == samples.labels[start : start + size])
+    return torch.cat(found)
+
+
+def accuracy(model: nn.Module, samples: Samples, device: torch.device) -> float:
+    """Return the share of correctly classified samples in percent."""
+    return 100 * int(hits(model, samples, device).sum()) / len(samples)
