@@ -17,6 +17,7 @@ only substitutes; all numbers are computed here or upstream.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,13 @@ from codegen.configs import config_structs, process_configs
 from codegen.descriptor import GIVEN, layer_fields
 from codegen.program import program_words
 from codegen.schedule import Region, Schedule
-from winnow.artefact import write_bytes, write_text
+from winnow.artefact import sha256_bytes, sha256_value, write_bytes, write_text
 from winnow.blocking import Op
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "hls_templates"
-MEMORY_FORMAT = 1
+MEMORY_FORMAT = 2
 
 
 def _environment() -> Environment:
@@ -126,27 +127,46 @@ def _region(region: Region) -> dict[str, Any]:
 
 
 def memory_map(schedule: Schedule) -> dict[str, Any]:
-    """Return what a driver needs: sizes, the input's and every layer's place, the arguments."""
+    """Return what a driver needs: sizes, the input's and every layer's place, the arguments.
+
+    A layer's `cycles` are modelled; `header` says where a program's number of layers lies.
+    """
+    (count,) = (field for field in abi.HEADER if field.name == "num_layers")
     return {
         "format": MEMORY_FORMAT,
+        "engine_id": f"{abi.engine_signature(schedule.engine):016x}",
         "program_words": len(program_words(schedule)),
         "weight_bytes": schedule.weight_beats * schedule.engine.axi_bits // 8,
+        "weight_beats": schedule.weight_beats,
         "feature_words": schedule.feature_words,
+        "header": {"bytes": abi.HEADER_WORDS * 8, "layers_at": count.word * 8 + count.low // 8},
         "input": _region(schedule.input),
-        "layers": {plan.name: _region(plan.result) for plan in schedule.layers},
+        "layers": {
+            plan.name: {**_region(plan.result), "cycles": plan.cycles.total}
+            for plan in schedule.layers
+        },
+        "ports": [
+            {"register": port.name, "master": port.bundle, "memory": port.memory}
+            for port in ports.PORTS
+        ],
         "registers": {r.name: r.offset for r in (*ports.REGISTERS, *ports.ADDED_REGISTERS)},
         "status": {status.name.lower(): status.value for status in abi.Status},
+        "status_text": {str(status.value): abi.STATUS_TEXT[status] for status in abi.Status},
     }
+
+
+def sealed_json(content: Mapping[str, Any]) -> bytes:
+    """Return JSON that ends with the SHA-256 of the rest of it, `seal`."""
+    return (json.dumps({**content, "seal": sha256_value(content)}, indent=2) + "\n").encode()
 
 
 def emit_data(folder: Path, schedule: Schedule) -> list[Path]:
     """Write program, weights and memory map of a scheduled network; return the files."""
     weights = b"".join(plan.packed.tobytes() for plan in schedule.layers)
-    files = {
-        folder / "program.bin": program_words(schedule).tobytes(),
-        folder / "weights.bin": weights,
-        folder / "memory.json": (json.dumps(memory_map(schedule), indent=2) + "\n").encode(),
-    }
+    contents = {"program.bin": program_words(schedule).tobytes(), "weights.bin": weights}
+    hashes = {name: sha256_bytes(content) for name, content in contents.items()}
+    contents["memory.json"] = sealed_json({**memory_map(schedule), "sha256": hashes})
+    files = {folder / name: content for name, content in contents.items()}
     for path, content in files.items():
         write_bytes(path, content)
     return list(files)

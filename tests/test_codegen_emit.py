@@ -17,6 +17,7 @@ from codegen.emit import TEMPLATES, emit_data, emit_engine, memory_map
 from codegen.program import program_words
 from codegen.schedule import schedule
 from tests.engines import ENGINES, chain_case
+from winnow.artefact import sha256_file, sha256_value
 from winnow.blocking import Op
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
@@ -145,7 +146,17 @@ def test_memory_map_names_every_place(tmp_path: Path) -> None:
     plan = schedule(chain_case(0, 4), ENGINES["default"])
     emit_data(tmp_path, plan)
     found = json.loads((tmp_path / "memory.json").read_text(encoding="utf-8"))
+    seal = found.pop("seal")
+    assert sha256_value(found) == seal
+    for name, digest in found.pop("sha256").items():
+        assert sha256_file(tmp_path / name) == digest
     assert found == memory_map(plan)
+    assert found["weight_beats"] == plan.weight_beats
+    assert int(found["engine_id"], 16) == abi.engine_signature(plan.engine)
+    program = (tmp_path / "program.bin").read_bytes()
+    at = found["header"]["layers_at"]
+    assert int.from_bytes(program[at : at + 2], "little") == 4
+    assert found["header"]["bytes"] == 8 * abi.HEADER_WORDS
     assert found["feature_words"] == plan.feature_words
     assert found["program_words"] == 8 + 4 * 32
     assert found["weight_bytes"] == (tmp_path / "weights.bin").stat().st_size
@@ -158,6 +169,9 @@ def test_memory_map_names_every_place(tmp_path: Path) -> None:
         "bits": 32,
         "signed": True,
         "exponent": tensor.exponent,
+        "cycles": plan.layers[-1].cycles.total,
     }
+    assert [port["memory"] for port in found["ports"]] == [port.memory for port in ports.PORTS]
+    assert found["status_text"]["5"] == "the header is damaged"
     assert found["registers"]["status"] == 0x40
     assert found["status"]["bad_header"] == 5

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-PACKAGES = ("winnow", "quant", "codegen", "openhls", "sim", "hls_templates")
+PACKAGES = ("winnow", "quant", "codegen", "openhls", "sim", "deploy", "hls_templates")
 CONFIG = """
 [model]
 channels = [4, 8]

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine of a board, and the networks that take turns on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .backend import Backend
+from .bundle import Bundle, load_bundle
+from .errors import MismatchError
+from .network import Network
+from .runner import Runner
+
+CLOCK_SLACK = 1.001
+
+
+class Engine:
+    """An engine that this process alone uses. A context manager, or call close()."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._runner = Runner(backend)
+        self._networks: list[Network] = []
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the memory of all networks and let other processes have the engine."""
+        while self._networks:
+            self._networks.pop().close()
+        self._runner.close()
+
+    def load(self, folder: Any, *, timeout_s: float | None = None) -> Network:
+        """Bring a network to the board's memory; others stay there, and take turns.
+
+        `timeout_s` is for an image: by default 20 times what the model says, at least a second.
+        Raises NotFoundError, MismatchError for files, engine or clock, and MemoryFullError.
+        """
+        bundle = load_bundle(folder)
+        self._require_engine(bundle)
+        self._require_clock(bundle)
+        network = Network(self._runner, bundle, timeout_s)
+        self._networks.append(network)
+        return network
+
+    def _require_engine(self, bundle: Bundle) -> None:
+        if not self.backend.has_added_registers:
+            return  # the engine compares the program's signature itself
+        offset = bundle.registers["engine_id"]
+        found = self.backend.read32(offset) | self.backend.read32(offset + 4) << 32
+        if found != bundle.engine_id:
+            raise MismatchError(
+                f"the board holds engine {found:016x}, '{bundle.folder}' is for "
+                f"{bundle.engine_id:016x}; load the overlay of the same build"
+            )
+
+    def _require_clock(self, bundle: Bundle) -> None:
+        found, limit = self.backend.clock_mhz(), bundle.clock_mhz
+        if found is not None and limit is not None and found > limit * CLOCK_SLACK:
+            raise MismatchError(
+                f"the engine's clock is {found:.3f} MHz, timing closed at {limit:g} MHz; lower it "
+                f"first: pynq.Clocks.fclk0_mhz = {limit:g}"
+            )

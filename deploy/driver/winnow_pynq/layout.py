@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Feature maps in the engine's memory: words of 8 channels, [ceil(c / 8)][h][w][8] bytes.
+
+A map of 32 bits has four byte planes instead, [ceil(c / 8)][4][8], lowest byte first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError
+
+Array = NDArray[Any]
+
+WORD_BYTES = GROUP = 8
+RAW_BITS = 32
+
+
+@dataclass(frozen=True)
+class Region:
+    """A feature map's place and type: `value = integer * 2^exponent`.
+
+    Members: `base` and `words` count words of 8 bytes; `shape` is (c, h, w); `cycles` are the
+    modelled ones of the layer that writes it, 0 for the input.
+    """
+
+    name: str
+    base: int
+    words: int
+    shape: tuple[int, int, int]
+    bits: int
+    signed: bool
+    exponent: int
+    cycles: int = 0
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Return the lowest and the highest integer."""
+        low = -(1 << self.bits - 1) if self.signed else 0
+        return low, low + (1 << self.bits) - 1
+
+    @property
+    def dtype(self) -> Any:
+        """Return numpy's type of an integer."""
+        if self.bits == RAW_BITS:
+            return np.dtype(np.int32)
+        return np.dtype(np.int8 if self.signed else np.uint8)
+
+    @property
+    def place(self) -> slice:
+        """Return which bytes of feature memory it takes."""
+        return slice(self.base * WORD_BYTES, (self.base + self.words) * WORD_BYTES)
+
+
+def require_images(given: Any, region: Region) -> Array:
+    """Return images as integers [n, c, h, w] of a region, or raise InputError."""
+    images: Array = np.asarray(given)
+    shape = ", ".join(str(length) for length in region.shape)
+    if images.ndim != 4 or images.shape[1:] != region.shape:
+        raise InputError(f"images must be [n, {shape}], got {list(images.shape)}")
+    if images.dtype.kind not in "iu":
+        raise InputError(f"images must be integers, got {images.dtype}; classify() takes floats")
+    low, high = region.bounds
+    if images.size and (images.min() < low or images.max() > high):
+        raise InputError(f"images must be in {low}..{high}, got {images.min()}..{images.max()}")
+    return images
+
+
+def quantized(given: Any, region: Region) -> Array:
+    """Return floats, or bytes if these are the region's integers, as integers.
+
+    Floats are rounded to the nearest integer, ties to even, and clamped, as the model does it.
+    """
+    images: Array = np.asarray(given)
+    if images.dtype.kind != "f":
+        if images.dtype != region.dtype:
+            raise InputError(f"images must be floats or {region.dtype}, got {images.dtype}")
+        return images
+    if not np.isfinite(images).all():
+        raise InputError("images must be finite, got NaN or infinity")
+    steps: Array = np.clip(np.rint(images * 2.0**-region.exponent), *region.bounds)
+    return steps.astype(region.dtype)
+
+
+def pack(image: Array, region: Region) -> Array:
+    """Return integers [c, h, w] as the bytes of a region."""
+    c, h, w = image.shape
+    groups = -(-c // GROUP)
+    padded = np.zeros((groups * GROUP, h, w), np.uint8)
+    padded[:c] = image.astype(region.dtype).view(np.uint8)
+    return padded.reshape(groups, GROUP, h, w).transpose(0, 2, 3, 1).reshape(-1)
+
+
+def unpack(memory: Array, region: Region) -> Array:
+    """Return a region of feature memory, bytes, as integers [c, h, w]."""
+    content = np.array(memory[region.place])
+    c, h, w = region.shape
+    groups = -(-c // GROUP)
+    if region.bits == RAW_BITS:
+        planes = content.reshape(groups, 4, GROUP).transpose(0, 2, 1)
+        values = np.ascontiguousarray(planes).view("<i4")
+        return values.astype(np.int32).reshape(groups * GROUP, 1, 1)[:c]
+    words = content.view(region.dtype).reshape(groups, h, w, GROUP)
+    return np.ascontiguousarray(words.transpose(0, 3, 1, 2).reshape(groups * GROUP, h, w)[:c])

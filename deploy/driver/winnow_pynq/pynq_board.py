@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine through pynq: on a board, or on a remote or virtual one. Needs pynq and numpy 1."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .engine import Engine
+from .errors import MemoryFullError, NotFoundError
+
+if int(np.__version__.split(".")[0]) >= 2:
+    raise ImportError(f"pynq needs numpy 1, this is {np.__version__}: pip install 'numpy<2'")
+
+import pynq
+
+VLNV = "winnow:hls:winnow_engine:0.1"
+ADDED = "engine_id"  # a register that the .hwh lists for RTL of openhls only
+
+
+class WinnowEngine(pynq.DefaultIP):  # type: ignore[misc]
+    """What pynq binds to the engine of an overlay: `overlay.winnow_engine_0.open()`."""
+
+    bindto = (VLNV,)
+
+    def open(self) -> Engine:
+        """Return the engine, for this process alone."""
+        return Engine(PynqBackend(self))
+
+
+class PynqBackend:
+    """Registers and memory of an overlay's engine."""
+
+    def __init__(self, ip: Any) -> None:
+        self._ip = ip
+        place = getattr(ip.device, "name", "pynq")
+        self.name = f"{place}-{ip.mmio.base_addr:x}"
+        registers = ip._registers or {}
+        self.has_added_registers = any(name.startswith(ADDED) for name in registers)
+
+    def clock_mhz(self) -> float | None:
+        """Return PL clock 0; None where pynq cannot tell, as on some remote boards."""
+        try:
+            return float(pynq.Clocks.fclk0_mhz) or None
+        except Exception:  # noqa: BLE001 (pynq raises whatever its platform does)
+            return None
+
+    def read32(self, offset: int) -> int:
+        """Read a register."""
+        return int(self._ip.mmio.read(offset))
+
+    def write32(self, offset: int, value: int) -> None:
+        """Write a register."""
+        self._ip.mmio.write(offset, int(value))
+
+    def allocate(self, num_bytes: int) -> Any:
+        """Return memory of `pynq.allocate`; where there is none left, remote pynq tells it late."""
+        memory = None
+        try:
+            memory = pynq.allocate(shape=(num_bytes,), dtype=np.uint8, target=self._ip.device)
+            int(memory.device_address)
+        except Exception as error:
+            raise MemoryFullError(
+                f"no {num_bytes} bytes of contiguous memory ({cma_free()}); close other networks "
+                f"and notebooks, or boot with a larger cma="
+            ) from error
+        return memory
+
+    def free(self, memory: Any) -> None:
+        """Give memory back."""
+        memory.freebuffer()
+
+    def address(self, memory: Any) -> int:
+        """Return the physical address."""
+        return int(memory.device_address)
+
+    def to_device(self, memory: Any) -> None:
+        """Flush the processor's cache."""
+        memory.sync_to_device()
+
+    def from_device(self, memory: Any) -> None:
+        """Invalidate the processor's cache."""
+        memory.sync_from_device()
+
+
+def cma_free() -> str:
+    """Return what Linux says of free contiguous memory on this machine."""
+    try:
+        found = re.search(r"CmaFree: *(\d+ kB)", Path("/proc/meminfo").read_text())
+    except OSError:
+        found = None
+    return f"CmaFree {found[1]}" if found else "CmaFree unknown"
+
+
+def open_overlay(bit: Any, **options: Any) -> Engine:
+    """Load an overlay and return its engine. `options` are those of `pynq.Overlay`.
+
+    Raises NotFoundError when a file, a device or the engine is missing.
+    """
+    bit = Path(bit)
+    for path in (bit, bit.with_suffix(".hwh")):
+        if not path.is_file():
+            raise NotFoundError(f"'{path}' is missing; a .bit and its .hwh go together")
+    try:
+        overlay = pynq.Overlay(str(bit), **options)
+    except RuntimeError as error:
+        if "device" not in str(error).lower():
+            raise
+        raise NotFoundError(
+            f"pynq found no device ({error}); on a board: sudo -i, then "
+            f"source /etc/profile.d/pynq_venv.sh; elsewhere set PYNQ_REMOTE_DEVICES before import"
+        ) from error
+    return find_engine(overlay).open()
+
+
+def find_engine(overlay: Any) -> WinnowEngine:
+    """Return an overlay's engine, whatever its name; NotFoundError lists what is there."""
+    found = {name: str(block.get("type")) for name, block in overlay.ip_dict.items()}
+    for name, kind in found.items():
+        if kind == VLNV:
+            engine: WinnowEngine = getattr(overlay, name)
+            return engine
+    listed = ", ".join(f"{name} ({kind})" for name, kind in found.items()) or "nothing"
+    raise NotFoundError(f"the overlay has no {VLNV}; it has {listed}: is the .hwh of this .bit?")

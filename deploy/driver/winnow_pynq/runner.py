@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run of the engine from start to end: its registers, and why a run failed."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from .backend import Backend, Memory
+from .bundle import Bundle
+from .errors import BusError, BusyError, EngineError, RunTimeoutError
+from .lock import Hold, hold, release
+
+CONTROL = 0x00
+START, DONE, IDLE, ABORT = 1 << 0, 1 << 1, 1 << 2, 1 << 16
+CODE_MASK, LAYERS_SHIFT, LAYERS_MASK = 0xFF, 8, 0xFFFF
+HUNG = 255
+WATCHDOG_CYCLES = 1 << 24  # without a beat; ends a run whose process is gone
+STOP_SECONDS = 1.0
+FIRST_PAUSE, LONGEST_PAUSE = 1e-5, 1e-3  # seconds between looks at `control`
+
+
+class Loaded(Protocol):
+    """A network whose files lie in `memories`, by their names in memory.json."""
+
+    bundle: Bundle
+    memories: dict[str, Memory]
+
+
+class Runner:
+    """An engine that this process alone uses."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._hold: Hold | None = hold(backend.name)
+
+    def close(self) -> None:
+        """Let other processes have the engine."""
+        if self._hold is not None:
+            release(self._hold)
+            self._hold = None
+
+    def forget(self, network: Loaded) -> None:
+        """Take the addresses in the registers for gone if they are those of `network`."""
+        if self._hold is not None and self._hold.network is network:
+            self._hold.network = None
+
+    def run(self, network: Loaded, timeout_s: float) -> int | None:
+        """Run a network on what is in its memory; return the cycles, if the engine counts them.
+
+        Raises BusyError, RunTimeoutError, BusError or EngineError.
+        """
+        if self._hold is None:
+            raise BusyError("the engine was closed; open the overlay again")
+        if not self.backend.read32(CONTROL) & IDLE:
+            raise BusyError("the engine still runs: end what started it, or load the overlay again")
+        if self._hold.network is not network:
+            self._point_at(network)
+            self._hold.network = network
+        self.backend.write32(CONTROL, START)
+        try:
+            self._wait(network.bundle, timeout_s)
+        except BaseException:  # Ctrl-C too
+            self._stop()
+            raise
+        self._require_ok(network.bundle)
+        return self._added(network.bundle, "cycles")
+
+    def _point_at(self, network: Loaded) -> None:
+        """Write where a network's memories lie and how large they are."""
+        bundle, write = network.bundle, self.backend.write32
+        for port in bundle.ports:
+            address = int(self.backend.address(network.memories[port.memory]))
+            write(bundle.registers[port.register], address & 0xFFFFFFFF)
+            write(bundle.registers[port.register] + 4, address >> 32)
+        for name in ("program_words", "weight_beats", "feature_words"):
+            write(bundle.registers[name], int(bundle.content[name]))
+        if self.backend.has_added_registers:
+            write(bundle.registers["watchdog"], WATCHDOG_CYCLES)
+
+    def _wait(self, bundle: Bundle, timeout_s: float) -> None:
+        """Look at `control` until the run is done; reading it clears that bit, so it is kept."""
+        limit, pause = time.monotonic() + timeout_s, FIRST_PAUSE
+        while True:
+            late = time.monotonic() > limit
+            control = self.backend.read32(CONTROL)
+            if control & DONE:
+                return
+            if late:
+                raise RunTimeoutError(self._stuck(bundle, timeout_s, control))
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _stuck(self, bundle: Bundle, timeout_s: float, control: int) -> str:
+        status = self.backend.read32(bundle.registers["status"])
+        errors = self._added(bundle, "axi_error")
+        axi = "not there" if errors is None else f"{errors:#x} {self._masters(bundle, errors)}"
+        layers = status >> LAYERS_SHIFT & LAYERS_MASK
+        return (
+            f"no result after {timeout_s:g} s: control {control:#x}, status {status:#x} (layers "
+            f"that ran: {layers}), axi_error {axi.strip()}; load the overlay again, or give "
+            f"timeout_s"
+        )
+
+    def _stop(self) -> None:
+        """Abort a run, so that the next one finds an idle engine; Vitis' RTL cannot."""
+        if not self.backend.has_added_registers:
+            return
+        self.backend.write32(CONTROL, ABORT)
+        limit = time.monotonic() + STOP_SECONDS
+        while not self.backend.read32(CONTROL) & (DONE | IDLE) and time.monotonic() < limit:
+            time.sleep(LONGEST_PAUSE)
+
+    def _added(self, bundle: Bundle, name: str) -> int | None:
+        """Return a register that openhls adds, None if there is none."""
+        if not self.backend.has_added_registers:
+            return None
+        return self.backend.read32(bundle.registers[name])
+
+    def _masters(self, bundle: Bundle, errors: int) -> str:
+        return ", ".join(port.master for i, port in enumerate(bundle.ports) if errors >> i & 1)
+
+    def _require_ok(self, bundle: Bundle) -> None:
+        errors = self._added(bundle, "axi_error")
+        if errors:
+            names = self._masters(bundle, errors)
+            raise BusError(
+                f"memory answered {names} with an error; was a buffer freed, or is an HP port off?",
+                tuple(names.split(", ")),
+            )
+        status = self.backend.read32(bundle.registers["status"])
+        code = status & CODE_MASK
+        if code:
+            number = min(status >> LAYERS_SHIFT & LAYERS_MASK, len(bundle.layers) - 1)
+            layer = "" if code == HUNG else bundle.layers[number].name
+            where = f" at layer '{layer}'" if layer else ""
+            text = f"the engine stopped{where}: {bundle.status_text(code)}; load the bundle again"
+            raise EngineError(text, code, layer)
