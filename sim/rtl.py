@@ -47,7 +47,10 @@ TOP = ports.TOP
 HERE = Path(__file__).resolve().parent
 HARNESS = tuple(
     HERE / "harness" / name
-    for name in ("rtl_main.cpp", "axi_lite.hpp", "axi_memory.hpp", "deadlock.hpp")
+    for name in (
+        *("rtl_main.cpp", "axi_lite.hpp", "axi_memory.hpp", "deadlock.hpp"),
+        "engine.hpp",
+    )
 )
 PINS, WIRES = HERE / "harness" / "pins.vlt", HERE / "harness" / "deadlock.vlt"
 WAVES = "dump.fst"  # what cocotb's main program calls it

@@ -4,15 +4,12 @@
 //
 //   rtlsim PROGRAM WEIGHTS IMAGES OUTPUT FEATURE_WORDS INPUT_BASE INPUT_WORDS STALL% SEED WATCHDOG
 //          [ENGINE_WATCHDOG]
-//
 // Prints for every image "status CODE LAYERS", "axi_error BITS", "ended_by BITS", "counted N"
 // (register `cycles`), "cycles N" (start to done) and "layers C0 C1 ..." (cycles from the fetch of
 // one descriptor to the next). Exit code 0 when all ran, 2 when the engine reported an error, 3 on
 // a protocol violation, 4 on a hang: no AXI beat for WATCHDOG cycles; ENGINE_WATCHDOG is what the
 // engine's own register gets. A hang also prints the lines of deadlock.hpp, if the RTL has these
 // wires.
-#include <verilated.h>
-
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -20,13 +17,11 @@
 #include <iterator>
 #include <memory>
 #include <string>
-#include <type_traits>
 #include <vector>
 
-#include "Vwinnow_engine.h"
 #include "abi.hpp"
-#include "axi_lite.hpp"
 #include "axi_memory.hpp"
+#include "engine.hpp"
 #ifdef WINNOW_WAITS
 #include "Vwinnow_engine___024root.h"
 #include "deadlock.hpp"
@@ -40,7 +35,6 @@ using Bytes = std::vector<std::uint8_t>;
 namespace base {
 constexpr std::uint64_t program = 0x10000000, weights = 0x20000000, features = 0x40000000;
 }
-constexpr unsigned kLatency = WINNOW_LATENCY;
 
 Bytes read_file(const char* path) {
   std::ifstream file(path, std::ios::binary);
@@ -51,46 +45,14 @@ Bytes read_file(const char* path) {
   return Bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
 }
 
-template <class Data, unsigned BITS>
-using Reader = sim::ReadSlave<sim::ReadPins<std::remove_reference_t<Data>, BITS / 8>>;
-using Writer = sim::WriteSlave<sim::WritePins>;
-
 // What the bench does with every port: see WINNOW_PORTS in abi.hpp.
-#define READER(index, name, master, bits, region, offset)              \
-  Reader<decltype(Vwinnow_engine::m_axi_##master##_RDATA), bits> name{ \
-      #master, READ_PINS(top, master), memory, stall, seed + index, kLatency};
-#define WRITER(index, name, master, bits, region, offset)           \
-  static_assert(bits == 64, "the harness writes words of 8 bytes"); \
-  Writer name{#master, WRITE_PINS(top, master), memory, stall, seed + index, kLatency};
-#define DRIVE(index, name, ...) name.drive(cycle);
-#define SAMPLE(index, name, ...) name.sample(cycle);
-#define COUNT_BEATS(index, name, ...) +name.beats()
 #define POINT(index, name, master, bits, region, offset) write_address(offset, base::region);
 
-class Bench {
+class Bench : public sim::Engine {
  public:
   Bench(sim::Memory& memory, int stall, unsigned seed, unsigned long long watchdog)
-      : memory(memory), stall(stall), seed(seed), watchdog(watchdog) {}
+      : Engine(memory, stall, seed), watchdog(watchdog) {}
 
-  void reset() {
-    top.ap_rst_n = 0;
-    for (int i = 0; i < 8; i++) tick();
-    top.ap_rst_n = 1;
-    for (int i = 0; i < 8; i++) tick();
-  }
-
-  void tick() {
-    top.ap_clk = 0;
-    WINNOW_PORTS(DRIVE, DRIVE)
-    top.eval();
-    WINNOW_PORTS(SAMPLE, SAMPLE)
-    top.ap_clk = 1;
-    top.eval();
-    cycle++;
-  }
-
-  void write(unsigned offset, std::uint32_t value) { sim::write_register(*this, offset, value); }
-  std::uint32_t read(unsigned offset) { return sim::read_register(*this, offset); }
   void write_address(unsigned offset, std::uint64_t address) {
     write(offset, std::uint32_t(address));
     write(offset + 4, std::uint32_t(address >> 32));
@@ -106,8 +68,6 @@ class Bench {
     write(winnow::kWeightBeatsOffset, std::uint32_t(weight_bytes * 8 / winnow::kWeightsBits));
     write(winnow::kFeatureWordsOffset, std::uint32_t(feature_bytes * 8 / winnow::kFeaturesBits));
   }
-
-  std::uint64_t beats() const { return WINNOW_PORTS(COUNT_BEATS, COUNT_BEATS); }
 
   // Run once; returns the cycles from the start to the done bit.
   unsigned long long run() {
@@ -136,13 +96,7 @@ class Bench {
     std::exit(4);
   }
 
-  Vwinnow_engine top;
-  sim::Memory& memory;
-  const int stall;
-  const unsigned seed;
   const unsigned long long watchdog;
-  WINNOW_PORTS(READER, WRITER)
-  unsigned long long cycle = 0;
 };
 
 // Cycles between the fetches of consecutive descriptors, the last until the end.
