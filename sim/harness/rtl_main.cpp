@@ -4,6 +4,8 @@
 //
 //   rtlsim PROGRAM WEIGHTS IMAGES OUTPUT FEATURE_WORDS INPUT_BASE INPUT_WORDS STALL% SEED WATCHDOG
 //          [ENGINE_WATCHDOG]
+//   rtlsim SOCKET     the engine as a device on a bus, see device.hpp
+//
 // Prints for every image "status CODE LAYERS", "axi_error BITS", "ended_by BITS", "counted N"
 // (register `cycles`), "cycles N" (start to done) and "layers C0 C1 ..." (cycles from the fetch of
 // one descriptor to the next). Exit code 0 when all ran, 2 when the engine reported an error, 3 on
@@ -21,6 +23,7 @@
 
 #include "abi.hpp"
 #include "axi_memory.hpp"
+#include "device.hpp"
 #include "engine.hpp"
 #ifdef WINNOW_WAITS
 #include "Vwinnow_engine___024root.h"
@@ -120,6 +123,10 @@ void print_layers(const std::vector<Request>& requests, unsigned long long end) 
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 2) {
+    sim::Device(argv[1]).serve();
+    return 0;
+  }
   if (argc != 11 && argc != 12) {
     std::fprintf(stderr,
                  "usage: rtlsim PROGRAM WEIGHTS IMAGES OUTPUT FEATURE_WORDS INPUT_BASE INPUT_WORDS "
