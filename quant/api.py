@@ -13,7 +13,7 @@ is. Images are bytes; a network reads `to_input(images)`, image * 2^-8.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,15 @@ from quant.allocate.bits import Choice
 from quant.allocate.sizes import sparse_layers
 from quant.build import Build, with_widths
 from quant.data import Samples, to_input
+from quant.data import with_constant as constant_added
 from quant.data.arrays import checked_images, named_arrays, split_of
 from quant.golden import golden_arrays
 from quant.layers.quant_layer import QuantTapLayer
 from quant.network.calibrate import calibrate
 from quant.network.network import Network
 from quant.network.network_file import save_network
+from quant.network.normalise import Normal
+from quant.network.normalise import on_bytes as rewritten
 from quant.network.rewrite import fold_norms, tap_layers, to_winograd, without_dropout
 from quant.prune.methods import new_pruner
 from quant.trace import Traced, trace
@@ -123,6 +126,25 @@ def quantize(
     quantized = with_widths(folded, choices, config.activation_bits)
     calibrate(quantized, x)
     return quantized.train(net.training)
+
+
+def on_bytes(
+    net: nn.Module, images: Any, *, mean: Sequence[float] = (), std: Sequence[float] = ()
+) -> Network:
+    """Return the network that gives for bytes what `net` gives for (image / 255 - mean) / std.
+
+    `mean` and `std` are one value, or one per channel. `images`, uint8 [n, c, h, w], tell the size.
+    With a mean that is not 0 it reads `with_constant(images)`. Errors as for `prune`.
+    """
+    data = from_table(DataConfig, {"mean": list(mean), "std": list(std)}, "data")
+    shape = tuple(inputs_of(images).shape[1:])
+    module = net if any(True for _ in net.children()) else nn.Sequential(net)
+    return rewritten(Network.of(module, shape), Normal.of(data, shape[0]))
+
+
+def with_constant(images: Any) -> Tensor:
+    """Return images uint8 [n, c, h, w] with the constant channel that `on_bytes` reads."""
+    return constant_added(bytes_of(images))
 
 
 def in_taps(net: nn.Module, x: Tensor, m: int) -> Network:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from quant.allocate.bits import Choice
-from quant.data import InputShape, Split, input_shape, read_split
+from quant.data import InputShape, Split, given_shape, input_shape, read_split
 from quant.distill.teacher import read_teacher
 from quant.layers.bit_widths import BitWidths
 from quant.models.library import network_of
@@ -20,6 +20,7 @@ from quant.network.graph import Dense, TapNode
 from quant.network.layer_graph import layer_graph
 from quant.network.network import Network, backbone, exit_network
 from quant.network.network_file import load_graph, load_network
+from quant.network.normalise import Normal, on_bytes
 from quant.network.rewrite import tap_layers, to_quantized
 from quant.train.distributed import World
 from quant.train.training import Plan, accuracy
@@ -76,9 +77,15 @@ class Build(flow.Build):
         }
 
 
-def new_network(build: Build) -> Network:
-    """Return the fp32 network of the configuration, as initialised by torch's generator."""
-    return network_of(build.config.model, build.shape)
+def new_network(build: Build, load: Callable[[Network], object] | None = None) -> Network:
+    """Return the fp32 network of the configuration, as initialised by torch's generator.
+
+    `load` may give it weights. Where data.mean or data.std is set it is the one of bytes.
+    """
+    data = build.config.data
+    shape = given_shape(data)
+    net = network_of(build.config.model, shape, load)
+    return on_bytes(net, Normal.of(data, shape.channels)) if data.is_normalised else net
 
 
 def compressed_network(build: Build, net: Network) -> Network:

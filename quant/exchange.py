@@ -13,9 +13,11 @@ from quant.data import to_input
 from quant.distill.exits import ask, curve, format_curve, leaving_costs, whole_cost
 from quant.distill.teacher import described
 from quant.interchange.onnx_export import export_onnx, export_qonnx
-from quant.interchange.torch_import import load_checkpoint
+from quant.interchange.torch_import import Imported, load_checkpoint
+from quant.network.network import Network
 from quant.network.network_file import save_network
 from quant.report.html import write_report
+from quant.results import warn_of_chance
 from quant.run import STAGES
 from quant.trace import draw_trace, format_trace, trace
 from quant.train.history import History
@@ -38,14 +40,20 @@ class Tool:
 def import_checkpoint(build: Build, options: argparse.Namespace) -> None:
     """Put the weights of a PyTorch checkpoint in the place of `train`'s."""
 
-    net = new_network(build)
-    imported = load_checkpoint(net, options.checkpoint, replace_head=options.replace_head)
+    found: list[Imported] = []
+
+    def load(net: Network) -> None:
+        found.append(load_checkpoint(net, options.checkpoint, replace_head=options.replace_head))
+
+    net = new_network(build, load)
+    imported = found[0]
 
     def work() -> Result:
         path = build.out / "train.npz"
         files = save_network(path, net)
         accuracies = build.accuracies("fp32", net.to(build.device).double())
         fresh = f" ({', '.join(imported.fresh)} left fresh)" if imported.fresh else ""
+        warn_of_chance("import", accuracies["fp32_accuracy"], build.shape.classes)
         summary = (
             f"{len(imported.loaded)} tensors of '{options.checkpoint}'{fresh}, fp32 test accuracy "
             f"{accuracies['fp32_accuracy']:.2f}%,"

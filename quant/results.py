@@ -22,3 +22,14 @@ def saved(build: Build, net: Network, kind: str, history: History, **numbers: ob
     accuracies = build.accuracies(kind, net.double() if kind == "quantized" else net)
     summary = f"{kind} test accuracy {accuracies[f'{kind}_accuracy']:.2f}%"
     return Result(files, summary, accuracies | {"history": history.table()} | numbers)
+
+
+def warn_of_chance(verb: str, accuracy: float, classes: int) -> None:
+    """Print a warning if a network guesses: most often its images were prepared otherwise."""
+    guess = 100 / classes
+    if accuracy < min(2 * guess, guess + 0.1 * (100 - guess)):
+        print(
+            f"{verb}: WARNING: test accuracy {accuracy:.2f}% is that of guessing among {classes} "
+            "classes; were the weights trained on images prepared like these? Without data.mean "
+            "and data.std the network reads image / 256"
+        )

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import Tensor
 
 from quant.build import Build, load_compact, load_pruned, load_quantized
-from quant.data import to_input
+from quant.data import to_input, with_constant
 from quant.golden import output_scale
 from quant.layers.quant_add import QuantAdd
 from quant.layers.quant_layer import QuantTapLayer
@@ -75,6 +75,8 @@ def trace(build: Build, images: Tensor | None = None) -> tuple[Traced, ...]:
     """Compare the networks of a build on uint8 images [n, c, h, w], by default of the test part."""
     if images is None:
         images = build.split().test.images[:IMAGES]
+    elif build.config.data.has_constant:
+        images = with_constant(images)
     nets = (load_compact(build), load_pruned(build), load_quantized(build))
     return trace_networks(nets, to_input(images, torch.float64))
 

@@ -107,7 +107,7 @@ REFUSED = {
     "Raising": "network 'Raising' cannot be read as a graph at bad.py:",
     "RaisingWhenMade": "raises AttributeError at bad.py:",
     "OnlyWhileReading": "read as a graph differs from the network that was given by 2 of its",
-    "Normalized": "calls the function 'sub', which the flow does not know",
+    "Normalized": "; to normalise images, set data.mean and data.std",
     "OwnTensor": "computes with the tensor 'scale' outside of a layer",
     "TwoImages": "takes a second input 'y'; it must take one, images",
     "TwoResults": "returns something else than one tensor",

@@ -9,6 +9,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -73,13 +74,28 @@ def test_imported_weights_are_those_of_the_file(
     net = new_network(build)
     torch.save({"state_dict": net.state_dict()}, folder / "mine.pth")
     assert run(folder, "import", "--checkpoint", str(folder / "mine.pth")) == 0
-    assert "tensors of" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "tensors of" in told
+    assert re.match(r"import: WARNING: test accuracy [\d.]+% is that of guessing among 10", told)
     saved = load_arrays(folder / "out" / "train.npz", "")
     assert all((saved[name] == value.numpy()).all() for name, value in net.state_dict().items())
     assert run(folder, "train") == 0
     assert capsys.readouterr().out == "train: up to date\n"  # the stages after it take the weights
     assert run(folder, "prune_channels") == 0  # the next stage
     assert Record.load(folder / "out" / "train.json", "").numbers["imported"] == "mine.pth"
+
+
+def test_imported_weights_may_be_those_of_normalised_images(folder: Path) -> None:
+    """The file has the network's own number of channels; the constant one is added after it."""
+    module = new_network(Build(load_config(folder / "tiny.toml"), folder / "out"))
+    torch.save(module.state_dict(), folder / "mine.pth")
+    (folder / "tiny.toml").write_text(CONFIG + "[data]\nmean = [0.25]\n")
+    assert run(folder, "import", "--checkpoint", str(folder / "mine.pth")) == 0
+    saved = load_arrays(folder / "out" / "train.npz", "")["conv1.weight"]
+    weight = module.state_dict()["conv1.weight"].numpy() * (256 / 255)
+    assert saved.shape == (4, 2, 3, 3)
+    assert np.allclose(saved[:, :1], weight, atol=1e-7)
+    assert np.allclose(saved[:, 1:], -0.25 * weight, atol=1e-7)
 
 
 def test_foreign_checkpoint_changes_nothing(

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Winnow from Python: `winnow.build`, `prune`, `quantize`, `to_input`, `layer` (docs/python.md).
+"""Winnow from Python: `winnow.build`, `prune`, `quantize`, `on_bytes`, `with_constant`, `to_input`,
+`layer` (docs/python.md).
 
 Each is found when it is asked for, by the name of its module: importing `winnow` costs nothing, and
 this folder, which all others build upon, imports none of them.
@@ -15,6 +16,8 @@ _PLACES = {
     "layer": "sim.api",
     "prune": "quant.api",
     "quantize": "quant.api",
+    "on_bytes": "quant.api",
+    "with_constant": "quant.api",
     "to_input": "quant.data",
     "format_trace": "quant.trace",
     "draw_trace": "quant.trace",

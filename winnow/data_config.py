@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from winnow.errors import ConfigError, shown
-from winnow.schema import choice, integer, text
+from winnow.own_code import files_of
+from winnow.schema import choice, integer, reals, text
 
 # Edge of the images of a source when data.image_size is 0; of the others it is their own.
 EDGES = {"digits": 16, "colour": 32, "cifar10": 32}
@@ -32,6 +33,8 @@ class DataConfig:
     `image_size` is the edge that digits and folders are resized to, 0 the source's own size.
     `channels` makes the images of folders grey (1) or coloured (3), 0 as they are.
     `augment` is how training images are varied. `train_images` and `test_images` size `colour`.
+    With `mean` or `std`, one value for all channels or one for each, the network is one of
+    (image / 255 - mean) / std; without, of image / 256.
     """
 
     source: str = text("digits")
@@ -42,6 +45,8 @@ class DataConfig:
     split_seed: int = integer(0, low=0, high=2**31 - 1)
     train_images: int = integer(6000, low=100, high=1000000)
     test_images: int = integer(2000, low=100, high=1000000)
+    mean: tuple[float, ...] = reals((), low=0.0, high=1.0)
+    std: tuple[float, ...] = reals((), low=1e-4, high=100.0)
     base: Path = field(default=Path(), kw_only=True, metadata={"key": False})
 
     def __post_init__(self) -> None:
@@ -74,6 +79,16 @@ class DataConfig:
             )
 
     @property
+    def is_normalised(self) -> bool:
+        """Whether the network is one of normalised images."""
+        return bool(self.mean or self.std)
+
+    @property
+    def has_constant(self) -> bool:
+        """Whether images get a last channel that is constant, whose weights subtract the mean."""
+        return any(self.mean)
+
+    @property
     def function(self) -> tuple[Path, str] | None:
         """File and name of the function that makes the data, if `source` names one."""
         file, _, name = self.source.rpartition(":")
@@ -86,6 +101,6 @@ class DataConfig:
 
     @property
     def places(self) -> tuple[Path, ...]:
-        """All files and folders that the data come from."""
-        files = () if self.function is None else (self.function[0],)
+        """All files and folders that the data come from; of a function also what it imports."""
+        files = () if self.function is None else files_of(self.function[0])
         return (*files, *((self.place,) if self.path else ()))

@@ -107,6 +107,21 @@ def integers(default: tuple[int, ...], *, low: int, high: int, at_least: int = 0
     return _field(default, check)
 
 
+def reals(default: tuple[float, ...], *, low: float, high: float) -> Any:
+    """Declare a list of real numbers in low..high."""
+
+    def check(name: str, value: Any) -> tuple[float, ...]:
+        is_list = isinstance(value, list | tuple)
+        are_real = is_list and all(isinstance(v, float) or _is_integer(v) for v in value)
+        if not are_real or not all(low <= v <= high for v in value):
+            raise ConfigError(
+                f"{name} must be a list of numbers in {low:g}..{high:g}, got {shown(value)}"
+            )
+        return tuple(float(v) for v in value)
+
+    return _field(default, check)
+
+
 def keys(kind: Any) -> dict[str, Field[Any]]:
     """Return the members of a dataclass, or of one of it, that a file may set."""
     return {f.name: f for f in fields(kind) if f.metadata.get("key", True)}

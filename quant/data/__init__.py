@@ -3,7 +3,7 @@
 
 from quant.data.augment import Augmentation, augment
 from quant.data.folder import LazyImages
-from quant.data.load import input_shape, load_split, read_split
+from quant.data.load import given_shape, input_shape, load_split, read_split
 from quant.data.samples import (
     INPUT_BITS,
     INPUT_EXPONENT,
@@ -12,6 +12,7 @@ from quant.data.samples import (
     Samples,
     Split,
     to_input,
+    with_constant,
 )
 
 __all__ = [
@@ -24,8 +25,10 @@ __all__ = [
     "Samples",
     "Split",
     "augment",
+    "given_shape",
     "input_shape",
     "load_split",
     "read_split",
     "to_input",
+    "with_constant",
 ]

@@ -164,7 +164,7 @@ def _not_bytes(images: NDArray[Any]) -> str:
     if low < 0:
         return (
             f"{kind} in {low:.4g}..{high:.4g}; store the pixels as they were before a mean was "
-            "subtracted"
+            "subtracted, and set data.mean and data.std"
         )
     if high > 255:
         return f"{kind} in {low:.4g}..{high:.4g}; scale them to 0..255 before astype(np.uint8)"

@@ -22,9 +22,9 @@ def load_split(config: DataConfig) -> Split:
     """
     split = LOADERS[config.source](config) if config.function is None else own.load_own(config)
     _require_light(split, config)
-    if config.augment == "auto":
-        return split
-    return replace(split, augmentation=NAMED[config.augment])
+    if config.augment != "auto":
+        split = replace(split, augmentation=NAMED[config.augment])
+    return split.with_constant() if config.has_constant else split
 
 
 def read_split(config: DataConfig) -> Split:
@@ -41,15 +41,22 @@ def _kept(config: DataConfig, _: tuple[tuple[int, int], ...]) -> Split:
 def input_shape(config: DataConfig) -> InputShape:
     """Return the size of an image and the number of classes; images are read only if need be.
 
-    Raises ConfigError if what tells the size is missing.
+    A constant channel counts. Raises ConfigError if what tells the size is missing.
     """
+    shape = given_shape(config)
+    return replace(shape, channels=shape.channels + config.has_constant)
+
+
+def given_shape(config: DataConfig) -> InputShape:
+    """Return the same without the constant channel: what a network of normalised images reads."""
     if config.source == "digits":
         return InputShape(1, config.image_size, digits.NUM_CLASSES)
     if config.source == "folder":
         return folder.shape_of(config)
     if config.source in ("colour", "cifar10"):
         return InputShape(colour.CHANNELS, config.image_size, colour.NUM_CLASSES)
-    return read_split(config).shape
+    shape = read_split(config).shape
+    return replace(shape, channels=shape.channels - config.has_constant)
 
 
 def _require_light(split: Split, config: DataConfig) -> None:

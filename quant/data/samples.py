@@ -8,7 +8,7 @@ input quantization is exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +37,35 @@ class Images(Protocol):
         """Return the chosen images, uint8 [len, c, h, w]."""
 
 
+CONSTANT = 255  # the largest pixel, so that its weights are small
+
+
+def with_constant(images: Tensor) -> Tensor:
+    """Return uint8 images [n, c, h, w] with a last channel of `CONSTANT`."""
+    n, _, height, width = images.shape
+    return torch.cat([images, images.new_full((n, 1, height, width), CONSTANT)], 1)
+
+
+@dataclass(frozen=True)
+class ConstantAdded:
+    """Images with a last channel of `CONSTANT`, added to those that are asked for."""
+
+    images: Images
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """n, c, h, w."""
+        n, channels, *edges = self.images.shape
+        return n, channels + 1, *edges
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
+        """Return the chosen images, uint8 [len, c, h, w]."""
+        return with_constant(self.images[chosen])
+
+
 @dataclass(frozen=True)
 class Samples:
     """Images uint8 [n, c, h, w], indexed with a slice or an int64 tensor, and labels int64 [n]."""
@@ -46,6 +75,12 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def with_constant(self) -> Samples:
+        """Return the samples with a constant last channel."""
+        images = self.images
+        is_read = isinstance(images, Tensor)
+        return replace(self, images=with_constant(images) if is_read else ConstantAdded(images))
 
 
 @dataclass(frozen=True)
@@ -65,13 +100,17 @@ class InputShape:
 
 @dataclass(frozen=True)
 class Split:
-    """Disjoint parts, the number of classes, and how training images are varied."""
+    """Disjoint parts, the number of classes, and how training images are varied.
+
+    `constant` says whether the last channel of all images is constant, and so not varied.
+    """
 
     train: Samples
     validation: Samples
     test: Samples
     classes: int
     augmentation: Augmentation
+    constant: bool = False
 
     @classmethod
     def of(cls, parts: Sequence[Samples], classes: int, augmentation: Augmentation) -> Split:
@@ -87,7 +126,14 @@ class Split:
 
     def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return varied network inputs [n, c, h, w], on the grid of the real ones."""
-        return augment(x, generator, self.augmentation)
+        if not self.constant:
+            return augment(x, generator, self.augmentation)
+        return torch.cat([augment(x[:, :-1], generator, self.augmentation), x[:, -1:]], 1)
+
+    def with_constant(self) -> Split:
+        """Return the split with a constant last channel in all images."""
+        parts = [part.with_constant() for part in (self.train, self.validation, self.test)]
+        return replace(self, train=parts[0], validation=parts[1], test=parts[2], constant=True)
 
 
 def to_input(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -69,12 +69,21 @@ def make_model(
     return entry.make(ModelSpec(classes, in_channels, edge, width))
 
 
-def network_of(model: ModelConfig, shape: InputShape) -> Network:
+def network_of(
+    model: ModelConfig, shape: InputShape, load: Callable[[Network], object] | None = None
+) -> Network:
     """Return the network of a configuration, with fresh weights or those of `model.checkpoint`.
 
-    Raises ConfigError as `make_model`, NetworkError for a network of the user's that cannot run,
-    ArtefactError for a checkpoint of another network.
+    `load` may give it others. Raises ConfigError as `make_model`, NetworkError for a network of the
+    user's that cannot run, ArtefactError for a checkpoint of another network.
     """
+    net = _made(model, shape)
+    if load is not None:
+        load(net)
+    return net
+
+
+def _made(model: ModelConfig, shape: InputShape) -> Network:
     if model.own is not None:
         if model.own.is_onnx and model.own.file is not None:
             return read_file(model.own.file, shape.image, shape.classes)

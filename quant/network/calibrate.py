@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from quant.data.samples import CONSTANT, INPUT_BITS
 from quant.layers.quant_add import QuantAdd
 from quant.layers.quant_layer import QuantTapLayer
 from quant.layers.quantizers import bits_of, exponents, scale_of, set_exponents
@@ -137,10 +138,18 @@ def align_adds(net: Network) -> None:
             set_exponents(layer.output_quant, found.clamp(min=least))
 
 
+def _is_black(x: Tensor) -> bool:
+    """Whether inputs [n, c, h, w] hold 0 alone, beside a constant channel."""
+    rows = x.transpose(0, 1).flatten(1)
+    black = (rows == 0).all(1)
+    is_constant = (rows == CONSTANT / 2**INPUT_BITS).all(1)
+    return bool(black.any()) and bool((black | is_constant).all())
+
+
 @torch.no_grad()
 def calibrate(net: Network, x: Tensor, *, clip: bool = True) -> None:
     """Set all scales of a network, layer by layer on quantized maps, from inputs x [n, c, h, w]."""
-    if not bool(x.any()):
+    if _is_black(x):
         raise NetworkError(
             f"the {len(x)} images for calibration are all black (0), scales need pixels above 0; "
             "check the data"

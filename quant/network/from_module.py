@@ -152,7 +152,7 @@ class _Reader:
             return self._add(layer)
         reader = MODULES.get(type(module))
         if reader is None:
-            raise NetworkError(_unknown_module(module, path))
+            raise NetworkError(_unknown_module(module, path) + _images_hint(args))
         is_written = bool(getattr(module, "inplace", False))
         return self._draft(node, reader(module, args[0]), path, is_written)
 
@@ -164,7 +164,8 @@ class _Reader:
             return _computed(node, args)
         reader = FUNCTIONS.get(node.target)
         if reader is None:
-            raise NetworkError(_unknown(f"function '{_function_name(node.target)}'"))
+            what = _unknown(f"function '{_function_name(node.target)}'")
+            raise NetworkError(what + _images_hint(args))
         return self._call(node, reader, args, kwargs)
 
     def _call_method(self, node: fx.Node) -> Any:
@@ -174,7 +175,7 @@ class _Reader:
             return sizes[args[1]] if len(args) > 1 else sizes
         reader = METHODS.get(str(node.target))
         if reader is None:
-            raise NetworkError(_unknown(f"method '{node.target}'"))
+            raise NetworkError(_unknown(f"method '{node.target}'") + _images_hint(args))
         return self._call(node, reader, args, kwargs)
 
     def _call(
@@ -273,6 +274,11 @@ def _unknown(what: str) -> str:
         f"calls the {what}, which the flow does not know; "
         f"it knows the modules {_known_modules()} and the functions {', '.join(known)}"
     )
+
+
+def _images_hint(args: tuple[Any, ...]) -> str:
+    reads_images = any(isinstance(value, Value) and value.name == INPUT for value in args)
+    return "; to normalise images, set data.mean and data.std" if reads_images else ""
 
 
 def _unknown_module(module: nn.Module, path: str) -> str:

@@ -11,13 +11,11 @@ from quant.build import Build, new_network, other_teacher
 from quant.distill import self_distillation
 from quant.distill.blockwise import train_blocks
 from quant.distill.teacher import described
-from quant.results import SAMPLE_IMAGES, saved
+from quant.results import SAMPLE_IMAGES, saved, warn_of_chance
 from quant.train.history import History
 from quant.train.resume import Resume
 from quant.train.training import fit
 from winnow.flow import Result
-
-CHANCE = 1.5  # times the accuracy of guessing
 
 
 def run(build: Build, resume: Resume) -> Result:
@@ -41,15 +39,5 @@ def run(build: Build, resume: Resume) -> Result:
         loss = self_distillation(net, config.distill, teacher)
         history = fit(net, split, loss, plan, resume=resume)
     result = saved(build, net, "fp32", history, **numbers)
-    _warn_of_chance(result, split.classes)
+    warn_of_chance("train", result.numbers["fp32_accuracy"], split.classes)
     return result
-
-
-def _warn_of_chance(result: Result, classes: int) -> None:
-    """Print a warning if the network guesses: most often its images were prepared otherwise."""
-    accuracy = result.numbers["fp32_accuracy"]
-    if accuracy < CHANCE * 100 / classes:
-        print(
-            f"train: WARNING: test accuracy {accuracy:.2f}% is that of guessing among {classes} "
-            "classes; were the weights trained on images prepared like these (0..255 as 0..1)?"
-        )
