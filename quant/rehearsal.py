@@ -16,6 +16,7 @@ from quant.allocate.sizes import layer_keeps, sparse_layers
 from quant.build import Build, compressed_network, new_network, quantized_network
 from quant.check import check_recipe
 from quant.data import Samples, to_input
+from quant.data.own import require_repeatable
 from quant.golden import golden_arrays
 from quant.network.calibrate import calibrate
 from quant.network.network import Network
@@ -34,6 +35,7 @@ def rehearse(build: Build) -> Network:
     Raises the errors of the stages; NetworkError if the network in the form that is trained does
     not compute what the network of the configuration does.
     """
+    require_repeatable(build.config.data)
     check_recipe(build)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(build.config.seed)

@@ -16,7 +16,8 @@ from PIL import Image
 
 from quant.data import InputShape, input_shape, load_split, read_split
 from quant.data.augment import PHOTOS
-from winnow.config import DataConfig, load_config
+from quant.data.own import require_repeatable
+from winnow.config import Config, DataConfig, load_config
 from winnow.errors import ConfigError
 from winnow.flow import BY_NAME, Build, stage_inputs
 from winnow.schema import plain
@@ -255,6 +256,51 @@ def test_function_that_fails_is_named_with_its_line(code: Path) -> None:
     )
     (code / "data.py").unlink()
     refused(lambda: load_split(own(code, "x")), "names the file", "which is missing; it is relat")
+
+
+def test_change_of_an_imported_file_makes_stages_stale(code: Path) -> None:
+    build = Build(Config(data=own(code, "make_data")), code / "out")
+
+    def digest() -> str:
+        return stage_inputs(BY_NAME["train"], build)["data.path"]
+
+    first = digest()
+    (code / "other.py").write_text("")
+    assert digest() == first
+    assert load_split(build.config.data).classes == 2
+    (code / "beside.py").write_text("COUNT = 32\n")
+    assert digest() != first
+
+
+def test_imports_in_a_function_are_those_of_its_folder(tmp_path: Path) -> None:
+    """Two folders have a module of one name; each function gets its own."""
+    source = (
+        "import numpy as np\n"
+        "def make():\n"
+        "    from beside import COUNT\n"
+        "    return np.ones((COUNT, 8, 8), np.uint8), np.arange(COUNT) % 2\n"
+    )
+    for count in (20, 30):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        (folder / "data.py").write_text(source)
+        (folder / "beside.py").write_text(f"COUNT = {count}\n")
+        split = load_split(own(folder, "make"))
+        assert sum(len(p) for p in (split.train, split.validation, split.test)) == count
+
+
+def test_function_that_ends_the_process_or_is_random_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data.py").write_text(
+        "import sys\n\nimport numpy as np\n\n\n"
+        "def ends():\n    sys.exit(3)\n\n\n"
+        "def random():\n"
+        "    return np.random.randint(0, 256, (20, 8, 8)).astype(np.uint8), np.arange(20) % 2\n\n\n"
+        "def seeded():\n    np.random.seed(0)\n    return random()\n"
+    )
+    refused(lambda: load_split(own(tmp_path, "ends")), "failed: SystemExit at data.py:7: 3")
+    message = "must give the same data whenever it is called, and does not; seed its random numbers"
+    refused(lambda: require_repeatable(own(tmp_path, "random")), message)
+    require_repeatable(own(tmp_path, "seeded"))
 
 
 # --- IDX --------------------------------------------------------------------------------------

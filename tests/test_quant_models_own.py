@@ -118,6 +118,7 @@ def test_modules_are_found_beside_the_configuration(folder: Path) -> None:
         ("def make_net(width):\n    pass\n", "raises TypeError: make_net() missing 1 required"),
         ("def other():\n    pass\n", "has no function or class 'make_net'; it has other"),
         ("make_net = lambda: 'no'\n", "must give an nn.Module, got str"),
+        ("def make_net():\n    exit(1)\n", "raises SystemExit at net.py:2: 1"),
         ("raise SystemError('a\\nb')\n", "cannot be imported: SystemError at net.py:1: a"),
     ],
 )

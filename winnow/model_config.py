@@ -47,6 +47,11 @@ class OwnModel:
         return not self.function
 
     @property
+    def code_folder(self) -> Path:
+        """The folder in which the code's imports are looked up first."""
+        return self.folder if self.file is None else self.file.parent
+
+    @property
     def places(self) -> tuple[Path, ...]:
         """The files that decide what the network is."""
         if self.file is not None:

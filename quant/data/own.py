@@ -10,14 +10,16 @@ It returns images and labels, or a dict of the arrays that `quant.data.arrays` k
 from __future__ import annotations
 
 import importlib.util
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from quant.data.arrays import named_arrays, split_of
 from quant.data.samples import Split
+from quant.imports import importing
 from winnow.config import DataConfig
 from winnow.errors import ConfigError, shown, shown_text
 
@@ -28,11 +30,30 @@ def load_own(config: DataConfig) -> Split:
     file, name = config.function
     function = _function(file, name)
     try:
-        made = function(str(config.place)) if config.path else function()
-    except Exception as error:
+        with importing(file.parent):
+            made = function(str(config.place)) if config.path else function()
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"data.source '{config.source}' failed: {_told(error, file)}") from error
     place = f"data.source '{config.source}'"
     return split_of(named_arrays(made, place), config, place)
+
+
+def require_repeatable(config: DataConfig) -> None:
+    """Raise ConfigError if a function gives other data when it is called again.
+
+    Every stage calls it, so test images of one would be training images of another.
+    """
+    if config.function is None:
+        return
+    first, second = (load_own(config) for _ in range(2))
+    for part in ("train", "validation", "test"):
+        one, two = getattr(first, part), getattr(second, part)
+        pairs = ((one.images[: len(one)], two.images[: len(two)]), (one.labels, two.labels))
+        if not all(torch.equal(a, b) for a, b in pairs):
+            raise ConfigError(
+                f"data.source '{config.source}' must give the same data whenever it is called, "
+                "and does not; seed its random numbers, and sort files that it lists"
+            )
 
 
 def _function(file: Path, name: str) -> Callable[..., Any]:
@@ -46,13 +67,11 @@ def _function(file: Path, name: str) -> Callable[..., Any]:
     assert spec is not None  # it ends with .py
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(file.parent))
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with importing(file.parent):
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"'{file}' cannot be imported: {_told(error, file)}") from error
-    finally:
-        sys.path.remove(str(file.parent))
     function = getattr(module, name, None)
     if not callable(function):
         raise ConfigError(f"'{file}' must define the function {shown(name)}, and does not")
@@ -60,7 +79,7 @@ def _function(file: Path, name: str) -> Callable[..., Any]:
     return made
 
 
-def _told(error: Exception, file: Path) -> str:
+def _told(error: BaseException, file: Path) -> str:
     """Return an error of the user's code with its line in their file."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
     at = f" at {file.name}:{lines[-1]}" if lines else ""

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quant.imports import importing
 from quant.interchange.onnx_import import load_onnx, read_onnx, run_images
 from quant.interchange.torch_import import load_checkpoint
 from quant.network.from_module import first_line, place_of
@@ -67,8 +68,9 @@ def own_module(model: ModelConfig) -> nn.Module:
     assert own is not None  # the caller asks for one
     function = _function(own)
     try:
-        module = function(**{name: _plain(value) for name, value in model.arguments})
-    except Exception as error:
+        with importing(own.code_folder):
+            module = function(**{name: _plain(value) for name, value in model.arguments})
+    except (Exception, SystemExit) as error:
         raise NetworkError(
             f"model.name '{model.name}' raises {type(error).__name__}{place_of(error)}: "
             f"{first_line(error)}"
@@ -94,17 +96,14 @@ def _function(own: OwnModel) -> Callable[..., Any]:
             f"model.name: the file '{own.file}' is missing; its path is relative to the "
             "configuration file"
         )
-    folder = str(own.file.parent if own.file is not None else own.folder)
-    sys.path.insert(0, folder)
     try:
-        module = _loaded(own.file) if own.file is not None else importlib.import_module(own.module)
-    except Exception as error:
+        with importing(own.code_folder):
+            module = _loaded(own.file) if own.file else importlib.import_module(own.module)
+    except (Exception, SystemExit) as error:
         raise NetworkError(
             f"'{name}' cannot be imported: {type(error).__name__}{_import_place(error)}: "
             f"{first_line(error)}"
         ) from error
-    finally:
-        sys.path.remove(folder)
     function = getattr(module, own.function, None)
     if not callable(function):
         raise ConfigError(
@@ -127,7 +126,7 @@ def _loaded(file: Path) -> ModuleType:
     return module
 
 
-def _import_place(error: Exception) -> str:
+def _import_place(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f" at {Path(error.filename).name}:{error.lineno}"
     return place_of(error)
