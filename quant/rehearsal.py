@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from quant.allocate.bits import choices_of
 from quant.allocate.sizes import layer_keeps, sparse_layers
@@ -19,6 +20,7 @@ from quant.data import Samples, to_input
 from quant.data.own import require_repeatable
 from quant.golden import golden_arrays
 from quant.network.calibrate import calibrate
+from quant.network.layer_graph import visit_layers
 from quant.network.network import Network
 from quant.network.rewrite import fold_norms, tap_layers, to_winograd, without_dropout
 from quant.network.same import random_images, require_same, result, with_statistics
@@ -45,6 +47,7 @@ def rehearse(build: Build) -> Network:
     net = compressed_network(build, given).eval()
     x = to_input(build.split().train.images[:CALIBRATION_IMAGES])
     _check_rewrites(net, build.config.engine.m)
+    _set_statistics(net, x)
     tapped = to_winograd(net, build.config.engine.m)
     _prune(build, tapped)
     folded = fold_norms(tapped)
@@ -72,6 +75,23 @@ def _check_rewrites(net: Network, m: int) -> None:
     folded = fold_norms(tapped)
     require_same(want, result(folded, x), "the network with BatchNorm folded")
     require_same(want, result(without_dropout(folded), x), "the network without dropout")
+
+
+@torch.no_grad()
+def _set_statistics(net: Network, x: Tensor) -> None:
+    """Give BatchNorms that have seen no image, in place, the statistics of x.
+
+    With fresh ones the values of a deep network vanish, which training would not let happen.
+    """
+
+    def visit(norm: nn.BatchNorm2d, values: Tensor) -> None:
+        axes = [axis for axis in range(values.dim()) if axis != 1]
+        norm.running_mean.copy_(values.mean(axes))
+        norm.running_var.copy_(values.var(axes, unbiased=False))
+
+    norms = [m for m in net.layers().values() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    fresh = [m for m in norms if bool((m.running_mean == 0).all() and (m.running_var == 1).all())]
+    visit_layers(net, fresh, x, visit)
 
 
 def _prune(build: Build, net: Network) -> None:

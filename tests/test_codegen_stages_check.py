@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from codegen.stages import check
@@ -41,6 +42,18 @@ def test_network_that_works_is_scheduled() -> None:
     assert result.numbers["layers"] == 3
     assert result.numbers["total_cycles"] > 1000
     assert not Path("never").exists()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4), (16, 16)])
+def test_chains_of_any_length_work_by_default(
+    count: int, size: tuple[int, int], tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(1, 256, (40, 2, *size), np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(40) % 3)
+    data = DataConfig(source="npz", path="x.npz", base=tmp_path)
+    result = run(Config(data=data, model=ModelConfig(channels=(5,) * count)))
+    assert result.numbers["layers"] == count + 1
 
 
 @pytest.mark.parametrize("method", ["obs", "kernels", "pattern"])

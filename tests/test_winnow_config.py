@@ -166,6 +166,11 @@ def test_many_neighbours_are_cut(tmp_path: Path) -> None:
             "model.pool_after must name one of the 2 convolutions of model.channels, got 3",
         ),
         (
+            "[model]\npool_after = [0, 2]",
+            "model.pool_after must number convolutions from 1, or be [0] for those that fit, got "
+            "[0, 2]",
+        ),
+        (
             "[model]\nchannels = [8, 8]\npool_after = []\nexit_after = [3]",
             "model.exit_after must name one of the 2 convolutions of model.channels, got 3",
         ),

@@ -22,6 +22,7 @@ MODELS = (
     "resnet50",
     "mobilenet_v2",
 )
+AUTO = (0,)  # positions in a chain: the usual ones, as far as they fit
 FORMS = "FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION, FILE.onnx"
 
 
@@ -68,8 +69,9 @@ class ModelConfig:
     given to that function. `checkpoint` is a file of trained weights. Files are relative to `base`,
     the folder of the configuration file, which is no key.
     A chain is 3x3 convolutions with BatchNorm and ReLU, then fully connected layers. `pool_after`
-    and `exit_after` number the convolutions from 1; an exit is a shallow classifier for
-    self-distillation. `hidden` are the widths of fully connected layers before the classifier.
+    and `exit_after` number the convolutions from 1, [0] stands for the usual ones that fit; an exit
+    is a shallow classifier for self-distillation. `hidden` are the widths of fully connected layers
+    before the classifier.
     `exit` deploys the network that ends at that exit; 0 the whole one.
     """
 
@@ -78,8 +80,8 @@ class ModelConfig:
     checkpoint: str = text("")
     width: float = real(1.0, low=0.01, high=16.0)
     channels: tuple[int, ...] = integers((16, 32, 32, 64), low=1, high=2048, at_least=1)
-    pool_after: tuple[int, ...] = integers((2, 4), low=1, high=64)
-    exit_after: tuple[int, ...] = integers((2, 3), low=1, high=64)
+    pool_after: tuple[int, ...] = integers(AUTO, low=0, high=64)
+    exit_after: tuple[int, ...] = integers(AUTO, low=0, high=64)
     hidden: tuple[int, ...] = integers((), low=1, high=65536)
     exit: int = integer(0, low=0, high=64)
     base: Path = field(default=Path(), kw_only=True, metadata={"key": False})
@@ -92,6 +94,11 @@ class ModelConfig:
             )
         for key in ("pool_after", "exit_after"):
             for position in getattr(self, key):
+                if position == 0 and getattr(self, key) != AUTO:
+                    raise ConfigError(
+                        f"model.{key} must number convolutions from 1, or be [0] for those that "
+                        f"fit, got {list(getattr(self, key))}"
+                    )
                 if position > len(self.channels):
                     raise ConfigError(
                         f"model.{key} must name one of the {len(self.channels)} convolutions of "

@@ -30,6 +30,7 @@ from winnow.errors import ConfigError, shown, shown_text
 Part = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [n, c, h, w], labels [n]
 PARTS = ("train", "validation", "test")
 MAX_EDGE, MAX_CLASSES = 1024, 65536
+SMALLEST_MAP = 6  # rows and columns from which a last axis of 1 or 3 is taken for the channels
 KNOWN = (
     *("images", "labels", "split", "validation_images", "validation_labels"),
     *("test_images", "test_labels"),
@@ -133,7 +134,7 @@ def checked_images(images: NDArray[Any], what: str) -> NDArray[np.uint8]:
             f"{name} must be [n, c, h, w] or [n, h, w], got the shape {list(images.shape)}; "
             "reshape them"
         )
-    if images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
+    if images.ndim == 4 and images.shape[3] in (1, 3) and min(images.shape[1:3]) >= SMALLEST_MAP:
         raise ConfigError(
             f"{name} must be [n, c, h, w], got the shape {list(images.shape)} with the channels "
             "last; use images.transpose(0, 3, 1, 2)"

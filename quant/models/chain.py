@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from quant.data import InputShape
 from winnow.config import ModelConfig
 from winnow.errors import ConfigError
+from winnow.model_config import AUTO
 
 CLASSIFIER = "fc"
+POOLS, EXITS = (2, 4), (2, 3)  # the convolutions that pools and exits usually follow
 Pair = tuple[int, int]
 
 
@@ -82,11 +84,14 @@ def chain_spec(model: ModelConfig, shape: InputShape, widths: Sequence[int] = ()
 
     Raises ConfigError if a pool has nothing to pool.
     """
+    is_auto = model.pool_after == AUTO
+    pools = POOLS if is_auto else model.pool_after
     convs = []
     channels, *edges = shape.image
     size: Pair = (edges[0], edges[1])
     for number, out_channels in enumerate(widths or model.channels, start=1):
-        conv = ConvSpec(f"conv{number}", channels, out_channels, size, number in model.pool_after)
+        pool = number in pools and not (is_auto and min(size) < 2)
+        conv = ConvSpec(f"conv{number}", channels, out_channels, size, pool)
         convs.append(conv)
         channels, size = out_channels, conv.out_size
         if 0 in size:
@@ -94,7 +99,8 @@ def chain_spec(model: ModelConfig, shape: InputShape, widths: Sequence[int] = ()
                 f"model.pool_after: the map has no pixel left after conv{number}; pool less often"
             )
     spec = ChainSpec(tuple(convs), model.hidden, shape.classes)
-    taps = sorted({number for number in model.exit_after if number < len(convs)})
+    wanted = EXITS if model.exit_after == AUTO else model.exit_after
+    taps = sorted({number for number in wanted if number < len(convs)})
     exits = tuple((f"conv{number}", _exit_spec(spec, number)) for number in taps)
     return replace(spec, exits=exits)
 

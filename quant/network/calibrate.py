@@ -48,8 +48,11 @@ def sampled(x: Tensor, count: int) -> Tensor:
 def best_exponents(x: Tensor, bounds: tuple[int, int], *, clip: bool = True) -> Tensor:
     """Return the int64 exponent of least mean squared error for every row of x [rows, values].
 
-    The search starts where nothing clips and goes finer; without `clip` it stays there.
+    The search starts where nothing clips and goes finer; without `clip` it stays there. Values that
+    are all 0, of a map that is dead, get the grid of values up to 1.
     """
+    if not bool(x.any()):
+        return torch.full((len(x),), -max(bounds[1], 1).bit_length(), dtype=torch.int64)
     reach = (x.amax(1).clamp(min=0) / max(bounds[1], 1)).clamp(min=2.0**-24)
     if bounds[0] < 0:
         reach = torch.maximum(reach, x.amin(1).clamp(max=0) / bounds[0])

@@ -205,3 +205,26 @@ def random_weights_of_its_own() -> nn.Module:
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(5))
     return net
+
+
+def deep() -> nn.Module:
+    """Values of untrained layers in such a row vanish, unless BatchNorm knows their spread."""
+    layers: list[nn.Module] = []
+    for channels in [1, *[6] * 13]:
+        layers += [nn.Conv2d(channels, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()]
+    return nn.Sequential(*layers, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(6 * 64, 10))
+
+
+def dead() -> nn.Module:
+    """No value is left behind the first ReLU."""
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(6, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(6 * 256, 10),
+    )
+    for parameter in net[0].parameters():
+        parameter.data = -parameter.data.abs()
+    return net
