@@ -277,7 +277,7 @@ def _unknown(what: str) -> str:
 
 
 def _images_hint(args: tuple[Any, ...]) -> str:
-    reads_images = any(isinstance(value, Value) and value.name == INPUT for value in args)
+    reads_images = any(isinstance(value, TracedValue) and value.name == INPUT for value in args)
     return "; to normalise images, set data.mean and data.std" if reads_images else ""
 
 
