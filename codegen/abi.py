@@ -18,7 +18,7 @@ from winnow.artefact import sha256_value
 from winnow.engine import EngineConfig
 
 MAGIC = 0x57494E4F  # "WINO"
-VERSION = 4
+VERSION = 5
 HEADER_WORDS = 8
 LAYER_WORDS = 32
 EARLY_WORDS = 8  # of a descriptor, with all that products are formed of while the others arrive
@@ -30,6 +30,8 @@ MAX_V_LIMIT = 127
 MAX_V_SHIFT = 15
 MAX_SUM_SHIFT = 31
 MAX_Y_SHIFT = 63
+MAX_AVERAGE_SHIFT = 31
+MAX_AVERAGE_PIXELS = 1 << 14
 MAX_ADD_SHIFT = 7  # of what a sum adds, and of the sum
 
 

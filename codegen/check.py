@@ -22,12 +22,14 @@ from codegen.ir import (
     Add,
     Dense,
     Direct,
+    GlobalAverage,
     Graph,
     MaxPool,
     Multiply,
     Node,
     TensorType,
     Winograd,
+    average_shift,
 )
 from winnow.errors import GraphError
 from winnow.fixed_point import int_range, signed_bits
@@ -125,6 +127,20 @@ def _check_add(node: Add, sources: tuple[TensorType, ...]) -> None:
     apart = max(exponents) - min(exponents)
     rule = f"its exponents must lie at most {MAX_ADD_SHIFT} apart"
     _require(apart <= MAX_ADD_SHIFT, node, rule, apart)
+
+
+# --- average ------------------------------------------------------------------------------------
+
+
+def _check_global_average(node: GlobalAverage, sources: tuple[TensorType, ...]) -> None:
+    source = _one_source(node, sources)
+    _check_type(f"node '{node.name}': output", node.output)
+    expected, got = (source.channels, 1, 1), node.output.shape
+    _require(got == expected, node, f"the output must be {_text(expected)}", _text(got))
+    least = node.output.exponent - average_shift(source, node.output)
+    rule = f"the output's exponent must be {least}..{least + MAX_SHIFT}, that of the sum and above"
+    shift = node.output.exponent - least
+    _require(0 <= shift <= MAX_SHIFT, node, rule, node.output.exponent)
 
 
 # --- multiplications ----------------------------------------------------------------------------
@@ -266,4 +282,5 @@ CHECKS: Mapping[type[Node], Check] = {
     Dense: _check_dense,
     MaxPool: _check_max_pool,
     Add: _check_add,
+    GlobalAverage: _check_global_average,
 }

@@ -19,6 +19,7 @@ from codegen.ir import (
     Add,
     Dense,
     Direct,
+    GlobalAverage,
     Graph,
     MaxPool,
     Multiply,
@@ -45,6 +46,7 @@ class EngineLayer:
         add: the node that adds a map of memory, the shortcut, to the result, if any.
         shortcut: type of that map.
         pool: the node that takes the maximum of 2x2 windows of the result, if any.
+        average: the node that averages all pixels of that, if any.
 
     Only the map of the last of these nodes is ever in memory.
     """
@@ -55,6 +57,7 @@ class EngineLayer:
     add: Add | None = None
     shortcut: TensorType | None = None
     pool: MaxPool | None = None
+    average: GlobalAverage | None = None
 
     @property
     def name(self) -> str:
@@ -80,6 +83,11 @@ class EngineLayer:
     @property
     def last(self) -> Node:
         """The node whose map it writes."""
+        return self.average or self.mapped
+
+    @property
+    def mapped(self) -> Node:
+        """The last node before an average: the engine walks over the pixels of its map."""
         return self.pool or self.add or self.multiply
 
     @property
@@ -177,6 +185,24 @@ def _add_add(node: Add, graph: Graph, layers: Layers) -> Layers:
     return (*before, *after, fused)
 
 
+def _add_average(node: GlobalAverage, graph: Graph, layers: Layers) -> Layers:
+    """Let the layer that makes the map average it while it writes."""
+    (source,) = node.inputs
+    makers = [layer for layer in layers if layer.last.name == source]
+    if not makers or makers[0].op not in ADDING or makers[0].average is not None:
+        raise ScheduleError(
+            f"node '{node.name}': the engine averages only what a {_ADDING_TEXT} node has "
+            f"computed, it reads {_called(source, graph)}; move the average behind a convolution"
+        )
+    others = _other_readers(source, node, graph)
+    if others:
+        raise ScheduleError(
+            f"node '{node.name}': '{others[0]}' also reads '{source}', but the engine writes only "
+            f"the average; let '{others[0]}' read '{node.name}', or drop the average"
+        )
+    return tuple(replace(x, average=node) if x is makers[0] else x for x in layers)
+
+
 def _other_readers(source: str, node: Node, graph: Graph) -> list[str]:
     return [x.name for x in graph.nodes if source in x.inputs and x is not node]
 
@@ -197,6 +223,7 @@ _KINDS: Mapping[type[Node], str] = {
     Dense: "the dense node",
     MaxPool: "the pool",
     Add: "the sum",
+    GlobalAverage: "the average",
 }
 Fusion: TypeAlias = Callable[[Any, Graph, Layers], Layers]
 FUSIONS: Mapping[type[Node], Fusion] = {
@@ -205,4 +232,5 @@ FUSIONS: Mapping[type[Node], Fusion] = {
     Dense: _add_dense,
     MaxPool: _add_max_pool,
     Add: _add_add,
+    GlobalAverage: _add_average,
 }

@@ -8,6 +8,7 @@ sparsity, no word lengths.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from codegen.ir import (
     Add,
     Dense,
     Direct,
+    GlobalAverage,
     Graph,
     MaxPool,
     Multiply,
@@ -114,12 +116,21 @@ def _add(node: Add, a: _Map, b: _Map) -> IntArray:
     return requantize(aligned, node.output.exponent - e, *node.output.bounds)
 
 
+def _global_average(node: GlobalAverage, d: _Map) -> IntArray:
+    n, c, height, width = d.values.shape
+    total = d.values.sum(axis=(2, 3)).reshape(n, c, 1, 1)
+    log2_pixels = math.ceil(math.log2(height * width))
+    shift = node.output.exponent - d.exponent + log2_pixels
+    return requantize(total, shift, *node.output.bounds)
+
+
 RUNS: Mapping[type[Node], Callable[..., IntArray]] = {
     Winograd: _winograd,
     Direct: _direct,
     Dense: _dense,
     MaxPool: _max_pool,
     Add: _add,
+    GlobalAverage: _global_average,
 }
 
 

@@ -149,7 +149,18 @@ class Add(Node):
     """The sum of two maps of one shape: aligned exactly, rounded once, clamped once."""
 
 
-NODES: tuple[type[Node], ...] = (Winograd, Direct, Dense, MaxPool, Add)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GlobalAverage(Node):
+    """The sum over all pixels of a channel, over the least power of two not below their number."""
+
+
+NODES: tuple[type[Node], ...] = (Winograd, Direct, Dense, MaxPool, Add, GlobalAverage)
+
+
+def average_shift(source: TensorType, output: TensorType) -> int:
+    """Return by how much the sum over a map is shifted right to be on the grid of its average."""
+    log2_pixels = (source.height * source.width - 1).bit_length()
+    return output.exponent - source.exponent + log2_pixels
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from codegen.ir import (
     Add,
     Dense,
     Direct,
+    GlobalAverage,
     Graph,
     MaxPool,
     Node,
@@ -34,7 +35,7 @@ from codegen.ir import (
 from quant.build import Build, load_quantized
 from quant.data import INPUT_BITS, INPUT_EXPONENT
 from quant.golden import POOL, layer_names
-from quant.layers.quant_add import QuantAdd
+from quant.layers.quant_add import QuantAdd, QuantAverage
 from quant.layers.quant_layer import (
     QuantDense,
     QuantDirectConv2d,
@@ -185,8 +186,8 @@ def _lower_record(net: Network, record: network.Node, name: str, sources: Source
             return lower_direct(layer, place)
         assert isinstance(layer, QuantDense), layer
         return lower_dense(layer, place)
-    if isinstance(record, network.QuantAdd):
-        return _lower_add(net.get_submodule(record.name), name, sources)
+    if isinstance(record, network.QuantAdd | network.QuantAverage):
+        return _lower_sum(net.get_submodule(record.name), name, sources)
     if isinstance(record, network.MaxPool) and is_engine_pool(record):
         return max_pool(f"{source}{POOL}", source, kind)
     keeps_size = isinstance(record, network.AdaptiveAvgPool) and record.shape == kind.shape
@@ -208,13 +209,16 @@ def _lower_record(net: Network, record: network.Node, name: str, sources: Source
     raise LoweringError(f"'{record.name}' ({kind_name}) reads '{source}'; {_RUNS}")
 
 
-def _lower_add(add: nn.Module, name: str, sources: Sources) -> Add:
-    """Return the node of a calibrated sum."""
-    assert isinstance(add, QuantAdd)
-    exponent = int(_exponents(add.output_quant, name, "output")[0])
-    shape = sources[0][1].shape
-    output = TensorType(*shape, bits_of(add.output_quant), not add.relu, exponent)
-    return Add(name=name, inputs=tuple(source for source, _ in sources), output=output)
+def _lower_sum(layer: nn.Module, name: str, sources: Sources) -> Add | GlobalAverage:
+    """Return the node of a calibrated sum of maps, or of the average over one."""
+    assert isinstance(layer, QuantAdd | QuantAverage)
+    exponent = int(_exponents(layer.output_quant, name, "output")[0])
+    inputs, shape = tuple(source for source, _ in sources), sources[0][1].shape
+    bits, signed = bits_of(layer.output_quant), not layer.relu
+    if isinstance(layer, QuantAdd):
+        return Add(name=name, inputs=inputs, output=TensorType(*shape, bits, signed, exponent))
+    output = TensorType(shape[0], 1, 1, bits, signed, exponent)
+    return GlobalAverage(name=name, inputs=inputs, output=output)
 
 
 def _described(layer: nn.Module) -> str:
@@ -230,9 +234,7 @@ def _described(layer: nn.Module) -> str:
 def _check_layers(net: Network, names: Mapping[str, str]) -> None:
     """Raise LoweringError that names the first layer of a kind that the engine does not run."""
     for path, layer in net.layers().items():
-        if path in names and not isinstance(
-            layer, QuantAdd | QuantWinogradConv2d | QuantDirectConv2d | QuantDense
-        ):
+        if path in names and not isinstance(layer, QuantAdd | QuantAverage | QuantTapLayer):
             raise LoweringError(
                 f"layer '{names[path]}': cannot lower {_described(layer)}; the engine runs "
                 "convolutions and fully connected layers"
@@ -240,8 +242,9 @@ def _check_layers(net: Network, names: Mapping[str, str]) -> None:
 
 
 _RUNS = (
-    "the engine runs convolutions and fully connected layers, with a ReLU and a 2x2 max pool "
-    "or a sum behind a convolution, and the last layer gives the result"
+    "the engine runs convolutions and fully connected layers, with a ReLU, a 2x2 max pool or a "
+    "sum behind a convolution, an average over the whole map behind that, and the last layer gives "
+    "the result"
 )
 
 

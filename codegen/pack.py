@@ -80,6 +80,7 @@ def layer_shape(engine: EngineConfig, layer: EngineLayer) -> LayerShape:
         weight_bits=layer.multiply.weight_bits,
         pool=layer.pool is not None,
         window=layer.multiply.window if isinstance(layer.multiply, Direct) else Window(),
+        average=layer.average is not None,
     )
 
 

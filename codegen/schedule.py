@@ -9,12 +9,14 @@ all layers can be read.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from codegen.abi import (
     MAX_ADD_SHIFT,
+    MAX_AVERAGE_PIXELS,
+    MAX_AVERAGE_SHIFT,
     MAX_LAYERS,
     MAX_SUM_SHIFT,
     MAX_V_SHIFT,
@@ -23,7 +25,7 @@ from codegen.abi import (
 from codegen.bounds import worst_case_sums
 from codegen.descriptor import layer_fields
 from codegen.fuse import EngineLayer, fuse
-from codegen.ir import INPUT, Graph, TensorType
+from codegen.ir import INPUT, Graph, TensorType, average_shift
 from codegen.layout import RAW_BYTES, num_words
 from codegen.pack import Bytes, lane_weights, layer_shape, pack_weights
 from winnow.blocking import (
@@ -151,9 +153,10 @@ def _plan_layer(
         **_loop_values(shape, blocking),
         **_feature_values(engine, shape, blocking, read.source),
         **_window_values(shape, blocking),
-        **_result_values(engine, shape, blocking, result),
+        **_result_values(engine, shape, blocking, replace(result, tensor=layer.mapped.output)),
         **_number_values(engine, layer),
         **_add_values(layer, read.shortcut),
+        **_average_values(layer),
         "weight_base": weight_base,
         "strip_beats": packed.shape[0] * packed.shape[1],
         "weight_checksum": zlib.crc32(packed.tobytes()),
@@ -421,6 +424,33 @@ def _add_values(layer: EngineLayer, shortcut: Region | None) -> Values:
         "add_shift": total - finest,
         "add_low": low,
         "add_high": high,
+    }
+
+
+def _average_values(layer: EngineLayer) -> Values:
+    """The average over the map; ScheduleError when its sum is too long."""
+    if layer.average is None:
+        names = ("average", "average_signed", "average_shift", "average_low", "average_high")
+        return dict.fromkeys(names, 0)
+    source, output = layer.mapped.output, layer.average.output
+    shift = average_shift(source, output)
+    limits = (
+        ("number of pixels", source.height * source.width, MAX_AVERAGE_PIXELS),
+        ("shift", shift, MAX_AVERAGE_SHIFT),
+    )
+    for what, value, limit in limits:
+        if value > limit:
+            raise ScheduleError(
+                f"node '{layer.average.name}': the {what} of an average must be at most {limit}, "
+                f"got {value}; use a smaller map or calibrate again"
+            )
+    low, high = output.bounds
+    return {
+        "average": 1,
+        "average_signed": int(source.signed),
+        "average_shift": shift,
+        "average_low": low,
+        "average_high": high,
     }
 
 

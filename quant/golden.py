@@ -16,28 +16,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from quant.data import Samples, to_input
-from quant.layers.quant_add import QuantAdd
+from quant.layers.quant_add import QuantAdd, QuantAverage
 from quant.layers.quant_layer import QuantTapLayer
 from quant.layers.quantizers import scale_of
 from quant.network.graph import Add, NetworkGraph
+from quant.network.graph import QuantAverage as Average
 from quant.network.layer_graph import layer_graph, layer_results
 from quant.network.network import Network
 from winnow.errors import LoweringError
 
 BATCH = 120
+Quantized = QuantTapLayer | QuantAdd | QuantAverage
 RESERVED = "input"  # what the integer graph calls the images
 POOL = "_pool"  # ends the name of the node that pools what a layer gives
 
 
 def layer_names(graph: NetworkGraph) -> dict[str, str]:
-    """Return the names of a network's layers and sums in the integer graph, by record.
+    """Return the names of a network's layers, sums and averages in the integer graph.
 
     "features.0" -> "features_0", "0" -> "layer_0", "Conv1" -> "conv1", "größe" -> "grosse". A name
     that is taken, or would be by what follows, gets a number. Sums come after all layers.
     """
     names: dict[str, str] = {}
     nodes = graph.ending_at(graph.output).nodes
-    sums = [node.name for node in nodes if isinstance(node, Add)]
+    sums = [node.name for node in nodes if isinstance(node, Add | Average)]
     for path in [*layer_graph(graph), *sums]:
         wanted, number = _identifier(path), 1
         name = wanted
@@ -75,7 +77,7 @@ def golden_arrays(net: Network, samples: Samples) -> dict[str, NDArray[Any]]:
         x = to_input(samples.images[start : start + BATCH], torch.float64)
         for path, value in layer_results(net, x).items():
             name = names[path]
-            last = net.get_submodule(placed[path].add or path)
+            last = net.get_submodule(placed[path].rounded_by)
             integers = to_integers(value, last, name)
             parts.setdefault(f"layer.{name}", []).append(as_map(integers))
     arrays: dict[str, NDArray[Any]] = {n: np.concatenate(maps) for n, maps in parts.items()}
@@ -88,7 +90,7 @@ def as_map(values: NDArray[Any]) -> NDArray[Any]:
     return values.reshape(*values.shape, *(1,) * (4 - values.ndim))
 
 
-def to_integers(value: Tensor, layer: QuantTapLayer | QuantAdd, name: str) -> NDArray[Any]:
+def to_integers(value: Tensor, layer: Quantized, name: str) -> NDArray[Any]:
     """Return a layer's or sum's float64 output as integers of its scale, smallest type."""
     steps = (value / output_scale(layer)).cpu().numpy()
     if not np.array_equal(steps, np.rint(steps)):
@@ -98,14 +100,14 @@ def to_integers(value: Tensor, layer: QuantTapLayer | QuantAdd, name: str) -> ND
     return integers
 
 
-def _smallest(layer: QuantTapLayer | QuantAdd) -> type[np.integer[Any]]:
+def _smallest(layer: Quantized) -> type[np.integer[Any]]:
     if isinstance(layer, QuantTapLayer) and layer.is_raw:
         return np.int32
-    relu = layer.relu if isinstance(layer, QuantAdd) else layer.widths.relu
+    relu = layer.widths.relu if isinstance(layer, QuantTapLayer) else layer.relu
     return np.uint8 if relu else np.int8
 
 
-def output_scale(layer: QuantTapLayer | QuantAdd) -> Tensor:
+def output_scale(layer: Quantized) -> Tensor:
     """Return the scale of an output: of its quantizer, or of the accumulator of a raw layer."""
     if isinstance(layer, QuantTapLayer) and layer.is_raw:
         return (

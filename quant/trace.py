@@ -22,7 +22,7 @@ from torch import Tensor
 from quant.build import Build, load_compact, load_pruned, load_quantized
 from quant.data import to_input, with_constant
 from quant.golden import output_scale
-from quant.layers.quant_add import QuantAdd
+from quant.layers.quant_add import QuantAdd, QuantAverage, share_of_mean
 from quant.layers.quant_layer import QuantTapLayer
 from quant.layers.quantizers import exponents, grid_of, scale_of
 from quant.network.layer_graph import layer_graph, layer_results
@@ -84,27 +84,29 @@ def trace(build: Build, images: Tensor | None = None) -> tuple[Traced, ...]:
 def trace_networks(nets: Sequence[Network], x: Tensor) -> tuple[Traced, ...]:
     """Compare [float, pruned, quantized] networks on inputs x [n, c, h, w], layer by layer."""
     plain, pruned, quantized = (layer_results(net.cpu().double(), x) for net in nets)
-    placed, whole = layer_graph(nets[2].graph), nets[2].get_submodule
-    return tuple(
-        _traced(
-            path, (whole(path), whole(placed[path].add or path)), (plain[path], pruned[path], y)
-        )
-        for path, y in quantized.items()
-    )
+    graph, whole = nets[2].graph, nets[2].get_submodule
+    placed, traced = layer_graph(graph), []
+    for path, y in quantized.items():
+        modules = whole(path), whole(placed[path].rounded_by)
+        average, share = placed[path].average, 1.0
+        if average is not None:  # the integer network holds what is missing to the mean in weights
+            share = share_of_mean(*graph.shape_of(graph.by_name[average].inputs[0])[1:])
+        traced.append(_traced(path, modules, (plain[path] * share, pruned[path] * share, y)))
+    return tuple(traced)
 
 
 def _traced(
     path: str,
-    modules: tuple[QuantTapLayer, QuantTapLayer | QuantAdd],
+    modules: tuple[QuantTapLayer, QuantTapLayer | QuantAdd | QuantAverage],
     values: tuple[Tensor, Tensor, Tensor],
 ) -> Traced:
-    """Return one layer; `modules` are the layer and what rounds its result, itself or a sum."""
+    """Return one layer; `modules`: it, and what rounds its result, itself, a sum, an average."""
     plain, pruned, integer = values
     layer, last = modules
     scale = output_scale(last)
     steps = (integer / scale).round()
     clipped = 0.0
-    if isinstance(last, QuantAdd) or not last.is_raw:
+    if not (isinstance(last, QuantTapLayer) and last.is_raw):
         grid = grid_of(last.output_quant, scale)
         # The lower end of a ReLU's range is its 0, which is no clipping.
         at_end = (steps >= grid.high) | ((steps <= grid.low) & (grid.low < 0))

@@ -9,6 +9,7 @@ build/.cache/tests.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from codegen.schedule import Schedule, schedule
 from sim import csim
 from tests.ladder import (
     multiplies,
+    random_average_graph,
     random_chain_graph,
     random_direct_graph,
     random_layer_graph,
     random_map_graph,
+    random_projection_graph,
     random_residual_graph,
 )
 from winnow.config import TargetConfig
@@ -116,15 +119,31 @@ def strip_cases(engine: EngineConfig) -> list[tuple[Graph, Schedule]]:
 
 def residual_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule]]:
     """Return `count` graphs of residual blocks that fit an engine, and their schedules."""
+    return _fitting_cases(random_residual_graph, engine, count)
+
+
+def projection_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule]]:
+    """Return `count` graphs of a sum of two direct layers that fit an engine, and schedules."""
+    return _fitting_cases(random_projection_graph, engine, count)
+
+
+def average_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule]]:
+    """Return `count` graphs with an average at the end that fit an engine, and their schedules."""
+    return _fitting_cases(random_average_graph, engine, count)
+
+
+def _fitting_cases(
+    make: Callable[[int, int], Graph], engine: EngineConfig, count: int
+) -> list[tuple[Graph, Schedule]]:
     cases: list[tuple[Graph, Schedule]] = []
     for seed in range(1000):
-        graph = random_residual_graph(seed, engine.m)
+        graph = make(seed, engine.m)
         plan = fitting(graph, engine)
         if plan is not None:
             cases.append((graph, plan))
         if len(cases) == count:
             return cases
-    raise AssertionError(f"only {len(cases)} of 1000 graphs of residual blocks fit {engine}")
+    raise AssertionError(f"only {len(cases)} of 1000 graphs of {make.__name__} fit {engine}")
 
 
 def residual_strip_cases(engine: EngineConfig) -> list[tuple[Graph, Schedule]]:

@@ -20,12 +20,14 @@ from codegen.ir import (
     Add,
     Dense,
     Direct,
+    GlobalAverage,
     Graph,
     MaxPool,
     Multiply,
     Node,
     TensorType,
     Winograd,
+    average_shift,
 )
 from winnow.fixed_point import IntArray, int_range
 from winnow.srbs import SUB_ROW, num_sub_rows, srbs_mask
@@ -108,6 +110,54 @@ def random_residual_graph(seed: int, engine_m: int, size: tuple[int, int] | None
             return graph
 
 
+def random_projection_graph(seed: int, engine_m: int) -> Graph:
+    """Return a graph of two direct layers of one window and the sum of their maps."""
+    rng = np.random.default_rng([seed, engine_m, 7])
+    while True:
+        height, width = rng.integers(1, 17, size=2).tolist()
+        kind = _random_feature(rng, int(rng.integers(1, 21)), height, width)
+        window, channels = _random_window(rng, kind), int(rng.integers(1, 25))
+        a, b = (
+            _random_layer(
+                rng,
+                _Place(name, INPUT, kind),
+                Direct,
+                engine_m,
+                raw=False,
+                channels=channels,
+                window=window,
+            )[0]
+            for name in ("main", "side")
+        )
+        total = Add(
+            name="sum", inputs=(a.name, b.name), output=_random_sum(rng, a.output, b.output)
+        )
+        graph = Graph(kind, (a, b, total))
+        if _spread(graph, total) <= MAX_ADD_SHIFT:
+            return graph
+
+
+def random_average_graph(seed: int, engine_m: int) -> Graph:
+    """Return a graph whose last map is averaged: of a convolution, a pool or a sum."""
+    rng = np.random.default_rng([seed, engine_m, 6])
+    size, pool = rng.integers(2, 13, size=2), bool(rng.integers(2))
+    graph = (
+        random_residual_graph(seed, engine_m),
+        random_map_graph(seed, engine_m, (int(size[0]), int(size[1])), pool=pool),
+        random_direct_graph(seed, engine_m),
+        random_projection_graph(seed, engine_m),
+    )[int(rng.integers(4))]
+    source = graph.nodes[-1]
+    output = _random_feature(rng, source.output.channels, 1, 1)
+    exact = average_shift(source.output, replace(output, exponent=0))
+    # The mean of uniform values lies near the middle of their range.
+    spread = np.array(0.3 * source.output.bounds[1] * source.output.height * source.output.width)
+    shift = max(0, int(_fitting_shift(rng, spread, output.bounds[1])))
+    output = replace(output, exponent=shift - exact)
+    average = GlobalAverage(name="average", inputs=(source.name,), output=output)
+    return replace(graph, nodes=(*graph.nodes, average))
+
+
 def _random_block(rng: np.random.Generator, graph: Graph, number: int, engine_m: int) -> list[Node]:
     sums = [node.name for node in graph.nodes if isinstance(node, Add)]
     source = str(rng.choice([INPUT, *sums]))
@@ -122,7 +172,7 @@ def _random_block(rng: np.random.Generator, graph: Graph, number: int, engine_m:
         )
         channels = graph.type_of(shortcut).channels if part == "b" else None
         nodes += _random_layer(
-            rng, place, op, engine_m, raw=False, pool=False, channels=channels, keeps=True
+            rng, place, op, engine_m, raw=False, pool=False, channels=channels, window=Window()
         )
         source = nodes[-1].name
     inputs = (source, shortcut) if rng.integers(2) else (shortcut, source)
@@ -219,11 +269,12 @@ def _random_layer(
     raw: bool,
     pool: bool | None = None,
     channels: int | None = None,
-    keeps: bool = False,
+    window: Window | None = None,
 ) -> tuple[Node, ...]:
-    """Return a random layer, one node or two; None leaves pooling and channels to chance."""
+    """Return a random layer, one node or two; None leaves pooling, channels, window to chance."""
     kind, m = place.input, engine_m if op is Winograd else 1
-    window = _random_window(rng, kind) if op is Direct and not keeps else Window()
+    if window is None:
+        window = _random_window(rng, kind) if op is Direct else Window()
     pixels = kind.height * kind.width if op is Dense else window.positions
     v_bits, weight_bits = (int(bits) for bits in rng.choice([8, 8, 8, *range(2, 8)], size=2))
     most = min(SUB_ROW, _FULL_SUM // (num_sub_rows(kind.channels) * pixels))

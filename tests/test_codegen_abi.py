@@ -92,11 +92,16 @@ shortcut_shift     18   5   3  plain
 add_shift          18   8   3  plain
 add_low            18  11   9  signed
 add_high           18  20   9  signed
-weight_checksum    18  29  32  plain
-v_shift            19   0   8  plain x16
-sum_shift          21   0   8  plain x16
+average            18  29   1  plain
+average_signed     18  30   1  plain
+average_shift      18  31   5  plain
+average_low        18  36   9  signed
+average_high       18  45   9  signed
+weight_checksum    19   0  32  plain
+v_shift            20   0   8  plain x16
+sum_shift          22   0   8  plain x16
 """
-SECOND_ARRAY = {2: 21, 4: 24}  # word of `sum_shift` by the tile's size
+SECOND_ARRAY = {2: 22, 4: 25}  # word of `sum_shift` by the tile's size
 HEADER = {
     "magic": (0, 0, 32),
     "version": (0, 32, 16),
@@ -169,7 +174,7 @@ def test_header_has_the_reference_layout() -> None:
     assert {f.name: (f.word, f.low, f.bits) for f in abi.HEADER} == HEADER
     assert [f.name for f in abi.HEADER if f.for_engine] == list(HEADER)[:4]
     sizes = (abi.MAGIC, abi.VERSION, abi.HEADER_WORDS, abi.LAYER_WORDS, abi.MAX_LAYERS)
-    assert sizes == (0x57494E4F, 4, 8, 32, 256)
+    assert sizes == (0x57494E4F, 5, 8, 32, 256)
 
 
 def test_opcodes_and_status_codes_are_the_reference_ones() -> None:

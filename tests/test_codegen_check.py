@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 
 from codegen.check import CHECKS, check_graph
-from codegen.ir import NODES, Add, Dense, Direct, Graph, MaxPool, Node, TensorType, Winograd
+from codegen.ir import (
+    NODES,
+    Add,
+    Dense,
+    Direct,
+    GlobalAverage,
+    Graph,
+    MaxPool,
+    Node,
+    TensorType,
+    Winograd,
+)
 from tests.ladder import random_chain_graph, random_layer_graph
 from winnow.errors import GraphError
 from winnow.fixed_point import IntArray
@@ -83,6 +94,15 @@ def add() -> Add:
 
 def summed(**changes: Any) -> tuple[Node, ...]:
     return (conv(), replace(add(), **changes))
+
+
+def average() -> GlobalAverage:
+    """Of 20 pixels, so the sum is shifted by 5 and more."""
+    return GlobalAverage(name="mean", inputs=("conv",), output=TensorType(3, 1, 1, 8, False, -11))
+
+
+def averaged(**changes: Any) -> tuple[Node, ...]:
+    return (conv(), replace(average(), **changes))
 
 
 def good() -> Graph:
@@ -255,11 +275,20 @@ BAD_NODES: list[tuple[str, tuple[Node, ...]]] = [
         (conv(), out(add(), exponent=27))),
     ("node 'sum': its exponents must lie at most 32 apart, got 33",
         (conv(), out(add(), exponent=-39))),
+    ("node 'mean': it must read one map, got 2", averaged(inputs=("conv", "conv"))),
+    ("node 'mean': the output must be 3x1x1, got 3x5x4",
+        (conv(), out(average(), height=5, width=4))),
+    ("node 'mean': output: bits must be 2..8, got 32", (conv(), out(average(), bits=32))),
+    ("node 'mean': the output's exponent must be -11..51, that of the sum and above, got -12",
+        (conv(), out(average(), exponent=-12))),
+    ("node 'mean': the output's exponent must be -11..51, that of the sum and above, got 52",
+        (conv(), out(average(), exponent=52))),
 ]  # fmt: skip
 
 
 def test_accepts_every_op() -> None:
     check_graph(Graph(INPUT_TYPE, (conv(), pool(), pointwise(), dense())))
+    check_graph(Graph(INPUT_TYPE, (conv(), average())))
     for exponent in (-38, -6, 26):
         check_graph(Graph(INPUT_TYPE, (conv(), out(add(), exponent=exponent))))
 

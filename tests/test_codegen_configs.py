@@ -124,8 +124,8 @@ def test_member_that_an_instance_reads_nothing_into_is_zero() -> None:
         for name in ("plan_reads", "plan_shortcuts", "plan_writes")
     }
     assert zero == {
-        "plan_reads": ["skip_last_row", "skip_last_column", "idle"],
-        "plan_shortcuts": ["dense", "skip_last_row", "skip_last_column", "gathers"],
+        "plan_reads": ["skip_last_row", "skip_last_column", "idle", "average"],
+        "plan_shortcuts": ["dense", "skip_last_row", "skip_last_column", "gathers", "average"],
         "plan_writes": ["dense", "gathers", "idle"],
     }
     others = [each for each in process_configs(ENGINE) if each.process not in zero]
@@ -223,5 +223,5 @@ def test_one_member_of_two_types_is_our_bug(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_array_beyond_the_descriptor_is_our_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(descriptor, "_ARRAYS", descriptor._ARRAYS * 4)
-    with pytest.raises(AssertionError, match="the descriptor needs 59 words and a checksum"):
+    with pytest.raises(AssertionError, match="the descriptor needs 60 words and a checksum"):
         layer_fields(EngineConfig(m=4))

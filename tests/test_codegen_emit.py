@@ -97,6 +97,7 @@ def test_constants_are_those_of_the_engine(tmp_path: Path, name: str) -> None:
         "kKeepBits": abi.KEEP_BITS,
         "kMaxVLimit": abi.MAX_V_LIMIT,
         "kMaxAddShift": abi.MAX_ADD_SHIFT,
+        "kMaxAveragePixels": abi.MAX_AVERAGE_PIXELS,
         "kStatusCodeBits": abi.STATUS_CODE_BITS,
         "kStatusLayersBits": abi.STATUS_LAYERS_BITS,
         **{f"k{port.name.capitalize()}Bits": port.bits(engine) for port in ports.PORTS},

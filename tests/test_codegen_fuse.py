@@ -18,6 +18,7 @@ from codegen.ir import (
     Add,
     Dense,
     Direct,
+    GlobalAverage,
     Graph,
     MaxPool,
     Multiply,
@@ -304,3 +305,39 @@ def test_pool_of_a_sum_is_refused() -> None:
     nodes = conv("a", INPUT), added("s", "a", INPUT)
     pool = replace(pool_of(nodes[1]), name="p")
     assert refused(graph_of(*nodes, pool)) == f"node 'p': {ONLY_WINOGRAD} the sum 's'; {REMEDY}"
+
+
+# --- averages -----------------------------------------------------------------------------------
+
+
+def average(source: str, name: str = "mean") -> GlobalAverage:
+    output = TensorType(4, 1, 1, 8, False, -8)
+    return GlobalAverage(name=name, inputs=(source,), output=output)
+
+
+def test_average_is_of_the_last_map_of_a_layer() -> None:
+    first, pooled = conv("a", INPUT), conv("p", INPUT)
+    for nodes, last in (
+        ((first,), "a"),
+        ((mix("b", INPUT),), "b"),
+        ((pooled, pool_of(pooled)), "p_pool"),
+        ((first, added("s", "a", INPUT)), "s"),
+    ):
+        mean = average(last)
+        (layer,) = fuse(graph_of(*nodes, mean))
+        assert (layer.average, layer.last, layer.output) == (mean, mean, mean.output)
+        assert layer.mapped is nodes[-1]
+
+
+def test_average_of_anything_else_is_refused() -> None:
+    rule = "the engine averages only what a winograd or direct node has computed, it reads"
+    remedy = "move the average behind a convolution"
+    assert refused(graph_of(average(INPUT))) == (
+        f"node 'mean': {rule} the graph's 'input'; {remedy}"
+    )
+    twice = graph_of(conv("a", INPUT), average("a"), average("mean", "again"))
+    assert refused(twice) == f"node 'again': {rule} the average 'mean'; {remedy}"
+    assert refused(graph_of(conv("a", INPUT), conv("b", "a"), average("a"))) == (
+        "node 'mean': 'b' also reads 'a', but the engine writes only the average; let 'b' read "
+        "'mean', or drop the average"
+    )

@@ -26,7 +26,12 @@ from codegen.graph_text import (
     save_graph,
 )
 from codegen.ir import NODES, Graph, MaxPool, Winograd
-from tests.ladder import random_chain_graph, random_layer_graph, random_residual_graph
+from tests.ladder import (
+    random_average_graph,
+    random_chain_graph,
+    random_layer_graph,
+    random_residual_graph,
+)
 from winnow.artefact import save_arrays, write_text
 from winnow.errors import ArtefactError, GraphError, WinnowError
 
@@ -51,8 +56,14 @@ def test_text_is_golden(golden: Callable[[str, str], None]) -> None:
 
 @given(seed=st.integers(0, 2**31), m=st.sampled_from([2, 4]))
 def test_parse_undoes_format(seed: int, m: int) -> None:
-    for make in (random_layer_graph, random_chain_graph, random_residual_graph):
-        graph = make(seed, m)
+    for graph in (random_layer_graph(seed, m), random_chain_graph(seed, m)):
+        assert_same(parse_graph(format_graph(graph), graph_arrays(graph)), graph)
+
+
+@pytest.mark.parametrize("make", [random_residual_graph, random_average_graph])
+def test_parse_undoes_format_of_sums_and_averages(make: Callable[[int, int], Graph]) -> None:
+    for seed in range(10):
+        graph = make(seed, 2)
         assert_same(parse_graph(format_graph(graph), graph_arrays(graph)), graph)
 
 
@@ -63,7 +74,7 @@ def test_node_line_is_a_line_of_the_text() -> None:
 
 
 def test_every_field_of_a_record_is_in_its_line() -> None:
-    makers = (random_chain_graph, random_residual_graph)
+    makers = (random_chain_graph, random_residual_graph, random_average_graph)
     graphs = [make(seed, 2) for seed in range(20) for make in makers]
     seen = {type(node): node for graph in graphs for node in graph.nodes}
     assert set(seen) == set(NODES)

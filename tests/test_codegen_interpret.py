@@ -19,6 +19,7 @@ from codegen.ir import (
     Add,
     Dense,
     Direct,
+    GlobalAverage,
     Graph,
     MaxPool,
     Multiply,
@@ -30,6 +31,7 @@ from tests.ladder import (
     change_node,
     multiplies,
     pool_of,
+    random_average_graph,
     random_chain_graph,
     random_images,
     random_layer_graph,
@@ -164,12 +166,28 @@ def brute_add(node: Add, graph: Graph, maps: dict[str, IntArray]) -> IntArray:
     return out
 
 
+def brute_average(node: GlobalAverage, graph: Graph, maps: dict[str, IntArray]) -> IntArray:
+    """Return the mean of every channel times pixels / 2^k, in exact fractions."""
+    source = graph.type_of(node.inputs[0])
+    power = 1
+    while power < source.height * source.width:
+        power *= 2
+    out = np.zeros(node.output.shape, dtype=np.int64)
+    for c in range(source.channels):
+        total = sum(maps[node.inputs[0]][c].flatten().tolist())
+        steps = Fraction(total, power) * Fraction(2) ** (source.exponent - node.output.exponent)
+        out[c, 0, 0] = clamp(round(steps), *node.output.bounds)
+    return out
+
+
 def brute_graph(graph: Graph, images: IntArray) -> dict[str, IntArray]:
     results: dict[str, list[IntArray]] = {node.name: [] for node in graph.nodes}
     for image in images:
         maps: dict[str, IntArray] = {"input": image}
         for node in graph.nodes:
-            if isinstance(node, Add):
+            if isinstance(node, GlobalAverage):
+                maps[node.name] = brute_average(node, graph, maps)
+            elif isinstance(node, Add):
                 maps[node.name] = brute_add(node, graph, maps)
             else:
                 (source,) = node.inputs
@@ -188,7 +206,10 @@ def work(graph: Graph) -> int:
 
 
 @pytest.mark.parametrize("m", [2, 4])
-@pytest.mark.parametrize("make", [random_layer_graph, random_chain_graph, random_residual_graph])
+@pytest.mark.parametrize(
+    "make",
+    [random_layer_graph, random_chain_graph, random_residual_graph, random_average_graph],
+)
 def test_agrees_with_pure_python(make: Any, m: int) -> None:
     limit = 100_000 if make is random_chain_graph else 20_000
     cases = [(seed, graph) for seed in range(150) if work(graph := make(seed, m)) < limit]
@@ -366,6 +387,23 @@ def test_sum_rounds_once_half_to_even_and_saturates() -> None:
     assert sums(kind, kind, values) == [-128, -6, -4, -2, 0, 2, 4, 6, 127]
     assert sums(kind, replace(kind, signed=False), values) == [0, 0, 0, 0, 0, 2, 4, 6, 254]
     assert sums(kind, replace(kind, exponent=-2), [-17, -16, 15, 16]) == [-128, -128, 120, 127]
+
+
+def averages(height: int, width: int, exponent: int, value: int) -> int:
+    """Return the average of a map of one value with exponent 0."""
+    kind = TensorType(1, height, width, 8, True, 0)
+    output = TensorType(1, 1, 1, 8, True, exponent)
+    graph = Graph(kind, (GlobalAverage(name="mean", inputs=("input",), output=output),))
+    return int(interpret(graph, np.full((1, 1, height, width), value))["mean"].item())
+
+
+def test_average_is_the_mean_for_powers_of_two_and_a_known_part_of_it_else() -> None:
+    assert [averages(4, 2, 0, value) for value in (-128, -3, 0, 5, 127)] == [-128, -3, 0, 5, 127]
+    assert averages(1, 1, 0, 7) == 7
+    assert averages(3, 4, 0, 100) == 75  # 12 of 16
+    assert averages(7, 7, -1, 10) == 15  # 490 / 64 = 7.66, in halves
+    assert averages(3, 1, 0, 2) == 2  # 6 / 4 = 1.5: to even
+    assert averages(3, 1, 0, -6) == -4  # -18 / 4 = -4.5: to even
 
 
 def test_every_record_has_semantics() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from codegen.check import check_graph
-from codegen.ir import INPUT, NODES, Add, Graph, MaxPool, TensorType, Winograd
+from codegen.ir import INPUT, NODES, Add, Dense, GlobalAverage, Graph, MaxPool, TensorType, Winograd
 from codegen.lower import Place, lower_dense, lower_network, lower_winograd, max_pool
 from quant.data import InputShape, Samples
 from quant.golden import golden_arrays
@@ -26,7 +26,7 @@ from quant.network.rewrite import fold_norms, tap_layers, to_quantized, to_winog
 from tests.engines import expected_maps
 from tests.ladder import multiplies
 from winnow.config import Config, ModelConfig, QuantizeConfig
-from winnow.errors import LoweringError
+from winnow.errors import LoweringError, NetworkError
 
 ENTRY = TensorType(1, 16, 16, 8, False, -8)
 
@@ -185,12 +185,69 @@ class Block(nn.Module):
         return y.relu()
 
 
-def residual_net(size: int = 8) -> Network:
-    """A stem with a pool, three blocks, the middle one wider, and a classifier."""
+def residual_net(size: int = 8, *, average: bool = False) -> Network:
+    """A stem with a pool, three blocks, the middle one wider, perhaps an average, a classifier."""
     layers = {"stem": nn.Conv2d(1, 6, 3, padding=1), "relu": nn.ReLU(), "pool": nn.MaxPool2d(2)}
     layers |= {"a": Block(6, 6), "b": Block(6, 9), "c": Block(9, 9), "flat": nn.Flatten()}
-    layers["fc"] = nn.Linear(9 * (size // 2) ** 2, 10)
+    if average:
+        layers |= {"flat": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+    layers["fc"] = nn.Linear(9 * (1 if average else (size // 2) ** 2), 10)
     return Network.of(nn.Sequential(OrderedDict(layers)), (1, size, size))
+
+
+class Averaged(nn.Module):
+    """A convolution, the average over its map in some form, a classifier."""
+
+    def __init__(self, form: nn.Module | None) -> None:
+        super().__init__()
+        self.conv, self.form, self.fc = nn.Conv2d(1, 5, 3, padding=1), form, nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x).relu()
+        return self.fc(y.mean((2, 3)) if self.form is None else self.form(y).flatten(1))
+
+
+@pytest.mark.parametrize("size", [8, 7])
+@pytest.mark.parametrize("form", ["mean", "adaptive", "plain"])
+def test_global_average_equals_its_golden_vectors(form: str, size: int) -> None:
+    entry = TensorType(1, size, size, 8, False, -8)
+    forms = {"mean": None, "adaptive": nn.AdaptiveAvgPool2d(1), "plain": nn.AvgPool2d(size)}
+    net = Network.of(Averaged(forms[form]).eval(), entry.shape)
+    graph = require_golden(random_net(net, 2, QuantizeConfig(), {"conv": 8, "fc": 8}, entry), entry)
+    assert [type(node) for node in graph.nodes] == [Winograd, GlobalAverage, Dense]
+    assert not graph.nodes[1].output.signed
+
+
+@pytest.mark.parametrize("size", [4, 3])
+def test_weights_behind_an_average_hold_its_factor(size: int) -> None:
+    """The quantized network computes what the given one does, not N / 2^k of it."""
+    torch.manual_seed(0)
+    module = Averaged(None).eval()
+    nn.init.zeros_(module.fc.bias)
+    x = torch.rand(64, 1, size, size)
+    net = to_winograd(Network.of(module, (1, size, size)), 2)
+    widths = {"conv": BitWidths(8, 8, 8), "fc": BitWidths(8, 8, None)}
+    made = to_quantized(net, widths)
+    calibrate(made, x)
+    with torch.no_grad():
+        want, got = module(x), made.eval()(x)
+    assert float((want - got).abs().max()) < 0.1 * float(want.abs().max())  # 7 of 16 without
+
+
+def test_average_of_another_number_of_pixels_needs_weights_behind_it() -> None:
+    class Sum(Averaged):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return self.fc((y.mean((2, 3), keepdim=True) + y.relu().mean((2, 3), True)).flatten(1))
+
+    net = to_winograd(Network.of(Sum(None), (1, 3, 3)), 2)
+    widths = {"conv": BitWidths(8, 8, 8), "fc": BitWidths(8, 8, None)}
+    match = (
+        r"^'add' \(Add\) reads the average 'mean' over 3x3 pixels; the factor of a number that is "
+        r"no power of two must meet weights: put a layer there, or pad the map$"
+    )
+    with pytest.raises(NetworkError, match=match):
+        to_quantized(net, widths)
 
 
 @pytest.mark.parametrize("m", [2, 4])

@@ -17,6 +17,7 @@ from codegen.ir import (
     Add,
     Dense,
     Direct,
+    GlobalAverage,
     Graph,
     MaxPool,
     Multiply,
@@ -374,6 +375,47 @@ def test_sum_of_grids_too_far_apart_is_rejected(own: int, total: int, apart: int
     assert rejection(residual(own, total), ENGINE) == (
         f"node 'sum': its exponents must lie at most 7 apart, got {apart} ({own} + 0 -> {total}); "
         "calibrate the layers again"
+    )
+
+
+def averaged(size: int, exponent: int) -> Graph:
+    """A layer whose map of `size` x `size` pixels and exponent 0 is averaged."""
+    graph = residual(0, 0)
+    kind = replace(graph.input, height=size, width=size)
+    layer = replace(graph.nodes[0], output=replace(kind, signed=True))
+    output = TensorType(8, 1, 1, 8, False, exponent)
+    graph = Graph(kind, (layer, GlobalAverage(name="mean", inputs=("layer",), output=output)))
+    check_graph(graph)
+    return graph
+
+
+def test_averaged_map_is_one_strip_and_one_word_per_group() -> None:
+    (plan,) = schedule(averaged(8, -2), ENGINE).layers
+    values = plan.values
+    assert (values["average"], values["average_signed"], values["average_shift"]) == (1, 1, 4)
+    assert (values["average_low"], values["average_high"]) == (0, 255)
+    assert (values["strips_down"], values["strips_across"]) == (1, 1)
+    assert (values["out_plane_words"], plan.result.words) == (64, 1)
+
+
+def test_average_over_more_than_a_strip_is_rejected() -> None:
+    small = replace(ENGINE, out_tiles=16)
+    assert rejection(averaged(16, 0), small) == (
+        "layer 'layer': the average over its map needs the map in one strip, which the engine's "
+        "buffers do not hold; raise engine.v_words, engine.out_tiles, engine.line_pixels or "
+        "engine.plane_pixels, or use a smaller map"
+    )
+
+
+def test_average_beyond_the_engines_numbers_is_rejected() -> None:
+    assert rejection(averaged(8, 26), ENGINE) == (
+        "node 'mean': the shift of an average must be at most 31, got 32; use a smaller map or "
+        "calibrate again"
+    )
+    large = replace(ENGINE, v_words=4096, out_tiles=4096)
+    assert rejection(averaged(129, 0), replace(large, m=4)) == (
+        "node 'mean': the number of pixels of an average must be at most 16384, got 16641; use a "
+        "smaller map or calibrate again"
     )
 
 

@@ -74,23 +74,27 @@ def test_trace_tells_what_each_step_costs() -> None:
 
 
 class Shortcut(nn.Module):
-    """A sum of a layer's result and what it reads."""
+    """A sum of a layer's result and what it reads, perhaps the mean of that, a classifier."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, mean: bool = False) -> None:
         super().__init__()
+        self.mean = mean
         self.first = nn.Conv2d(1, 8, 3, padding=1)
         self.second = nn.Conv2d(8, 8, 3, padding=1)
-        self.fc = nn.Linear(8 * 64, 3)
+        self.fc = nn.Linear(8 if mean else 8 * 49, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.first(x))
-        return self.fc(torch.flatten(torch.relu(self.second(x) + x), 1))
+        x = torch.relu(self.second(x) + x)
+        return self.fc(x.mean((2, 3)) if self.mean else torch.flatten(x, 1))
 
 
-def test_sums_count_to_the_layer_before_them() -> None:
+@pytest.mark.parametrize("mean", [False, True])
+def test_sums_and_averages_count_to_the_layer_before_them(mean: bool) -> None:
+    """Of 49 pixels, 49/64 of the mean: that is no noise."""
     torch.manual_seed(0)
-    images = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8)
-    plain = Network.of(Shortcut().eval(), (1, 8, 8))
+    images = torch.randint(0, 256, (4, 1, 7, 7), dtype=torch.uint8)
+    plain = Network.of(Shortcut(mean=mean).eval(), (1, 7, 7))
     quantized = winnow.quantize(plain, images)
     layers = trace_networks(
         [plain, to_winograd(plain, 2), quantized], to_input(images, torch.float64)

@@ -21,7 +21,7 @@ import pytest
 from codegen import abi
 from codegen.abi import Status
 from codegen.emit import emit_data
-from codegen.fuse import ADDING, LayerMaps, fuse
+from codegen.fuse import LayerMaps, fuse
 from codegen.ir import INPUT, Direct, Graph, TensorType
 from codegen.layout import pack_features
 from codegen.pack import Bytes
@@ -36,8 +36,6 @@ from tests.engines import (
     expected_maps,
     fitting,
     layer_cases,
-    residual_cases,
-    residual_strip_cases,
     strip_cases,
 )
 from tests.ladder import random_chain_graph, random_images
@@ -49,7 +47,6 @@ from winnow.fixed_point import IntArray
 LAYERS_PER_ENGINE = 80
 DIRECT_PER_ENGINE = 40
 CHAINS_PER_ENGINE = 6
-RESIDUALS_PER_ENGINE = 12
 PATTERN = 0xA5C3965A3CF00F69  # what memory holds before a run
 
 
@@ -114,22 +111,6 @@ def test_random_chains_equal_the_interpreter(name: str) -> None:
             return
     assert name == "least", "only the least engine may reject most chains"
     assert climbed > 0
-
-
-@pytest.mark.parametrize("name", ENGINES)
-def test_random_residual_blocks_equal_the_interpreter(name: str) -> None:
-    cases = residual_cases(ENGINES[name], RESIDUALS_PER_ENGINE)
-    for seed, (graph, plan) in enumerate(cases):
-        climb(name, graph, plan, random_images(graph, seed, 2))
-    layers = [layer for _, plan in cases for layer in plan.layers]
-    assert {layer.shape.op for layer in layers if not layer.values["no_add"]} == set(ADDING)
-    assert any(layer.values["no_add"] for layer in layers)
-
-
-@pytest.mark.parametrize("name", ["least", "strips", "large_tile_strips"])
-def test_sums_in_strips_of_every_place_equal_the_interpreter(name: str) -> None:
-    for seed, (graph, plan) in enumerate(residual_strip_cases(ENGINES[name])):
-        climb(name, graph, plan, random_images(graph, seed, 2))
 
 
 def test_random_layers_cover_what_the_engine_can_do() -> None:

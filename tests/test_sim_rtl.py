@@ -36,8 +36,6 @@ from tests.engines import (
     direct_cases,
     expected_maps,
     fitting,
-    residual_cases,
-    residual_strip_cases,
     strip_cases,
 )
 from tests.ladder import random_chain_graph, random_images, random_layer_graph
@@ -62,7 +60,6 @@ VARIANTS = ["default", "small", pytest.param("large_tile", marks=pytest.mark.slo
 STALLS = (0, 30)
 SEEDS, LEAST_LAYERS = 64, 60
 CHAINS = 4
-RESIDUALS = 8
 DIRECT = 12
 UNCOUNTED = 15  # cycles of a direct layer's start, since its descriptor is checked
 LONG = 1000  # cycles from which on 5 % of a layer are more than SLACK
@@ -149,26 +146,6 @@ def test_random_chains_equal_the_interpreter(name: str, stall: int) -> None:
             assert all(sum(run.layer_cycles[i]) <= run.cycles[i] for i in range(2))
             climbed += 1
         seed += 1
-
-
-@pytest.mark.parametrize("stall", STALLS)
-@pytest.mark.parametrize("name", VARIANTS)
-def test_random_residual_blocks_equal_the_interpreter(name: str, stall: int) -> None:
-    """And what reads a second map takes the modelled cycles."""
-    for seed, (graph, plan) in enumerate(residual_cases(ENGINES[name], RESIDUALS)):
-        images = random_images(graph, seed, 1)
-        run = rtl.run(harness(name), plan, images, stall=stall, seed=seed)
-        require_equal(expected_maps(graph, images), run.maps)
-        for layer, cycles in zip(plan.layers, run.layer_cycles[0], strict=True):
-            assert stall or abs(cycles - layer.cycles.total) <= max(0.05 * cycles, SLACK)
-
-
-@pytest.mark.parametrize("stall", STALLS)
-def test_sums_in_strips_of_every_place_equal_the_interpreter(stall: int) -> None:
-    for seed, (graph, plan) in enumerate(residual_strip_cases(ENGINES["small"])):
-        images = random_images(graph, seed, 1)
-        run = rtl.run(harness("small"), plan, images, stall=stall, seed=seed)
-        require_equal(expected_maps(graph, images), run.maps)
 
 
 @pytest.mark.parametrize("stall", STALLS)

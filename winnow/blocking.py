@@ -48,6 +48,7 @@ class LayerShape:
         weight_bits: 2..8; up to 4 bits use the short weight record.
         pool: 2x2 max pool after the layer.
         window: of a direct layer.
+        average: average over the map after all that.
     """
 
     op: Op
@@ -59,6 +60,7 @@ class LayerShape:
     weight_bits: int
     pool: bool = False
     window: Window = Window()
+    average: bool = False
 
     @property
     def gathers(self) -> bool:

@@ -264,6 +264,11 @@ def _gathered_candidates(
             yield Blocking(rows, columns, *size, sub_rows, blocks, shape.keep, engine.w_words, unit)
 
 
+def _is_whole(blocking: Blocking) -> bool:
+    """Whether the map is one strip."""
+    return (blocking.strip_rows, blocking.strip_groups) == (blocking.rows, blocking.groups)
+
+
 @lru_cache(maxsize=4096)
 def best_blocking(engine: EngineConfig, shape: LayerShape, name: str) -> Blocking:
     """Return the strips with the fewest modelled cycles; fewer, larger strips win a tie.
@@ -272,7 +277,15 @@ def best_blocking(engine: EngineConfig, shape: LayerShape, name: str) -> Blockin
     best; for a very large layer, after MAX_SIMULATED blocks. Raises ScheduleError naming layer
     `name` when a single tile group does not fit.
     """
-    choices = [(b, _busy(engine, shape, b)) for b in _candidates(engine, shape, name)]
+    found = list(_candidates(engine, shape, name))
+    if shape.average and found and not any(map(_is_whole, found)):
+        raise ScheduleError(
+            f"layer '{name}': the average over its map needs the map in one strip, which the "
+            "engine's buffers do not hold; raise engine.v_words, engine.out_tiles, "
+            "engine.line_pixels or engine.plane_pixels, or use a smaller map"
+        )
+    fit = [b for b in found if _is_whole(b) or not shape.average]
+    choices = [(b, _busy(engine, shape, b)) for b in fit]
     if not choices:
         raise ScheduleError(
             f"layer '{name}': not even a strip of one tile group fits the engine's buffers; raise "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from quant.data.samples import CONSTANT, INPUT_BITS
-from quant.layers.quant_add import QuantAdd
+from quant.layers.quant_add import QuantAdd, QuantAverage
 from quant.layers.quant_layer import QuantTapLayer
 from quant.layers.quantizers import bits_of, exponents, scale_of, set_exponents
 from quant.network.layer_graph import layer_graph, visit_layers
@@ -126,6 +126,15 @@ def calibrate_add(layer: QuantAdd, x: Tensor, y: Tensor) -> None:
 
 
 @torch.no_grad()
+def calibrate_average(layer: QuantAverage, x: Tensor) -> None:
+    """Set the scale of an average from its map: never finer than the sum is."""
+    total = layer.total(x)
+    bounds = int_range(layer.bits, signed=not layer.relu)
+    best = best_exponents(total.reshape(1, -1), bounds)
+    set_exponents(layer.output_quant, best.clamp(min=grid_exponent(total)))
+
+
+@torch.no_grad()
 def align_adds(net: Network) -> None:
     """Make grids of results that only a sum reads so coarse that it can shift by them.
 
@@ -157,11 +166,13 @@ def calibrate(net: Network, x: Tensor, *, clip: bool = True) -> None:
             f"the {len(x)} images for calibration are all black (0), scales need pixels above 0; "
             "check the data"
         )
-    layers = [m for m in net.modules() if isinstance(m, QuantTapLayer | QuantAdd)]
+    layers = [m for m in net.modules() if isinstance(m, QuantTapLayer | QuantAdd | QuantAverage)]
 
-    def visit(layer: QuantTapLayer | QuantAdd, *inputs: Tensor) -> None:
+    def visit(layer: QuantTapLayer | QuantAdd | QuantAverage, *inputs: Tensor) -> None:
         if isinstance(layer, QuantAdd):
             calibrate_add(layer, *inputs)
+        elif isinstance(layer, QuantAverage):
+            calibrate_average(layer, *inputs)
         else:
             calibrate_layer(layer, *inputs, clip=clip)
 

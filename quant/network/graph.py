@@ -225,6 +225,19 @@ class Mean(Node):
 
 
 @dataclass(frozen=True)
+class QuantAverage(Node):
+    """The average over a map, with a quantizer: see `quant.layers.quant_add`."""
+
+    bits: int
+    relu: bool
+    flat: bool
+
+    def result_shape(self, shapes: Sequence[Shape]) -> Shape:
+        _expect_map(self, shapes[0])
+        return shapes[0][:1] if self.flat else (shapes[0][0], 1, 1)
+
+
+@dataclass(frozen=True)
 class Flatten(Node):
     """All values of an image as a vector, in (c, h, w) order."""
 
@@ -268,12 +281,12 @@ class Sigmoid(Node):
 
 
 LAYERS = (Conv, Linear, TapNode)  # what multiplies by trained weights
-WITH_WEIGHTS = (*LAYERS, BatchNorm, QuantAdd)  # a module of theirs has tensors
+WITH_WEIGHTS = (*LAYERS, BatchNorm, QuantAdd, QuantAverage)  # a module of theirs has tensors
 RECORDS: Mapping[str, type[Node]] = {
     kind.__name__: kind
     for kind in (
         Conv, Linear, BatchNorm, Winograd, Direct, Dense, Relu, Add, QuantAdd, MaxPool, AvgPool,
-        AdaptiveAvgPool, Mean, Flatten, Concat, Dropout, Identity, Softmax, Sigmoid,
+        AdaptiveAvgPool, Mean, QuantAverage, Flatten, Concat, Dropout, Identity, Softmax, Sigmoid,
     )
 }  # fmt: skip
 

@@ -22,13 +22,16 @@ from quant.network.graph import (
     LAYERS,
     AdaptiveAvgPool,
     Add,
+    AvgPool,
     BatchNorm,
     Dropout,
     Flatten,
     Identity,
     MaxPool,
+    Mean,
     NetworkGraph,
     Node,
+    QuantAverage,
     Relu,
     Shape,
 )
@@ -54,6 +57,7 @@ class PlacedLayer:
         relu, pool: whether a ReLU, and a 2x2 max pool, follow.
         add: record of the sum that follows, if any, of this layer's result and an earlier one.
         add_relu: whether a ReLU follows that.
+        average: record of the average over the whole map that follows all that, if any.
     """
 
     name: str
@@ -68,6 +72,12 @@ class PlacedLayer:
     pool: bool = False
     add: str | None = None
     add_relu: bool = False
+    average: str | None = None
+
+    @property
+    def rounded_by(self) -> str:
+        """The record whose quantizer rounds the result: of the average, the sum or the layer."""
+        return self.average or self.add or self.name
 
 
 LayerGraph = dict[str, PlacedLayer]
@@ -133,8 +143,10 @@ def _with(
     keeps_size = isinstance(node, AdaptiveAvgPool) and node.shape == nodes[node.inputs[0]].shape
     if keeps_size or isinstance(node, PASSING):
         return layer
-    if not alone:
+    if not alone or layer.average is not None:
         return None
+    if is_global_average(node, nodes[node.inputs[0]].shape):
+        return replace(layer, average=node.name, result=node.name)
     if isinstance(node, BatchNorm):
         # One of a flattened map has a factor per pixel, which no weight of the layer can take.
         is_first = not (layer.norm or layer.relu or layer.pool or layer.add)
@@ -147,6 +159,14 @@ def _with(
     if isinstance(node, MaxPool) and is_engine_pool(node) and not layer.pool and not layer.add:
         return replace(layer, pool=True, result=node.name)
     return None
+
+
+def is_global_average(node: Node, shape: Shape) -> bool:
+    """Whether a record averages over all pixels of a map (c, h, w)."""
+    if isinstance(node, AdaptiveAvgPool):
+        return node.size == (1, 1) and shape[1:] != (1, 1)
+    whole = isinstance(node, AvgPool) and (node.kernel, node.padding) == (shape[1:], (0, 0))
+    return whole or isinstance(node, Mean | QuantAverage)
 
 
 def is_engine_pool(node: MaxPool) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from quant.layers.quant_add import QuantAdd
+from quant.layers.quant_add import QuantAdd, QuantAverage
 from quant.layers.quant_layer import QuantDense, QuantDirectConv2d, QuantWinogradConv2d
 from quant.layers.winograd_layer import Dense, DirectConv2d, Window, WinogradConv2d
 from quant.network import graph
@@ -159,7 +159,7 @@ def _channels(module: Any) -> dict[str, Any]:
     return {"in_channels": module.in_channels, "out_channels": module.out_channels, **widths}
 
 
-def _sum(module: QuantAdd) -> dict[str, Any]:
+def _sum(module: QuantAdd | QuantAverage) -> dict[str, Any]:
     return {"bits": module.bits, "relu": module.relu}
 
 
@@ -191,6 +191,11 @@ KINDS: Mapping[type[nn.Module], Kind] = {
         graph.Dense,
         _dense,
         lambda n: QuantDense(n.operands, n.out_channels, n.in_channels, n.widths),
+    ),
+    QuantAverage: Kind(
+        graph.QuantAverage,
+        lambda module: {**_sum(module), "flat": module.flat},
+        lambda n: QuantAverage(n.bits, relu=n.relu, flat=n.flat),
     ),
     QuantAdd: Kind(graph.QuantAdd, _sum, lambda n: QuantAdd(n.bits, relu=n.relu)),
 }

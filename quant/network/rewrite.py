@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from quant.layers.bit_widths import BitWidths
-from quant.layers.quant_add import QuantAdd
+from quant.layers.quant_add import QuantAdd, QuantAverage, share_of_mean
 from quant.layers.quant_layer import (
     QuantDense,
     QuantDirectConv2d,
@@ -25,19 +25,24 @@ from quant.layers.quant_layer import (
 )
 from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, Window, WinogradConv2d
 from quant.network.graph import (
+    INPUT,
     LAYERS,
     Add,
     Conv,
     Dropout,
+    Flatten,
     Identity,
     Linear,
+    MaxPool,
     NetworkGraph,
     Node,
     Relu,
+    TapNode,
 )
-from quant.network.layer_graph import layer_graph, read_map
+from quant.network.layer_graph import is_global_average, layer_graph, read_map
 from quant.network.layer_modules import layer_node
 from quant.network.network import Network
+from winnow.errors import NetworkError
 
 KERNEL, PADDING = (3, 3), (1, 1)
 
@@ -151,9 +156,10 @@ def to_quantized(net: Network, widths: Mapping[str, BitWidths], add_bits: int = 
 
         conv = Winograd(x)   add = Add(conv, x)   y = Relu(add)
         -> conv = Winograd(x) widths=...   add = QuantAdd(conv, x) relu=True   y = Relu(add)
+        mean = Mean(y)   fc = Dense(mean) -> mean = QuantAverage(y)   fc = Dense(mean) widths=...
 
-    `widths` has an entry for every tap layer; sums have `add_bits` bits. Scales are 1 until
-    `quant.network.calibrate`.
+    `widths` has an entry for every tap layer; sums and averages have `add_bits` bits. Scales are 1
+    until `quant.network.calibrate`.
     """
 
     def replaced(name: str, layer: nn.Module) -> nn.Module:
@@ -168,22 +174,54 @@ def to_quantized(net: Network, widths: Mapping[str, BitWidths], add_bits: int = 
 
 
 def _with_quantized_sums(net: Network, bits: int) -> Network:
-    """Return the network with a quantizer behind every sum; it shares the layers."""
-    readers, like = net.graph.readers(), next(net.parameters())
-    made = {
-        node.name: QuantAdd(bits, relu=all(isinstance(x, Relu) for x in readers[node.name]))
-        for node in net.graph.nodes
-        if isinstance(node, Add)
-    }
+    """Return the network with a quantizer behind every sum and average; it shares the layers."""
+    graph, like = net.graph, next(net.parameters())
+    made: dict[str, nn.Module] = {}
+    for node in graph.nodes:
+        if isinstance(node, Add):
+            relu = all(isinstance(x, Relu) for x in graph.readers()[node.name])
+            made[node.name] = QuantAdd(bits, relu=relu)
+        elif is_global_average(node, graph.shape_of(node.inputs[0])):
+            _fold_pixels(net, node)
+            relu = isinstance(_behind(graph, node.inputs[0]), Relu)
+            made[node.name] = QuantAverage(bits, relu=relu, flat=len(node.shape) == 1)
     nodes = []
-    for node in net.graph.nodes:
+    for node in graph.nodes:
         record = layer_node(made[node.name], node.name, node.inputs) if node.name in made else node
-        assert record is not None  # `QuantAdd` is a known kind
+        assert record is not None  # both kinds are known
         nodes.append(record)
-    graph = NetworkGraph.of(net.graph.input, nodes, net.graph.output, net.graph.exits)
-    quantized = Network(graph, {**net.layers(), **{n: m.to(like) for n, m in made.items()}})
+    placed = NetworkGraph.of(graph.input, nodes, graph.output, graph.exits)
+    quantized = Network(placed, {**net.layers(), **{n: m.to(like) for n, m in made.items()}})
     quantized.train(net.training)
     return quantized
+
+
+def _behind(graph: NetworkGraph, name: str) -> Node | None:
+    """Return the record that decides on the sign of a result: before pools and what only passes."""
+    while name != INPUT and isinstance(graph.by_name[name], MaxPool | Identity | Dropout):
+        name = graph.by_name[name].inputs[0]
+    return graph.by_name.get(name)
+
+
+def _fold_pixels(net: Network, average: Node) -> None:
+    """Multiply the layers behind an average by 2^k over its number of pixels.
+
+    Raises NetworkError if something else reads an average over pixels that are no power of two.
+    """
+    _, height, width = net.graph.shape_of(average.inputs[0])
+    factor = 1 / share_of_mean(height, width)
+    names = {average.name}
+    for node in net.graph.nodes:
+        if names & set(node.inputs) and isinstance(node, Flatten | Identity | Dropout):
+            names.add(node.name)
+        elif names & set(node.inputs) and isinstance(node, TapNode):
+            net.get_submodule(node.name).weight.mul_(factor)
+        elif names & set(node.inputs) and factor != 1:
+            raise NetworkError(
+                f"'{node.name}' ({type(node).__name__}) reads the average '{average.name}' over "
+                f"{height}x{width} pixels; the factor of a number that is no power of two must "
+                "meet weights: put a layer there, or pad the map"
+            )
 
 
 def _quantized(layer: TapLayer, widths: BitWidths) -> QuantTapLayer:

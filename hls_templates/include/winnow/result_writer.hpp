@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // write_features: reads the 8 channel banks of a strip together and writes the rows that plan_rows
 // planned as bursts, one word of 8 channels per cycle. II = 1. Pixels that stick out of the map are
-// not planned. Returns when memory has acknowledged every write.
+// not planned. Or it writes a single word for 8 channels: the average over the pixels of the map.
+// Returns when memory has acknowledged every write.
 #pragma once
 
 #include "program.hpp"
+#include "winnow/requantize.hpp"
 #include "winnow/stream.hpp"
 #include "winnow/tile_place.hpp"
 #include "winnow/tokens.hpp"
@@ -30,6 +32,34 @@ each_channel:
   }
   return word;
 }
+
+// The average over the pixels of a plane, for 8 channels: sums, and what is written of them.
+struct PlaneAverage {
+  using Sum = ap_int<9 + ceil_log2(kMaxAveragePixels)>;
+  Sum sum[kSubRow];
+
+  void start() {
+#pragma HLS inline
+    for (int k = 0; k < kSubRow; k++) sum[k] = 0;
+  }
+  // Adds a pixel; returns the average so far. The last one of a plane starts the next.
+  Word add(Word word, bool ends_plane, const WriteFeaturesConfig& c) {
+#pragma HLS inline
+    Word average = 0;
+  each_channel:
+    for (int k = 0; k < kSubRow; k++) {
+#pragma HLS unroll
+      ap_uint<8> byte = ap_uint<8>(word >> (8 * k));
+      Sum pixel = choose<Sum>(c.average_signed != 0, Sum(ap_int<8>(byte)), Sum(byte));
+      Sum total = Sum(sum[k] + pixel);
+      ap_int<9> rounded =
+          clamp<9>(rne_shift(total, c.average_shift), c.average_low, c.average_high);
+      average = average | (Word(ap_uint<8>(rounded)) << (8 * k));
+      sum[k] = choose<Sum>(ends_plane, Sum(0), total);
+    }
+    return average;
+  }
+};
 
 struct BurstWriter {
   ap_uint<4> unacknowledged;
@@ -64,6 +94,9 @@ inline void write_features(Stream<WriteFeaturesConfig>& config, Stream<Burst>& b
   const TileEdges edges = tile_edges(c);
   BurstWriter bursts;
   bursts.start();
+  PlaneAverage average;
+  average.start();
+  const bool averages = c.average != 0;
   bool ends_layer;
 each_plane:
   do {
@@ -82,15 +115,19 @@ each_plane:
         row = rows.read();
         words.start(row.words);
         Burst burst = burst_plan.read();
-        if (row.skip == 0) bursts.request(memory, burst);
+        bool writes_row = row.skip == 0 && (!averages || row.ends_plane != 0);
+        if (writes_row) bursts.request(memory, burst);
       }
-      ByteTile tiles[kSubRow] = {b0[place.tile], b1[place.tile], b2[place.tile], b3[place.tile],
-                                 b4[place.tile], b5[place.tile], b6[place.tile], b7[place.tile]};
-      if (row.skip == 0) memory.write(gather_pixel(tiles, unsigned(place.pixel)));
       starts_row = words.is_last();
       words.step();
       ends_plane = starts_row && row.ends_plane != 0;
       ends_layer = ends_plane && row.ends_layer != 0;
+      ByteTile tiles[kSubRow] = {b0[place.tile], b1[place.tile], b2[place.tile], b3[place.tile],
+                                 b4[place.tile], b5[place.tile], b6[place.tile], b7[place.tile]};
+      const Word word = gather_pixel(tiles, unsigned(place.pixel));
+      const Word mean = average.add(word, ends_plane, c);
+      bool writes = row.skip == 0 && (!averages || ends_plane);
+      if (writes) memory.write(choose<Word>(averages, mean, word));
       if (starts_row && c.linear == 0) {
         place.next_row(edges,
                        choose<TileAddress>(row.in_last_column != 0, c.tiles_last, c.tiles_full));

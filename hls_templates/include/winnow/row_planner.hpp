@@ -34,6 +34,7 @@ inline bool is_empty_row(const PlanRowsConfig& c, const StripWalk& strip) {
          (strip.in_last_column() && c.skip_last_column != 0);
 }
 
+// Where averages are written, all rows of a plane have one place of one word.
 inline void plan_rows(Stream<PlanRowsConfig>& config, Stream<Burst>& bursts, Stream<Row>& rows,
                       Stream<Flaw>& outside) {
   const PlanRowsConfig c = config.read();
@@ -43,6 +44,8 @@ inline void plan_rows(Stream<PlanRowsConfig>& config, Stream<Burst>& bursts, Str
   planes.start(c.planes);
   DownCounter<Bound> rows_left;
   rows_left.start(c.rows.at(true, strip.in_last_row()));
+  const Address row_words = choose<Address>(c.average != 0, 0, c.row_words);
+  const Address plane_words = choose<Address>(c.average != 0, 1, c.plane_words);
   Address strip_address = c.base, plane = c.base, row = c.base;
   // A row is handed over one step after it is planned, so that its end comes from a register.
   Burst burst = {};
@@ -68,14 +71,16 @@ each_row:
     bool tail = strip.in_last_column() && (c.dense == 0 || planes.last);
     Bound words = choose<Bound>(c.idle != 0, -1, c.words.at(strip.in_first_column, tail));
     burst.address = row;
-    burst.words = ap_uint<kBoundBits>(words + 2);
+    const ap_uint<kBoundBits> length =
+        choose<ap_uint<kBoundBits>>(c.average != 0, 1, ap_uint<kBoundBits>(words + 2));
+    burst.words = length;
     burst.ends_layer = ends_strip && strip.is_last();
     token.words = words;
     token.in_last_column = strip.in_last_column();
     token.gathers = c.gathers;
     token.ends_plane = ends_plane;
     token.ends_layer = ends_strip && strip.is_last();
-    end = ap_uint<33>(row) + ap_uint<kBoundBits>(words + 2);
+    end = ap_uint<33>(row) + length;
     empty = is_empty_row(c, strip);
 
     if (ends_strip) {
@@ -83,13 +88,13 @@ each_row:
       strip.advance(c.strips);
     }
     if (ends_plane) {
-      plane = choose<Address>(ends_strip, strip_address, plane + c.plane_words);
+      plane = choose<Address>(ends_strip, strip_address, plane + plane_words);
       planes.cycle(c.planes);
       rows_left.start(c.rows.at(strip.in_first_row, strip.in_last_row()));
     } else {
       rows_left.step();
     }
-    row = choose<Address>(ends_plane, plane, row + c.row_words);
+    row = choose<Address>(ends_plane, plane, row + row_words);
   } while (!finished);
   outside.write(went_outside ? 1 : 0);
 }
