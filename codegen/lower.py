@@ -52,7 +52,6 @@ from winnow.config import Config
 from winnow.errors import LoweringError
 from winnow.fixed_point import IntArray, int_range
 from winnow.srbs import max_keep
-from winnow.window import Axis
 
 
 @dataclass(frozen=True)
@@ -79,14 +78,12 @@ def lower_winograd(layer: QuantWinogradConv2d, place: Place) -> Winograd:
 def lower_direct(layer: QuantDirectConv2d, place: Place) -> Direct:
     """Return the node of a calibrated convolution without a transform."""
     channels, height, width = place.input.shape
-    window = layer.window
     if layer.in_channels != channels:
         raise LoweringError(
             f"layer '{place.name}': it takes {layer.in_channels} channels, "
             f"'{place.source}' has {channels}"
         )
-    axes = zip(window.kernel, window.stride, window.padding, window.padding, strict=True)
-    rows, columns = (Axis(*axis) for axis in axes)
+    rows, columns = layer.window.axes
     weight, fields = _lower(layer, place, (rows.outputs(height), columns.outputs(width)))
     by_place = weight[..., 0].reshape(len(weight), channels, rows.kernel, columns.kernel)
     return Direct(

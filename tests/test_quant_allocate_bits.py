@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from quant.allocate.bits import (
     TIE,
@@ -33,6 +34,7 @@ from winnow.blocking import LayerShape, Op
 from winnow.config import Config, ModelConfig, QuantizeConfig
 from winnow.engine import EngineConfig
 from winnow.errors import ConfigError
+from winnow.window import Axis, Window
 
 WIDTHS = (Choice(4, 8), Choice(8, 8))
 SMALL = Config(model=ModelConfig(channels=(4, 8), pool_after=(1,), exit_after=(1,)))
@@ -107,10 +109,10 @@ def winograd_of(config: Config) -> Network:
     return to_winograd(backbone(network_of(config.model, InputShape(1, 16, 10))), 2)
 
 
-def digits_shapes() -> list[LayerShape]:
+def digits_shapes() -> dict[str, LayerShape]:
     winograd = winograd_of(Config())
     keeps = layer_keeps(Config(), winograd)
-    return list(layer_shapes(winograd, keeps, dict.fromkeys(tap_layers(winograd), 8)).values())
+    return layer_shapes(winograd, keeps, dict.fromkeys(tap_layers(winograd), 8))
 
 
 def test_digits_budget_forces_two_widths() -> None:
@@ -122,18 +124,34 @@ def test_digits_budget_forces_two_widths() -> None:
 
 def test_cycle_table_has_a_row_per_layer_and_grows_with_width() -> None:
     shapes = digits_shapes()
-    assert [(s.op, s.in_channels, s.height, s.pool) for s in shapes] == [
+    assert [(s.op, s.in_channels, s.height, s.pool) for s in shapes.values()] == [
         (Op.WINOGRAD, 1, 16, False),
         (Op.WINOGRAD, 16, 16, True),
         (Op.WINOGRAD, 32, 8, False),
         (Op.WINOGRAD, 32, 8, True),
         (Op.DENSE, 64, 4, False),
     ]
-    table = cycle_table(EngineConfig(), [*shapes, None], WIDTHS)
+    table = cycle_table(EngineConfig(), {**shapes, "other": None}, WIDTHS)
     assert table.shape == (6, 2)
     assert (table[:, 0] <= table[:, 1]).all()
     assert (table[:5, 0] < table[:5, 1]).any()
     assert (table[5] == 0).all()
+
+
+def test_direct_layers_count_as_far_as_the_engine_has_them() -> None:
+    convs = (
+        nn.Conv2d(3, 8, 3, 2, 1),
+        nn.Conv2d(8, 8, 1),
+        nn.Conv2d(8, 8, 8),
+        nn.Conv2d(8, 8, 1, 3),
+    )
+    net = to_winograd(Network.of(nn.Sequential(*convs), (3, 32, 32)), 2)
+    names = list(tap_layers(net))
+    shapes = layer_shapes(net, dict.fromkeys(names, 2), dict.fromkeys(names, 8))
+    strided = Window(Axis(3, 2, 1, 1), Axis(3, 2, 1, 1))
+    assert [shape.window for shape in shapes.values()] == [strided, Window()]
+    assert list(shapes) == ["0", "1"]
+    assert all((cost_table(Config(), net) > 0).all(axis=1) == [True, True, False, False])
 
 
 def test_bit_operations_are_products_times_both_widths() -> None:

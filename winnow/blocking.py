@@ -227,7 +227,7 @@ def max_strip(engine: EngineConfig, shape: LayerShape, name: str) -> tuple[int, 
 
 def _check_window(shape: LayerShape, name: str) -> None:
     """Raise ScheduleError for a kernel or a stride that the engine has no counters for."""
-    for axis in (shape.window.rows, shape.window.columns):
+    for axis in shape.window.axes:
         if axis.kernel > MAX_KERNEL:
             raise ScheduleError(
                 f"layer '{name}': kernel {shape.window}: at most {MAX_KERNEL}x{MAX_KERNEL}; use "

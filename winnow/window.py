@@ -44,6 +44,15 @@ class Window:
         return self.rows.kernel * self.columns.kernel
 
     @property
+    def fits(self) -> bool:
+        """Whether the engine has kernels and strides of that size."""
+        return all(x.kernel <= MAX_KERNEL and x.stride <= MAX_STRIDE for x in self.axes)
+
+    @property
+    def axes(self) -> tuple[Axis, Axis]:
+        return self.rows, self.columns
+
+    @property
     def is_plain(self) -> bool:
         """Whether every output reads the one pixel at its own place."""
         return self == Window()

@@ -49,18 +49,18 @@ def choices_of(config: Config) -> tuple[Choice, ...]:
 
 
 def cycle_table(
-    engine: EngineConfig, shapes: Sequence[LayerShape | None], choices: Sequence[Choice]
+    engine: EngineConfig, shapes: Mapping[str, LayerShape | None], choices: Sequence[Choice]
 ) -> NDArray[np.int64]:
     """Return the modelled cycles [layers, choices]; 0 for what the engine cannot run (None).
 
-    The widths in `shapes` do not count.
+    The widths in `shapes` do not count. Raises ScheduleError naming a layer that does not fit.
     """
     table = np.zeros((len(shapes), len(choices)), dtype=np.int64)
-    for row, shape in enumerate(shapes):
+    for row, (name, shape) in enumerate(shapes.items()):
         for column, choice in enumerate(choices):
             if shape is not None:
                 narrowed = replace(shape, weight_bits=choice.weight)
-                table[row, column] = layer_cycles(engine, narrowed).total
+                table[row, column] = layer_cycles(engine, narrowed, name).total
     return table
 
 
@@ -91,7 +91,7 @@ def cost_table(config: Config, net: Network) -> NDArray[np.int64]:
         return bit_operations(multiplications(net, keeps), choices)
     names = list(tap_layers(net))
     shapes = layer_shapes(net, keeps, dict.fromkeys(names, choices[-1].weight))
-    return cycle_table(config.engine, [shapes.get(name) for name in names], choices)
+    return cycle_table(config.engine, {name: shapes.get(name) for name in names}, choices)
 
 
 def check_budget(cost: NDArray[np.int64], share: float) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from quant.layers.winograd_layer import Dense, TapLayer, WinogradConv2d
+from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, WinogradConv2d
 from quant.network.layer_graph import layer_graph
 from quant.network.network import Network
 from quant.network.rewrite import tap_layers
@@ -16,6 +16,7 @@ from winnow.config import PATTERN, Config
 from winnow.cycles import layer_cycles
 from winnow.engine import EngineConfig
 from winnow.srbs import SUB_ROW, max_keep
+from winnow.window import Window
 
 
 def sparse_layers(net: Network, skip: int) -> dict[str, TapLayer]:
@@ -55,13 +56,13 @@ def measured_keeps(net: nn.Module) -> dict[str, int]:
 def layer_shapes(
     net: Network, keeps: Mapping[str, int], bits: Mapping[str, int]
 ) -> dict[str, LayerShape]:
-    """Return the cycle model's description of every layer that the engine can run."""
+    """Return the cycle model's description of every layer that the engine has an operation for."""
     shapes, placed = {}, layer_graph(net.graph)
     for name, layer in tap_layers(net).items():
-        op, place = _op(layer), placed[name]
-        if op is not None:
+        place, window = placed[name], _window(layer)
+        if window.fits:
             shapes[name] = LayerShape(
-                op,
+                _op(layer),
                 place.in_channels,
                 place.out_channels,
                 place.height,
@@ -69,21 +70,26 @@ def layer_shapes(
                 keeps[name],
                 bits[name],
                 place.pool,
+                window,
+                place.average is not None,
             )
     return shapes
 
 
-def _op(layer: TapLayer) -> Op | None:
-    """Return what the engine does for a layer; None if it has no such operation."""
+def _op(layer: TapLayer) -> Op:
+    """Return what the engine does for a layer."""
     if isinstance(layer, WinogradConv2d):
         return Op.WINOGRAD
-    if isinstance(layer, Dense):
-        return Op.DENSE
-    window = layer.window
-    plain = (window.kernel, window.stride, window.padding) == ((1, 1), (1, 1), (0, 0))
-    return Op.DIRECT if plain else None
+    return Op.DENSE if isinstance(layer, Dense) else Op.DIRECT
+
+
+def _window(layer: TapLayer) -> Window:
+    """Return the kernel of a direct convolution; other layers have none of their own."""
+    if not isinstance(layer, DirectConv2d):
+        return Window()
+    return Window(*layer.window.axes)
 
 
 def total_cycles(engine: EngineConfig, shapes: Mapping[str, LayerShape]) -> int:
-    """Return the modelled cycles of all layers together."""
-    return sum(layer_cycles(engine, shape).total for shape in shapes.values())
+    """Return the modelled cycles of all layers; ScheduleError names one that does not fit."""
+    return sum(layer_cycles(engine, shape, name).total for name, shape in shapes.items())

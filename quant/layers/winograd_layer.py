@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quant.layers.patches import patches
+from winnow.window import Axis
 from winnow.winograd import winograd
 
 
@@ -139,6 +140,12 @@ class Window:
     kernel: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int]
+
+    @property
+    def axes(self) -> tuple[Axis, Axis]:
+        """The same along rows and along columns."""
+        rows, columns = zip(self.kernel, self.stride, self.padding, self.padding, strict=True)
+        return Axis(*rows), Axis(*columns)
 
 
 class DirectConv2d(TapLayer):
