@@ -218,24 +218,27 @@ def _lower_sum(layer: nn.Module, name: str, sources: Sources) -> Add | GlobalAve
     return GlobalAverage(name=name, inputs=inputs, output=output)
 
 
-def _described(layer: nn.Module) -> str:
-    """Return the kind of a layer, with what of a convolution the engine lacks."""
+def _refused(layer: nn.Module) -> str:
+    """Return the kind of a layer with what of a convolution the engine lacks, and a remedy."""
     kind = type(layer).__name__
     if isinstance(layer, nn.Conv2d) and layer.groups != 1:
-        return f"{kind} in {layer.groups} groups"
+        return (
+            f"{kind} in {layer.groups} groups; every output of the engine reads all channels: set "
+            "groups=1"
+        )
     if isinstance(layer, nn.Conv2d) and layer.dilation != (1, 1):
-        return f"{kind} with dilation {layer.dilation}"
-    return kind
+        return (
+            f"{kind} with dilation {layer.dilation}; the engine's kernels have no gaps: set "
+            "dilation=1, in a larger kernel with zeros in the gaps to compute the same"
+        )
+    return f"{kind}; the engine runs convolutions and fully connected layers"
 
 
 def _check_layers(net: Network, names: Mapping[str, str]) -> None:
     """Raise LoweringError that names the first layer of a kind that the engine does not run."""
     for path, layer in net.layers().items():
         if path in names and not isinstance(layer, QuantAdd | QuantAverage | QuantTapLayer):
-            raise LoweringError(
-                f"layer '{names[path]}': cannot lower {_described(layer)}; the engine runs "
-                "convolutions and fully connected layers"
-            )
+            raise LoweringError(f"layer '{names[path]}': cannot lower {_refused(layer)}")
 
 
 _RUNS = (

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VGG networks of the library through all stages of quant to the integer graph: exact."""
+"""Networks of the library through all stages of quant to the integer graph, and to RTL: exact."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,12 @@ import pytest
 import torch
 
 from codegen.check import check_graph
-from codegen.ir import Winograd
+from codegen.ir import Add, Direct, GlobalAverage, Graph, Node, Winograd
 from codegen.lower import lower_checkpoint
-from quant.build import Build, load_quantized, load_stage
+from codegen.schedule import schedule
+from quant.allocate.sizes import layer_shapes, measured_keeps
+from quant.build import Build, load_bits, load_quantized, load_stage
+from quant.golden import layer_names
 from quant.network.graph import BatchNorm, Dropout, Identity
 from quant.run import STAGES, run_stage
 from tests.engines import CACHE, expected_maps
@@ -32,6 +36,20 @@ from winnow.config import (
 )
 
 IMAGES = 20  # test images whose integers are compared
+VGGS = ("vgg16", "vgg16_bn", "vgg_nagadomi", "vgg_nagadomi_bn")
+RESNETS = ("resnet8", "resnet20", "resnet18", "resnet34", "resnet50")
+# What makes the network: direct convolutions are strided or 1x1.
+NODES: dict[str, dict[type[Node], int]] = {
+    "resnet8": {Winograd: 5, Direct: 4, Add: 3, GlobalAverage: 1},
+    "resnet20": {Winograd: 17, Direct: 4, Add: 9, GlobalAverage: 1},
+    "resnet18": {Winograd: 14, Direct: 6, Add: 8, GlobalAverage: 1},
+    "resnet34": {Winograd: 30, Direct: 6, Add: 16, GlobalAverage: 1},
+    "resnet50": {Winograd: 14, Direct: 39, Add: 16, GlobalAverage: 1},
+    "vgg_nagadomi_bn": {Winograd: 8},
+    "vgg_nagadomi": {Winograd: 8},
+    "vgg16": {Winograd: 13},
+    "vgg16_bn": {Winograd: 13},
+}
 
 
 def config_of(name: str, width: float) -> Config:
@@ -56,6 +74,7 @@ def climb(config: Config, out: Path) -> None:
     assert {f"layer.{name}" for name in maps} == {n for n in golden if n.startswith("layer.")}
     for name, integers in maps.items():
         np.testing.assert_array_equal(golden[f"layer.{name}"][:IMAGES], integers)
+    require_shapes(build, graph)
     head = list(maps.values())[-1][:, :, 0, 0].argmax(1)
     with torch.no_grad():
         images = torch.from_numpy(golden["images"][:IMAGES]).double()
@@ -64,20 +83,46 @@ def climb(config: Config, out: Path) -> None:
     right = golden[f"layer.{list(maps)[-1]}"][:, :, 0, 0].argmax(1) == golden["labels"]
     accuracy = Record.load(out / "golden.json", "").numbers["golden_accuracy"]
     assert accuracy == pytest.approx(100 * right.mean())
-    assert sum(isinstance(node, Winograd) for node in graph.nodes) >= 8
+    counts = Counter(type(node) for node in graph.nodes)
+    assert {kind: counts[kind] for kind in NODES[config.model.name]} == NODES[config.model.name]
     idle = (Dropout, Identity)
     assert not any(isinstance(node, idle) for node in load_quantized(build).graph.nodes)
     has_norm = any(isinstance(n, BatchNorm) for n in load_stage(build, "train").graph.nodes)
-    assert has_norm == config.model.name.endswith("_bn")
+    assert has_norm == (config.model.name.endswith("_bn") or config.model.name in RESNETS)
     assert not any(isinstance(n, BatchNorm) for n in load_stage(build, "prune").graph.nodes)
+
+
+def require_shapes(build: Build, graph: Graph) -> None:
+    """The cycle budgets saw the layers that are scheduled; rounding may only empty sub-rows."""
+    net = load_quantized(build)
+    bits = {name: choice.weight for name, choice in load_bits(build).items()}
+    names = layer_names(net.graph)
+    seen = {names[n]: s for n, s in layer_shapes(net, measured_keeps(net), bits).items()}
+    plans = {plan.name: plan.shape for plan in schedule(graph, build.config.engine).layers}
+    assert {n: replace(s, keep=0) for n, s in seen.items()} == {
+        n: replace(s, keep=0) for n, s in plans.items()
+    }
+    assert all(plans[n].keep <= shape.keep for n, shape in seen.items())
 
 
 def test_smallest_vgg_goes_to_the_graph(tmp_path: Path) -> None:
     climb(config_of("vgg_nagadomi_bn", 0.05), tmp_path)
 
 
+def test_smallest_resnet_goes_to_the_graph(tmp_path: Path) -> None:
+    climb(config_of("resnet8", 0.5), tmp_path)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "vgg_nagadomi", "vgg_nagadomi_bn"])
+@pytest.mark.parametrize("name", RESNETS[1:])
+def test_library_resnets_go_to_the_graph(name: str, tmp_path: Path) -> None:
+    config = config_of(name, 0.125)
+    keys = ChannelPruningConfig(method="cascade", budget="cycles", share=0.8, levels=1, epochs=1)
+    climb(replace(config, prune_channels=keys) if name == "resnet18" else config, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VGGS)
 def test_library_vggs_go_to_the_graph(name: str, tmp_path: Path) -> None:
     config = config_of(name, 0.25)
     keys = ChannelPruningConfig(method="cascade", budget="flops", share=0.7, levels=1, epochs=1)
@@ -85,16 +130,16 @@ def test_library_vggs_go_to_the_graph(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "vgg_nagadomi", "vgg_nagadomi_bn"])
-def test_library_vggs_go_to_rtl(name: str, tmp_path: Path, root: Path) -> None:
-    """`make hls` on a narrow VGG: every rung equal, then the report."""
+@pytest.mark.parametrize("name", [*VGGS, *RESNETS])
+def test_library_networks_go_to_rtl(name: str, tmp_path: Path, root: Path) -> None:
+    """`make hls` on a narrow network: every rung equal, then the report."""
     config = tmp_path / f"{name}.toml"
     config.write_text(
         "[data]\nsource = 'colour'\nimage_size = 32\ntrain_images = 100\ntest_images = 100\n"
         f"[model]\nname = '{name}'\nwidth = 0.125\n[train]\nepochs = 1\nbatch = 50\n"
         "[prune]\nsteps = 1\nepochs = 1\n[quantize]\nbudget_share = 1.0\nepochs = 1\n"
     )
-    out = CACHE.parent / "vggs" / name  # compiled engines are shared with later runs
+    out = CACHE.parent / "networks" / name  # compiled engines are shared with later runs
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "winnow", "run", "--config", str(config), "--out", str(out)]
     run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)

@@ -128,6 +128,11 @@ REFUSED = {
     "upsampled": "'1' is a Upsample, which the flow does not know",
     "transposed": "'1' is a ConvTranspose2d, which the flow does not know",
     "no_module": "must give an nn.Module, got int",
+    "dilated": "layer 'layer_0': cannot lower Conv2d with dilation (2, 2); the engine's kernels "
+    "have no gaps: set dilation=1, in a larger kernel with zeros in the gaps to compute the same",
+    "grouped": "layer 'layer_2': cannot lower Conv2d in 2 groups; every output of the engine reads "
+    "all channels: set groups=1",
+    "depthwise": "layer 'layer_2': cannot lower Conv2d in 4 groups; every output of the engine",
 }
 AT_LINE = ("Branching", "Silu", "OwnTensor", "Normalized", "AlwaysDrops", "RaisingWhenMade")
 

@@ -95,6 +95,8 @@ NUM_RELUS = {
     "vgg16_bn": 13 + 2,
     "vgg_nagadomi": 8 + 2,
     "vgg_nagadomi_bn": 8 + 2,
+    "resnet8": 1 + 2 * 3,
+    "resnet20": 1 + 2 * 9,
     "resnet18": 1 + 2 * 8,
     "resnet34": 1 + 2 * 16,
     "resnet50": 1 + 3 * 16,
@@ -106,6 +108,8 @@ NUM_GROUPS = {
     "vgg16_bn": 13,
     "vgg_nagadomi": 8,
     "vgg_nagadomi_bn": 8,
+    "resnet8": 3,
+    "resnet20": 9,
     "resnet18": 8,
     "resnet34": 16,
     "resnet50": 32,
@@ -184,6 +188,22 @@ def test_nagadomi_cost_is_that_of_its_table() -> None:
     stored = sum((9 * ic + 1) * oc for ic, oc, _ in convs) + sum((i + 1) * o for i, o in dense)
     assert flops(net, (3, 32, 32)) == macs
     assert parameters(net) == stored
+
+
+def test_resnet20_cost_is_that_of_the_paper() -> None:
+    """He et al. 2016, table 6: 0.27 M parameters; two of its shortcuts are projected here."""
+    net = library("resnet20")
+    projected = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
+    assert parameters(net) - projected == 269_722
+    assert (
+        flops(net, (3, 32, 32))
+        == sum(
+            edge**2 * (9 * (ic * oc + 5 * oc * oc) + (ic * oc if edge < 32 else 0))
+            for edge, ic, oc in ((32, 16, 16), (16, 16, 32), (8, 32, 64))
+        )
+        + 9 * 3 * 16 * 32**2
+        + 64 * CLASSES
+    )
 
 
 def torchvision_modules(name: str) -> tuple[list[str], list[str]]:
@@ -409,7 +429,7 @@ def test_unknown_model_is_told_the_known_ones() -> None:
         make_model("resnet19", 10)
     assert str(error.value) == (
         "model 'resnet19' is unknown; choose one of: vgg16, vgg16_bn, vgg_nagadomi, "
-        "vgg_nagadomi_bn, resnet18, resnet34, resnet50, mobilenet_v2"
+        "vgg_nagadomi_bn, resnet8, resnet20, resnet18, resnet34, resnet50, mobilenet_v2"
     )
 
 

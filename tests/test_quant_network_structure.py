@@ -52,6 +52,8 @@ def test_groups_of_a_vgg_are_all_convolutions(edge: int) -> None:
 @pytest.mark.parametrize(
     ("name", "depths", "inner"),
     [
+        ("resnet8", (1, 1, 1), (1,)),
+        ("resnet20", (3, 3, 3), (1,)),
         ("resnet18", (2, 2, 2, 2), (1,)),
         ("resnet34", (3, 4, 6, 3), (1,)),
         ("resnet50", (3, 4, 6, 3), (1, 2)),
@@ -135,6 +137,8 @@ ENDS = {
     "vgg16_bn": ["features.4", "features.11", "features.21", "features.31", "features.41"],
     "vgg_nagadomi": ["features.2", "features.8", "features.18"],
     "vgg_nagadomi_bn": ["features.4", "features.12", "features.26"],
+    "resnet8": [f"layer{i}.0.relu_1" for i in range(1, 4)],
+    "resnet20": [f"layer{i}.2.relu_1" for i in range(1, 4)],
     "resnet18": [f"layer{i}.1.relu_1" for i in range(1, 5)],
     "resnet34": [f"layer{i}.{last}.relu_1" for i, last in enumerate((2, 3, 5, 2), 1)],
     "resnet50": [f"layer{i}.{last}.relu_2" for i, last in enumerate((2, 3, 5, 2), 1)],

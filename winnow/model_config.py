@@ -17,6 +17,8 @@ MODELS = (
     "vgg16_bn",
     "vgg_nagadomi",
     "vgg_nagadomi_bn",
+    "resnet8",
+    "resnet20",
     "resnet18",
     "resnet34",
     "resnet50",

@@ -16,7 +16,7 @@ from quant.models.chain import ChainNet, chain_spec
 from quant.models.mobilenet import mobilenet_v2
 from quant.models.model_spec import ModelSpec
 from quant.models.own import own_module, read_file, read_module
-from quant.models.resnet import resnet18, resnet34, resnet50
+from quant.models.resnet import resnet8, resnet18, resnet20, resnet34, resnet50
 from quant.models.vgg import NAGADOMI, VGG16, vgg16, vgg_nagadomi
 from quant.network.network import Network
 from winnow.config import CHAIN, ModelConfig
@@ -39,6 +39,8 @@ _LIBRARY = {
     "vgg16_bn": Entry(partial(vgg16, batch_norm=True), VGG16.smallest_edge),
     "vgg_nagadomi": Entry(vgg_nagadomi, NAGADOMI.smallest_edge),
     "vgg_nagadomi_bn": Entry(partial(vgg_nagadomi, batch_norm=True), NAGADOMI.smallest_edge),
+    "resnet8": Entry(resnet8, 4),
+    "resnet20": Entry(resnet20, 4),
     "resnet18": Entry(resnet18, 8),
     "resnet34": Entry(resnet34, 8),
     "resnet50": Entry(resnet50, 8),

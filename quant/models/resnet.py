@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ResNet-18, -34 and -50 (He et al. 2016), with torchvision's names and shapes.
+"""ResNet-18, -34 and -50 (He et al. 2016), with torchvision's names and shapes; -8 and -20.
 
 A bottleneck strides in its 3x3 convolution, as torchvision's weights expect; the paper strides in
-the first 1x1. The CIFAR form begins with a 3x3 convolution of stride 1 and no max pool.
+the first 1x1. The CIFAR form begins with a 3x3 convolution of stride 1 and no max pool. The two
+smallest have three stages of 16, 32 and 64 channels and that form for any image, as the paper has
+them for CIFAR-10 (section 4.2), but project shortcuts (its option B) where it pads them with zeros.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from quant.models.model_spec import ModelSpec, init_weights
 
 LINEAR_STD = 0.01
 STAGE_CHANNELS = (64, 128, 256, 512)
+SMALL_CHANNELS = (16, 32, 64)
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -83,20 +86,26 @@ class Bottleneck(Residual):
 
 
 class ResNet(nn.Module):
-    """A ResNet; input [n, in_channels, edge, edge], output logits [n, classes]."""
+    """A ResNet; input [n, in_channels, edge, edge], output logits [n, classes].
+
+    `depths` are the blocks per stage; three stages are the small form.
+    """
 
     def __init__(
         self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], spec: ModelSpec
     ) -> None:
         super().__init__()
-        channels = spec.scaled(STAGE_CHANNELS[0])
-        kernel, stride = (3, 1) if spec.is_small else (7, 2)
+        is_smallest = len(depths) == len(SMALL_CHANNELS)
+        widths = SMALL_CHANNELS if is_smallest else STAGE_CHANNELS
+        is_small = spec.is_small or is_smallest
+        channels = spec.scaled(widths[0])
+        kernel, stride = (3, 1) if is_small else (7, 2)
         self.conv1 = _conv(spec.in_channels, channels, kernel, stride)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.Identity() if spec.is_small else nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.Identity() if is_small else nn.MaxPool2d(3, stride=2, padding=1)
         stages: OrderedDict[str, nn.Module] = OrderedDict()
-        for number, (width, depth) in enumerate(zip(STAGE_CHANNELS, depths, strict=True), start=1):
+        for number, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
             inner = spec.scaled(width)
             units = []
             for i in range(depth):
@@ -115,6 +124,16 @@ class ResNet(nn.Module):
         for name in self._stages:
             x = self.get_submodule(name)(x)
         return self.fc(self.avgpool(x).flatten(1))
+
+
+def resnet8(spec: ModelSpec) -> ResNet:
+    """Return ResNet-8."""
+    return ResNet(BasicBlock, (1, 1, 1), spec)
+
+
+def resnet20(spec: ModelSpec) -> ResNet:
+    """Return ResNet-20."""
+    return ResNet(BasicBlock, (3, 3, 3), spec)
 
 
 def resnet18(spec: ModelSpec) -> ResNet:

@@ -274,3 +274,15 @@ def transposed() -> nn.Module:
 
 def no_module() -> int:
     return 3
+
+
+def dilated() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=2, dilation=2), nn.ReLU(), *tail(edge=8))
+
+
+def grouped() -> nn.Module:
+    return nn.Sequential(conv(1, 4), nn.ReLU(), conv(4, 4, groups=2), nn.ReLU(), *tail(edge=8))
+
+
+def depthwise() -> nn.Module:
+    return nn.Sequential(conv(1, 4), nn.ReLU(), conv(4, 4, groups=4), nn.ReLU(), *tail(edge=8))

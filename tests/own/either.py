@@ -18,35 +18,12 @@ def valid_padding() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding="valid"), nn.ReLU(), *tail(edge=7))
 
 
-def odd_edges() -> nn.Module:
-    first = nn.Conv2d(1, 4, 4)
-    return nn.Sequential(first, nn.ReLU(), conv(4, 4), nn.ReLU(), *tail(edge=6))
-
-
-def not_square() -> nn.Module:
-    first = nn.Conv2d(1, 4, (3, 5), padding=(1, 0), stride=(2, 1))
-    linear = nn.Linear(4 * 4 * 6, 10)
-    return nn.Sequential(first, nn.ReLU(), conv(4, 4), nn.MaxPool2d(2), nn.Flatten(), linear)
-
-
 def pointwise() -> nn.Module:
     return nn.Sequential(conv(1, 4), nn.ReLU(), nn.Conv2d(4, 6, 1), nn.ReLU(), *tail(6, 8))
 
 
 def large_kernel() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 5, padding=2), nn.ReLU(), *tail(edge=8))
-
-
-def dilated() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=2, dilation=2), nn.ReLU(), *tail(edge=8))
-
-
-def grouped() -> nn.Module:
-    return nn.Sequential(conv(1, 4), nn.ReLU(), conv(4, 4, groups=2), nn.ReLU(), *tail(edge=8))
-
-
-def depthwise() -> nn.Module:
-    return nn.Sequential(conv(1, 4), nn.ReLU(), conv(4, 4, groups=4), nn.ReLU(), *tail(edge=8))
 
 
 class Residual(Functional):
@@ -56,17 +33,6 @@ class Residual(Functional):
         y += x
         x = F.max_pool2d(F.relu(y), 2)
         return self.fc2(F.relu(self.fc1(x.flatten(1))))
-
-
-class Projected(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.a, self.b = conv(1, 4), conv(4, 6), nn.Conv2d(4, 6, 1)
-        self.fc = nn.Linear(6, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.stem(x))
-        return self.fc(F.relu(self.a(x) + self.b(x)).mean((2, 3)))
 
 
 class Joined(nn.Module):
@@ -90,15 +56,6 @@ class ReadTwice(nn.Module):
         y = self.a(x)
         z = self.b(F.relu(y)) + y
         return self.fc(F.max_pool2d(z, 2).flatten(1))
-
-
-def global_mean() -> nn.Module:
-    pool = nn.AdaptiveAvgPool2d(1)
-    return nn.Sequential(conv(1, 8), nn.ReLU(), pool, nn.Flatten(), nn.Linear(8, 10))
-
-
-def global_mean_at_the_end() -> nn.Module:
-    return nn.Sequential(conv(1, 10), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def average_pool() -> nn.Module:

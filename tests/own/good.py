@@ -228,3 +228,35 @@ def dead() -> nn.Module:
     for parameter in net[0].parameters():
         parameter.data = -parameter.data.abs()
     return net
+
+
+def odd_edges() -> nn.Module:
+    first = nn.Conv2d(1, 4, 4)
+    return nn.Sequential(first, nn.ReLU(), conv(4, 4), nn.ReLU(), *tail(edge=6))
+
+
+def not_square() -> nn.Module:
+    first = nn.Conv2d(1, 4, (3, 5), padding=(1, 0), stride=(2, 1))
+    linear = nn.Linear(4 * 4 * 6, 10)
+    return nn.Sequential(first, nn.ReLU(), conv(4, 4), nn.MaxPool2d(2), nn.Flatten(), linear)
+
+
+class Projected(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.b = conv(1, 4), conv(4, 6), nn.Conv2d(4, 6, 1)
+        self.fc = nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        return self.fc(F.relu(self.a(x) + self.b(x)).mean((2, 3)))
+
+
+def global_mean() -> nn.Module:
+    pool = nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(conv(1, 8), nn.ReLU(), pool, nn.Flatten(), nn.Linear(8, 10))
+
+
+def global_mean_at_the_end() -> nn.Module:
+    first = nn.Sequential(conv(1, 4), nn.ReLU())
+    return nn.Sequential(first, conv(4, 10), nn.AdaptiveAvgPool2d(1), nn.Flatten())
