@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from quant.allocate.bits import (
-    TIE,
     WISHED_SHARE,
     Choice,
     bit_operations,
@@ -40,22 +39,35 @@ WIDTHS = (Choice(4, 8), Choice(8, 8))
 SMALL = Config(model=ModelConfig(channels=(4, 8), pool_after=(1,), exit_after=(1,)))
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-6, 1e-12])
+@pytest.mark.parametrize("most", [1000, 10**12])
 @pytest.mark.parametrize("seed", range(20))
-def test_choice_is_the_best_of_all(seed: int) -> None:
+def test_choice_is_the_best_of_all(seed: int, most: int, size: float) -> None:
+    """Sensitivities may be tiny, and of layers of very different ones; bit operations are many."""
     rng = np.random.default_rng(seed)
-    divergence = np.sort(rng.random((4, 3)), axis=1)[:, ::-1]
-    cycles = np.sort(rng.integers(1, 1000, size=(4, 3)), axis=1)
-    budget = 0.5 * (1 + cycles[:, 0].sum() / cycles[:, -1].sum())
-    allowed = int(budget * cycles[:, -1].sum())
-    chosen = choose(divergence, cycles, budget)
-    rows = range(4)
-    feasible = [
-        columns
-        for columns in itertools.product(range(3), repeat=4)
-        if sum(cycles[row, columns[row]] for row in rows) <= allowed
-    ]
-    costs = [sum(divergence[row, c[row]] + TIE * (2 - c[row]) for row in rows) for c in feasible]
-    assert tuple(chosen) == feasible[int(np.argmin(costs))]
+    sensitivity = np.sort(rng.random((6, 3)) * size * 10.0 ** rng.integers(-3, 1, (6, 1)))[:, ::-1]
+    cost = np.sort(rng.integers(1, most, size=(6, 3)), axis=1)
+    budget = 0.5 * (1 + cost[:, 0].sum() / cost[:, -1].sum())
+    allowed = int(budget * cost[:, -1].sum())
+    every = np.array(list(itertools.product(range(3), repeat=6)))
+    rows = np.arange(6)
+    feasible = every[cost[rows, every].sum(axis=1) <= allowed]
+    best = sensitivity[rows, feasible].sum(axis=1).min()
+    chosen = choose(sensitivity, cost, budget)
+    assert cost[rows, chosen].sum() <= allowed
+    assert sensitivity[rows, chosen].sum() == pytest.approx(best, rel=1e-9)
+
+
+def test_of_choices_that_are_as_good_the_widest_is_taken() -> None:
+    cost = np.array([[1, 2, 3], [1, 2, 3]])
+    assert choose(np.array([[3.0, 1.0, 1.0], [0.0, 0.0, 0.0]]), cost, 1.0) == [2, 2]
+    assert choose(np.array([[3.0, 1.0, 1.0], [5.0, 1.0, 0.0]]), cost, 5 / 6) == [1, 2]
+
+
+def test_the_cheapest_choices_are_found_even_where_costs_are_huge() -> None:
+    cost = np.array([[10**15, 10**15 + 1], [10**15 + 1, 10**15 + 3]])
+    least = cost[:, 0].sum() / cost[:, 1].sum()
+    assert choose(np.array([[1.0, 0.0], [1.0, 0.0]]), cost, least) == [0, 0]
 
 
 def test_budget_below_the_minimum_is_a_config_error() -> None:

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.optimize import LinearConstraint
 
+from quant.allocate.integer_program import solve
 from quant.allocate.sizes import layer_keeps, layer_shapes
 from quant.network.layer_graph import layer_graph
 from quant.network.network import Network
@@ -31,7 +32,6 @@ from winnow.errors import ConfigError
 from winnow.srbs import SUB_ROW
 
 WISHED_SHARE = 0.92  # what quantize.budget_share = 0 asks for where it can be met
-TIE = 1e-6  # prefers wider numbers among choices of equal sensitivity, in units of sensitivity
 
 
 class Choice(NamedTuple):
@@ -116,30 +116,55 @@ def check_budget(cost: NDArray[np.int64], share: float) -> int:
 def choose(sensitivity: NDArray[np.float64], cost: NDArray[np.int64], share: float) -> list[int]:
     """Return the column of the best choice for every row of both tables [layers, choices].
 
-    Raises ConfigError as `check_budget`.
+    Of choices that are as good the last, widest one is taken. Raises ConfigError as `check_budget`.
     """
+    allowed, spare = check_budget(cost, share), 0
+    while True:
+        columns = _solve(sensitivity, cost, allowed - spare)
+        if columns is None:  # only the cheapest choices are within the budget
+            columns = cost.argmin(axis=1)
+        over = _used(cost, columns) - allowed
+        if over <= 0:
+            return _widened(sensitivity, cost, columns, allowed)
+        spare = max(over, 2 * spare)  # costs so large that the solver's tolerance is above one
+
+
+def _solve(
+    sensitivity: NDArray[np.float64], cost: NDArray[np.int64], limit: int
+) -> NDArray[np.int64] | None:
     layers, choices = cost.shape
-    allowed = check_budget(cost, share)
-    value = sensitivity + TIE * (choices - 1 - np.arange(choices))
     one_each = np.kron(np.eye(layers), np.ones(choices))
-    scale = max(1, int(cost.max()))  # bit operations are too large for the solver's tolerances
-    solution = milp(
-        value.ravel(),
-        constraints=[
-            LinearConstraint(one_each, 1, 1),
-            LinearConstraint(cost.reshape(1, -1) / scale, -np.inf, allowed / scale),
-        ],
-        integrality=np.ones(value.size),
-        bounds=Bounds(0, 1),
-    )
-    assert solution.x is not None, solution.message  # feasible by the check above
-    return [int(i) for i in solution.x.reshape(layers, choices).argmax(axis=1)]
+    scale = max(1, int(cost.max()))
+    rules = [
+        LinearConstraint(one_each, 1, 1),
+        LinearConstraint(cost.reshape(1, -1) / scale, -np.inf, limit / scale),
+    ]
+    taken = solve(sensitivity.ravel(), rules)
+    return None if taken is None else taken.reshape(layers, choices).argmax(axis=1)
+
+
+def _widened(
+    sensitivity: NDArray[np.float64],
+    cost: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    allowed: int,
+) -> list[int]:
+    """Return the last choices that are no worse and within the budget, row by row."""
+    widened = [int(column) for column in columns]
+    for row, column in enumerate(widened):
+        left = allowed - _used(cost, widened) + cost[row, column]
+        good = (sensitivity[row] <= sensitivity[row, column]) & (cost[row] <= left)
+        widened[row] = int(np.flatnonzero(good)[-1])
+    return widened
+
+
+def _used(cost: NDArray[np.int64], columns: Sequence[int] | NDArray[np.int64]) -> int:
+    return sum(int(cost[row, column]) for row, column in enumerate(columns))
 
 
 def share_of(cost: NDArray[np.int64], columns: Sequence[int]) -> float:
     """Return the cost of the chosen columns as a share of that of the last ones."""
-    used = sum(int(cost[row, column]) for row, column in enumerate(columns))
-    return used / max(1, int(cost[:, -1].sum()))
+    return _used(cost, columns) / max(1, int(cost[:, -1].sum()))
 
 
 def least_share(cost: NDArray[np.int64]) -> float:

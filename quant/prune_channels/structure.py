@@ -20,9 +20,10 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.optimize import LinearConstraint
 from torch import Tensor
 
+from quant.allocate.integer_program import solve
 from quant.allocate.layer_cost import CostTerm
 from quant.data import to_input
 from quant.distill import distillation
@@ -120,9 +121,9 @@ def choose_path(
         flow[:, spans[b - 1]] = np.tile(np.eye(before), len(costs[b - 1]))
         flow[:, spans[b]] = -np.repeat(np.eye(before), choices, axis=1)
         rules.append(LinearConstraint(flow, 0, 0))
-    solution = milp(error, constraints=rules, integrality=np.ones(error.size), bounds=Bounds(0, 1))
-    assert solution.x is not None, solution.message  # the caller has checked the budget
-    taken = [solution.x[span].reshape(c.shape) for span, c in zip(spans, costs, strict=True)]
+    solution = solve(error, rules)
+    assert solution is not None  # the caller has checked the budget
+    taken = [solution[span].reshape(c.shape) for span, c in zip(spans, costs, strict=True)]
     return [int(pair.sum(0).argmax()) for pair in taken]
 
 
