@@ -13,7 +13,7 @@ CPP    := $(shell find hls_templates sim tests -name '*.[ch]pp' 2> /dev/null)
 quoted  = '$(subst ','\'',$(1))'
 BUILD   = --config $(call quoted,$(CONFIG)) $(if $(OUT),--out $(call quoted,$(OUT)))
 
-.PHONY: help hls sim report status bench bench-compression test fuzz lint golden setup clean check check-hls
+.PHONY: help hls sim overlay report status bench bench-compression test fuzz lint golden setup clean check check-hls
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -26,6 +26,10 @@ hls: check-hls | $(VENV) ## main job: train, compress, emit C++ and RTL, check b
 sim: check-hls | $(VENV) ## cocotb regression of a build's RTL at its AXI pins (RTL=folder for other RTL)
 	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to rtlsim
 	@$(PY) -m winnow cocotb $(BUILD) $(if $(RTL),--rtl $(call quoted,$(RTL))) $(if $(WAVES),--waves)
+
+overlay: check-hls | $(VENV) ## one wheel for a board: driver, network (BIT=file.bit CLOCK=MHz: bitstream)
+	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to bundle
+	@$(PY) -m deploy overlay $(BUILD) $(if $(BIT),--bit $(call quoted,$(BIT))) $(if $(CLOCK),--clock $(call quoted,$(CLOCK)))
 
 report: ## print the summary of a build
 status: ## print which stages of a build are current, and why the others are not

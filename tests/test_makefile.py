@@ -109,6 +109,14 @@ def test_sim_needs_the_rtl_only(tree: Tree) -> None:
     assert tree.calls()[1][-3:] == ["--rtl", "vitis/my rtl", "--waves"]
 
 
+def test_overlay_packs_what_a_run_left(tree: Tree) -> None:
+    assert tree.make("overlay").returncode == 0
+    run = [*run_words(), "--to", "bundle"]
+    assert tree.calls() == [run, ["-m", "deploy", "overlay", *DIGITS]]
+    tree.make("overlay", "BIT=my design.bit", "CLOCK=100")
+    assert tree.calls()[1][-4:] == ["--bit", "my design.bit", "--clock", "100"]
+
+
 def test_failed_flow_stops_make(tree: Tree) -> None:
     failed = tree.make("sim", FAIL="1")
     assert failed.returncode != 0

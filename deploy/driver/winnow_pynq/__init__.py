@@ -14,3 +14,4 @@ from .engine import Engine
 from .network import LayerTime, Network, Throughput
 
 __all__ = ["Backend", "Engine", "LayerTime", "Network", "Throughput", "errors"]
+__version__ = "0.1.0"

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check a board: `python3 -m PACKAGE [FILE.bit]` runs the golden images and tells the times."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+from . import BIT, DATA
+
+
+def check(engine: Any) -> None:
+    """Run self-test, profile and throughput on an engine, and print what they find."""
+    with engine.load(DATA) as network:
+        print(f"selftest: {network.selftest()} integers equal the model's")
+        images = network.bundle.golden()["images"]
+        for layer in network.profile(images[0]):
+            cycles = "not counted" if layer.cycles is None else f"{layer.cycles} cycles"
+            print(f"  {layer.name:<12}{cycles}, modelled {layer.modelled_cycles}")
+        found = network.throughput(images)
+        print(
+            f"throughput: {found.images_per_second:.1f} images/s; {found.images} images, "
+            f"{found.transfer_seconds:.4f} s of transfers, {found.engine_seconds:.4f} s of engine"
+        )
+
+
+def main() -> None:
+    """Open the overlay and check it; an error is one line."""
+    bit = sys.argv[1] if len(sys.argv) > 1 else BIT
+    if bit is None:
+        sys.exit(f"error: this wheel has no bitstream; give one: python3 -m {__package__} FILE.bit")
+    errors = import_module(".winnow_pynq.errors", __package__)
+    board = import_module(".winnow_pynq.pynq_board", __package__)  # imports pynq
+    try:
+        with board.open_overlay(bit) as engine:
+            check(engine)
+    except errors.DriverError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
