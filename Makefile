@@ -13,7 +13,7 @@ CPP    := $(shell find hls_templates sim tests -name '*.[ch]pp' 2> /dev/null)
 quoted  = '$(subst ','\'',$(1))'
 BUILD   = --config $(call quoted,$(CONFIG)) $(if $(OUT),--out $(call quoted,$(OUT)))
 
-.PHONY: help hls sim overlay report status bench bench-compression test fuzz lint golden setup clean check check-hls
+.PHONY: help hls sim overlay board report status bench bench-compression test fuzz lint golden setup setup-pynq clean check check-hls
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -30,6 +30,10 @@ sim: check-hls | $(VENV) ## cocotb regression of a build's RTL at its AXI pins (
 overlay: check-hls | $(VENV) ## one wheel for a board: driver, network (BIT=file.bit CLOCK=MHz: bitstream)
 	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to bundle
 	@$(PY) -m deploy overlay $(BUILD) $(if $(BIT),--bit $(call quoted,$(BIT))) $(if $(CLOCK),--clock $(call quoted,$(CLOCK)))
+
+board: check-hls | $(VENV) ## a virtual PYNQ board in front of the RTL, for clients of pynq (HOST=127.0.0.2)
+	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to bundle
+	@$(PY) -m deploy board $(BUILD) $(if $(BOARD),--board $(call quoted,$(BOARD))) $(if $(HOST),--host $(call quoted,$(HOST)))
 
 report: ## print the summary of a build
 status: ## print which stages of a build are current, and why the others are not
@@ -54,6 +58,9 @@ golden: | $(VENV) ## refresh tests/golden/; review the diff like code
 	@$(PY) -m pytest --refresh-golden $(ARGS)
 
 setup: $(VENV) ## install the pinned Python packages into .venv
+
+setup-pynq: check ## install pynq, for clients of the virtual board, into .venv-pynq
+	@$(PYTHON) -m deploy.pynq_venv
 
 clean: ## remove build/ and caches, keep .venv
 	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis; find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -3,6 +3,7 @@
 
 bundle    the stage: what a board gets, checked on a virtual board
 overlay   one wheel for a board, of a build that is current
+board     a virtual board on this machine, for clients of pynq
 """
 
 from __future__ import annotations
@@ -12,11 +13,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deploy.wheel import Bitstream, write_wheel
+from deploy.handoff import write_overlay
+from deploy.pynq_venv import pynq_python
+from deploy.virtual_board import rtl_digest
+from deploy.wheel import Bitstream, package_name, write_wheel
+from sim import rtl
+from winnow import process
 from winnow.__main__ import open_build
+from winnow.boards import BOARDS, find_board
 from winnow.cli import guard
-from winnow.errors import ConfigError
+from winnow.errors import ConfigError, shown
 from winnow.flow import Build, require_current
+from winnow.place import child_environment
 from winnow.stage_cli import open_build as open_stage
 from winnow.stage_cli import run_verb, stage_parser
 
@@ -35,7 +43,34 @@ def overlay(options: argparse.Namespace, build: Build) -> None:
     print(f"overlay: {path} ({held}, {kilobytes:.0f} kB)")
 
 
-VERBS = {"overlay": (overlay, "write one wheel for a board, of a build that is current")}
+def board(options: argparse.Namespace, build: Build) -> None:
+    """Serve a virtual board until somebody ends it, and print how a client uses it."""
+    if not options.host.startswith("127.") and not options.anyone:
+        raise ConfigError(
+            f"--host must be 127.0.0.N, got {shown(options.host)}; other machines get in with "
+            f"--anyone: whoever reaches the port may run what they like on the board"
+        )
+    place, python = find_board(options.board), pynq_python()
+    require_current(["bundle"], build)
+    wheel = write_wheel(build.out, build.out / "bundle", build.out.name)
+    digest = rtl_digest(build.rtl)
+    bit = write_overlay(build.out / "board", place, digest)
+    binary = rtl.build(build.rtl, build.config.engine, build.cache / "rtl").binary
+    package = package_name(build.out.name)
+    print(f"board: {place.name} at {options.host}, simulated; in another terminal:")
+    print(f"  {python} -m pip install --no-index --no-deps --force-reinstall '{wheel}'")
+    print(f"  PYNQ_REMOTE_DEVICES={options.host} {python} -m {package} {bit}", flush=True)
+    command: list[str | Path] = [python, "-m", "deploy.server", binary, digest.hex()]
+    command += ["--board", place.name, "--host", options.host]
+    code = process.run(command, capture=False, env=child_environment()).code
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
+
+
+VERBS = {
+    "overlay": (overlay, "write one wheel for a board, of a build that is current"),
+    "board": (board, "serve a virtual board on this machine, for clients of pynq"),
+}
 
 
 def _add_verb(verbs: Any, name: str) -> argparse.ArgumentParser:
@@ -54,6 +89,10 @@ def main() -> None:
     wheel = _add_verb(verbs, "overlay")
     wheel.add_argument("--bit", type=Path, help="a bitstream to pack, its .hwh beside it")
     wheel.add_argument("--clock", type=float, metavar="MHZ", help="at which its timing closed")
+    served = _add_verb(verbs, "board")
+    served.add_argument("--board", default="PYNQ-Z2", help=f"{', '.join(BOARDS)} (PYNQ-Z2)")
+    served.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    served.add_argument("--anyone", action="store_true", help="let --host be any address")
     options = parser.parse_args()
     if options.verb in VERBS:
         VERBS[options.verb][0](options, open_build(options))

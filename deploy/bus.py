@@ -9,12 +9,9 @@ byte that was asked for, and is a decode error for the engine once it is freed.
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 from codegen.ports import ALL_REGISTERS, REGISTER_BYTES
 from deploy.device import DeviceError, RtlDevice
-from sim.rtl import rtl_sources
-from winnow.artefact import sha256_file, sha256_value
 
 PAGE = 4096
 MEMORY_BASE, MEMORY_BYTES = 0x1000_0000, 128 << 20
@@ -22,9 +19,9 @@ REGISTER_RANGE = 0x1_0000
 _LAST = max(register.offset + register.bits // 8 for register in ALL_REGISTERS)
 
 
-def rtl_digest(folder: Path) -> bytes:
-    """Return the hash of an RTL folder's sources, which its bitstream carries."""
-    return bytes.fromhex(sha256_value([sha256_file(path) for path in rtl_sources(folder)]))
+def _word_swapped(content: bytes) -> bytes:
+    """Return words of 4 bytes in the other byte order, as pynq writes a .bit into a .bin."""
+    return b"".join(content[i : i + 4][::-1] for i in range(0, len(content), 4))
 
 
 class Bus:
@@ -38,7 +35,7 @@ class Bus:
 
     def configure(self, bitstream: bytes) -> None:
         """Load a bitstream; DeviceError if it is not that of the engine."""
-        if self._digest not in bitstream:
+        if self._digest not in bitstream and _word_swapped(self._digest) not in bitstream:
             raise DeviceError("the bitstream is of another build; make it again: make overlay")
         self._device.configure()
         self._configured = True

@@ -15,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from sim.rtl import Harness
 from winnow import process
 from winnow.errors import ToolError, WinnowError
 
@@ -87,8 +86,8 @@ class RtlDevice:
 
 
 @contextmanager
-def open_device(harness: Harness) -> Iterator[RtlDevice]:
-    """Start the process of an engine; it ends with the block, and with us."""
+def open_device(binary: Path) -> Iterator[RtlDevice]:
+    """Start a binary of `sim.rtl.build` as a device; it ends with the block, and with us."""
     with (
         tempfile.TemporaryDirectory(prefix="winnow-") as folder,
         socket.socket(socket.AF_UNIX) as listener,
@@ -97,7 +96,7 @@ def open_device(harness: Harness) -> Iterator[RtlDevice]:
         path = Path(folder) / "device"
         listener.bind(str(path))
         listener.listen(1)
-        ended = pool.submit(process.run, [harness.binary, path])
+        ended = pool.submit(process.run, [binary, path])
         with _accepted(listener, ended) as connection:
             yield RtlDevice(connection, ended)
 

@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from deploy.bus import Bus, rtl_digest
+from deploy.bus import Bus
 from deploy.device import DeviceError, open_device
 from deploy.driver.winnow_pynq.errors import MemoryFullError
-from sim.rtl import Harness
+from sim.rtl import Harness, rtl_sources
+from winnow.artefact import sha256_file, sha256_value
 
 NOISE = 0x5A
 _numbers = itertools.count()
@@ -84,11 +85,16 @@ class VirtualBoard:
         memory[:] = np.frombuffer(self.bus.load(self.address(memory), memory.size), np.uint8)
 
 
+def rtl_digest(folder: Path) -> bytes:
+    """Return the hash of an RTL folder's sources, which its bitstream carries."""
+    return bytes.fromhex(sha256_value([sha256_file(path) for path in rtl_sources(folder)]))
+
+
 @contextmanager
 def virtual_board(harness: Harness, rtl: Path) -> Iterator[VirtualBoard]:
     """Start a board of an RTL folder's harness and load its bitstream."""
     digest = rtl_digest(rtl)
-    with open_device(harness) as device:
+    with open_device(harness.binary) as device:
         board = VirtualBoard(Bus(device, digest))
         board.bus.configure(digest)
         yield board

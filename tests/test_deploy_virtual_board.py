@@ -22,10 +22,10 @@ from codegen.golden import Golden
 from codegen.ports import OFFSETS, Control
 from codegen.schedule import Schedule, schedule
 from deploy.bundle import write_bundle
-from deploy.bus import Bus, rtl_digest
+from deploy.bus import Bus
 from deploy.device import DeviceError, RtlDevice, open_device
 from deploy.driver.winnow_pynq import Engine, errors
-from deploy.virtual_board import VirtualBoard, virtual_board
+from deploy.virtual_board import VirtualBoard, rtl_digest, virtual_board
 from sim import csim, rtl
 from tests.engines import chain_case, compiled, expected_maps
 from tests.ladder import random_images
@@ -201,7 +201,7 @@ def test_the_bus_refuses(use: Callable[[Bus], Any], text: str, board: VirtualBoa
 
 
 def test_no_bitstream_no_engine(bundle: Path) -> None:
-    with open_device(harness(ENGINE)) as device:
+    with open_device(harness(ENGINE).binary) as device:
         found = VirtualBoard(Bus(device, rtl_digest(rtl_folder(ENGINE))))
         with Engine(found) as engine, pytest.raises(DeviceError, match="no bitstream is loaded"):
             engine.load(bundle)
@@ -225,7 +225,7 @@ def test_a_device_that_dies_is_reported(tmp_path: Path) -> None:
     script.write_text("#!/bin/sh\necho 'error: it broke' >&2\nexit 3\n")
     script.chmod(0o755)
     text = "the simulated engine ended with code 3: error: it broke"
-    with pytest.raises(ToolError, match=text), open_device(rtl.Harness(script)):
+    with pytest.raises(ToolError, match=text), open_device(script):
         pass
 
 
@@ -238,7 +238,7 @@ def test_a_device_that_is_killed_is_reported(monkeypatch: pytest.MonkeyPatch) ->
         return started[-1]
 
     monkeypatch.setattr(rtl.process, "_start", spy)
-    with open_device(harness(ENGINE)) as device:
+    with open_device(harness(ENGINE).binary) as device:
         assert isinstance(device, RtlDevice)
         device.map(0, 8)
         os.kill(started[0].pid, signal.SIGKILL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -118,7 +119,7 @@ def build(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Buil
     Path("net.toml").write_text("")
     out = Path("build/net")
     out.mkdir(parents=True)
-    bundle.rename(out / "bundle")
+    shutil.copytree(bundle, out / "bundle")
     build = Build(load_config(Path("net.toml")), out, config_path="net.toml")
     play_all(build, (*TRAINING, "golden", "lower", "schedule", "emit", "rtl"), {})
     play(build, "bundle", sorted((out / "bundle").iterdir()))

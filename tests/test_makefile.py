@@ -117,6 +117,13 @@ def test_overlay_packs_what_a_run_left(tree: Tree) -> None:
     assert tree.calls()[1][-4:] == ["--bit", "my design.bit", "--clock", "100"]
 
 
+def test_board_serves_what_a_run_left(tree: Tree) -> None:
+    assert tree.make("board").returncode == 0
+    assert tree.calls()[1] == ["-m", "deploy", "board", *DIGITS]
+    tree.make("board", "BOARD=KV260", "HOST=127.0.0.2")
+    assert tree.calls()[1][-4:] == ["--board", "KV260", "--host", "127.0.0.2"]
+
+
 def test_failed_flow_stops_make(tree: Tree) -> None:
     failed = tree.make("sim", FAIL="1")
     assert failed.returncode != 0

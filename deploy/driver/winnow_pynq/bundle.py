@@ -19,6 +19,7 @@ from .errors import MismatchError, NotFoundError
 from .layout import Region
 
 FORMAT = 2
+VLNV = "winnow:hls:winnow_engine:0.1"  # what Vivado and pynq call the engine's block
 
 
 @dataclass(frozen=True)

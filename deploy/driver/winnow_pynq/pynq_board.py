@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .bundle import VLNV
 from .engine import Engine
 from .errors import MemoryFullError, NotFoundError
 
@@ -17,7 +18,6 @@ if int(np.__version__.split(".")[0]) >= 2:
 
 import pynq
 
-VLNV = "winnow:hls:winnow_engine:0.1"
 ADDED = "engine_id"  # a register that the .hwh lists for RTL of openhls only
 
 

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests/test_deploy_pynq.py runs under pynq: an unmodified client of a virtual board.
+
+    PYNQ_REMOTE_DEVICES=127.0.0.N python pynq_client.py DRIVER OVERLAY.bit BUNDLE
+
+Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, sys.argv[1])
+from winnow_pynq import errors
+from winnow_pynq.pynq_board import find_engine, open_overlay
+
+
+def error_of(action: Any) -> str:
+    """Return what an action raises."""
+    try:
+        action()
+    except errors.DriverError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def main() -> None:
+    """Open, run everything, make mistakes."""
+    bit, bundle = Path(sys.argv[2]), Path(sys.argv[3])
+    found: dict[str, Any] = {"numpy": np.__version__}
+    started = time.monotonic()
+    with open_overlay(bit) as engine:
+        found["open_seconds"] = time.monotonic() - started
+        found["clock_mhz"] = engine.backend.clock_mhz()
+        found["added"] = engine.backend.has_added_registers
+        with engine.load(bundle) as network:
+            started = time.monotonic()
+            found["compared"] = network.selftest()
+            images = network.bundle.golden()["images"]
+            found["seconds_per_image"] = (time.monotonic() - started) / len(images)
+            found["cycles"] = [layer.cycles for layer in network.profile(images[0])]
+            found["images_per_second"] = network.throughput(images).images_per_second
+            network.timeout_s = 0.0
+            found["timeout"] = error_of(lambda: network.run(images[:1]))
+            network.timeout_s = 60.0
+            found["after"] = network.run(images).tolist()
+        found["memory"] = error_of(lambda: engine.backend.allocate(256 << 20))
+        for _ in range(3):  # nothing is left behind
+            engine.backend.free(engine.backend.allocate(100 << 20))
+    (bit.parent / "lonely.bit").write_bytes(bit.read_bytes())
+    found["lonely"] = error_of(lambda: open_overlay(bit.parent / "lonely.bit"))
+
+    class Other:
+        ip_dict = {"axi_dma_0": {"type": "xilinx.com:ip:axi_dma:7.1"}}  # noqa: RUF012
+
+    found["other"] = error_of(lambda: find_engine(Other()))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The virtual board on the network: an unmodified pynq against the RTL, and how it is started."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import deploy.__main__
+from deploy import pynq_venv
+from deploy.handoff import write_overlay
+from deploy.virtual_board import rtl_digest
+from tests.conftest import ROOT
+from tests.test_deploy_virtual_board import ENGINE, IMAGES, LAST, MAPS, PLAN, bundle  # noqa: F401
+from tests.test_deploy_wheel import build, command  # noqa: F401
+from tests.test_sim_rtl import harness, rtl_folder
+from winnow.boards import BOARDS
+from winnow.errors import ToolError
+from winnow.flow import Build
+
+PYTHON = ROOT / pynq_venv.FOLDER / "bin" / "python"
+START_SECONDS = 60.0
+needs_pynq = pytest.mark.skipif(not PYTHON.is_file(), reason="needs make setup-pynq")
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
+
+
+@contextmanager
+def served(name: str, host: str, log: Path) -> Iterator[None]:
+    """Serve a board on `host` from its own process."""
+    binary, digest = harness(ENGINE).binary, rtl_digest(rtl_folder(ENGINE)).hex()
+    words = [str(PYTHON), "-m", "deploy.server", str(binary), digest, "--board", name]
+    with log.open("wb") as file:
+        server = subprocess.Popen(
+            [*words, "--host", host], cwd=ROOT, env=environment(), stdout=file, stderr=file
+        )
+        try:
+            limit = time.monotonic() + START_SECONDS
+            while "board: ready" not in log.read_text():
+                assert server.poll() is None, log.read_text()
+                assert time.monotonic() < limit
+                time.sleep(0.1)
+            yield
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def client(host: str, bit: Path, folder: Path) -> dict[str, Any]:
+    words = [str(PYTHON), "-W", "ignore", "tests/pynq_client.py", "deploy/driver", str(bit)]
+    result = subprocess.run(
+        [*words, str(folder)],
+        cwd=ROOT,
+        env=environment(PYNQ_REMOTE_DEVICES=host),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+@needs_pynq
+@pytest.mark.slow
+def test_unmodified_pynq_gives_the_golden_integers_on_two_boards_at_once(
+    bundle: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    digest = rtl_digest(rtl_folder(ENGINE))
+    with (
+        served("PYNQ-Z2", "127.0.0.2", tmp_path / "a.log"),
+        served("KV260", "127.0.0.3", tmp_path / "b.log"),
+    ):
+        for name, host, mhz in (("PYNQ-Z2", "127.0.0.2", 100.0), ("KV260", "127.0.0.3", 99.999)):
+            bit = write_overlay(tmp_path / name, BOARDS[name], digest)
+            found = client(host, bit, bundle)
+            assert found["numpy"].startswith("1.")
+            assert found["compared"] == sum(maps.size for maps in MAPS.values())
+            assert found["after"] == MAPS[LAST].tolist()
+            assert len(found["cycles"]) == len(PLAN.layers)
+            assert all(cycles > 0 for cycles in found["cycles"])
+            assert found["clock_mhz"] == pytest.approx(mhz)
+            assert found["added"]
+            assert found["timeout"].startswith("RunTimeoutError: no result after 0 s: control ")
+            assert found["memory"].startswith("MemoryFullError: no 268435456 bytes of contiguous")
+            assert re.search(r"lonely\.hwh' is missing; a \.bit and its \.hwh", found["lonely"])
+            assert found["other"].startswith("NotFoundError: the overlay has no winnow:hls:")
+            assert "axi_dma_0 (xilinx.com:ip:axi_dma:7.1)" in found["other"]
+            assert found["seconds_per_image"] < 5
+
+
+@needs_pynq
+@pytest.mark.slow
+def test_a_second_board_on_one_address_is_refused_in_a_line(tmp_path: Path) -> None:
+    with served("PYNQ-Z2", "127.0.0.4", tmp_path / "a.log"):
+        words = [str(PYTHON), "-m", "deploy.server", str(harness(ENGINE).binary), "00"]
+        result = subprocess.run(
+            [*words, "--board", "PYNQ-Z2", "--host", "127.0.0.4"],
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("error: port 7967 of 127.0.0.4 is taken")
+
+
+def test_board_lets_only_this_machine_in(build: Build, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001, F811
+    words = ("board", "--config", "net.toml", "--host", "0.0.0.0")
+    assert command(capsys, *words) == (
+        1,
+        "",
+        "error: --host must be 127.0.0.N, got '0.0.0.0'; other machines get in with --anyone: "
+        "whoever reaches the port may run what they like on the board\n",
+    )
+    error = command(capsys, *words, "--anyone")[2]  # goes on; here there is no pynq
+    assert error == "error: '.venv-pynq' with pynq is missing; make it with: make setup-pynq\n"
+    error = command(capsys, "board", "--config", "net.toml", "--board", "Zybo")[2]
+    assert error.startswith("error: board must be one of PYNQ-Z1, ")
+
+
+def test_board_starts_the_server_and_prints_two_lines(
+    build: Build,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    python = Path(".venv-pynq/bin/python")
+    python.parent.mkdir(parents=True)
+    python.touch()
+    started: list[list[str]] = []
+
+    def run(words: list[Any], **_: Any) -> Any:
+        started.append([str(word) for word in words])
+        return deploy.__main__.process.Finished(3)
+
+    monkeypatch.setattr(deploy.__main__, "rtl_digest", lambda _: bytes(32))
+    monkeypatch.setattr(deploy.__main__.rtl, "build", lambda *_: harness_of(build))
+    monkeypatch.setattr(deploy.__main__.process, "run", run)
+    with pytest.raises(SystemExit) as ended:
+        command(capsys, "board", "--config", "net.toml", "--board", "kv260")
+    assert ended.value.code == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "board: KV260 at 127.0.0.1, simulated; in another terminal:"
+    assert lines[1].startswith("  .venv-pynq/bin/python -m pip install --no-index --no-deps ")
+    (bit,) = (build.out / "board").glob("*.bit")
+    assert lines[2] == f"  PYNQ_REMOTE_DEVICES=127.0.0.1 {python} -m winnow_net {bit}"
+    (words,) = started
+    assert words == [
+        *(str(python), "-m", "deploy.server", "rtlsim", "00" * 32),
+        *("--board", "KV260", "--host", "127.0.0.1"),
+    ]
+
+
+def harness_of(_: Build) -> Any:
+    return deploy.__main__.rtl.Harness(Path("rtlsim"))
+
+
+# --- the environment of pynq ------------------------------------------------------------------
+
+
+def test_pins_are_exact_and_have_numpy_1() -> None:
+    lines = pynq_venv.REQUIREMENTS.read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    assert {"pynq==4.0.0", "numpy==1.26.4"} <= set(pins)
+
+
+def test_setup_makes_the_environment_and_installs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    steps: list[list[str]] = []
+
+    def create(folder: Path) -> None:
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin" / "python").touch()
+
+    monkeypatch.setattr(pynq_venv.host, "create_venv", create)
+    monkeypatch.setattr(pynq_venv.host, "run", lambda words, _: steps.append(words))
+    monkeypatch.setattr(sys, "version_info", (3, 12, 1))
+    pynq_venv.main()
+    (words,) = steps
+    assert words[:4] == [".venv-pynq/bin/python", "-m", "pip", "install"]
+    assert words[-2:] == ["-r", str(pynq_venv.REQUIREMENTS)]
+    monkeypatch.setattr(sys, "version_info", (3, 13, 0))
+    with pytest.raises(ToolError, match=r"needs Python 3\.11 or 3\.12, got 3\.13; name one with"):
+        pynq_venv.main()
