@@ -20,10 +20,10 @@ from winnow.flow import Build
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """Images and every layer's map [n, c, h, w], labels [n]."""
+    """Images and every layer's map [n, c, h, w], labels: classes [n] or float values [n, k]."""
 
     images: IntArray
-    labels: IntArray
+    labels: NDArray[Any]
     layers: LayerMaps
 
     def first(self, count: int) -> Golden:
@@ -45,14 +45,14 @@ def load_golden(build: Build) -> Golden:
 def golden_of(arrays: Mapping[str, NDArray[Any]]) -> Golden:
     """Return the golden values of what stage `golden` writes; ValueError if it is incomplete."""
     images, labels = arrays.get("images", np.empty(0)), arrays.get("labels", np.empty(0))
-    if images.ndim != 4 or len(images) == 0 or labels.shape != (len(images),):
+    if images.ndim != 4 or len(images) == 0 or labels.shape[:1] != (len(images),):
         raise ValueError("must hold images [n, c, h, w] and labels [n]")
     layers = {
         name.removeprefix("layer."): array.astype(np.int64)
         for name, array in arrays.items()
         if name.startswith("layer.")
     }
-    return Golden(images.astype(np.int64), labels.astype(np.int64), layers)
+    return Golden(images.astype(np.int64), labels, layers)
 
 
 def require_golden(actual: LayerMaps, golden: Golden) -> int:

@@ -23,9 +23,9 @@ from quant.network.network_file import load_graph, load_network
 from quant.network.normalise import Normal, on_bytes
 from quant.network.rewrite import tap_layers, to_quantized
 from quant.train.distributed import World
-from quant.train.training import Plan, accuracy
+from quant.train.training import Plan, score
 from winnow import flow
-from winnow.errors import ArtefactError, ConfigError
+from winnow.errors import ArtefactError, ConfigError, NetworkError
 
 # Every stage draws from its own seed.
 SEEDS = {"train": 1, "prune": 2, "qat": 3, "prune_channels": 4}
@@ -69,12 +69,20 @@ class Build(flow.Build):
         )
 
     def accuracies(self, name: str, net: nn.Module) -> dict[str, float]:
-        """Return test and validation accuracy of `net` in percent, for a record."""
-        split = self.split()
-        return {
-            f"{name}_accuracy": accuracy(net, split.test, self.device),
-            "validation_accuracy": accuracy(net, split.validation, self.device),
-        }
+        """Return test and validation accuracy of `net` in percent, for a record.
+
+        Of a network that gives values the mean squared errors, under other names.
+        """
+        split, found = self.split(), dict[str, float]()
+        for part, samples in ((name, split.test), ("validation", split.validation)):
+            kind, number = score(net, samples, self.device)
+            found[f"{part}_{kind}"] = number
+        return found
+
+    def require_classes(self, verb: str) -> None:
+        """Raise ConfigError if labels are values, which `verb` cannot show."""
+        if self.config.data.has_values:
+            raise ConfigError(f"{verb} needs data.labels 'classes', got 'values'")
 
 
 def new_network(build: Build, load: Callable[[Network], object] | None = None) -> Network:
@@ -85,6 +93,11 @@ def new_network(build: Build, load: Callable[[Network], object] | None = None) -
     data = build.config.data
     shape = given_shape(data)
     net = network_of(build.config.model, shape, load)
+    if data.has_values and net.on_host:
+        raise NetworkError(
+            f"{net.on_host[0]} ends the network, which gives the values of data.labels 'values' "
+            "without it; remove it, and train on what it reads"
+        )
     return on_bytes(net, Normal.of(data, shape.channels)) if data.is_normalised else net
 
 

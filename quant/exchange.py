@@ -24,6 +24,7 @@ from quant.train.history import History
 from winnow.config import CHAIN
 from winnow.errors import ConfigError
 from winnow.flow import Result, record_run
+from winnow.score import score_in, score_text
 
 EXAMPLES = 4  # test images that an export is checked with
 
@@ -53,10 +54,10 @@ def import_checkpoint(build: Build, options: argparse.Namespace) -> None:
         files = save_network(path, net)
         accuracies = build.accuracies("fp32", net.to(build.device).double())
         fresh = f" ({', '.join(imported.fresh)} left fresh)" if imported.fresh else ""
-        warn_of_chance("import", accuracies["fp32_accuracy"], build.shape.classes)
+        warn_of_chance("import", accuracies, build.shape.classes)
         summary = (
-            f"{len(imported.loaded)} tensors of '{options.checkpoint}'{fresh}, fp32 test accuracy "
-            f"{accuracies['fp32_accuracy']:.2f}%,"
+            f"{len(imported.loaded)} tensors of '{options.checkpoint}'{fresh}, fp32 test "
+            f"{score_text(*score_in(accuracies, 'fp32'))},"
         )
         more = {
             "history": History().table(),
@@ -84,11 +85,13 @@ def export(build: Build, options: argparse.Namespace) -> None:
 
 def report(build: Build, _: argparse.Namespace) -> None:
     """Write OUT/report.html: curves, accuracy against cycles, sparsity maps."""
+    build.require_classes("report")
     print(f"report: '{write_report(build)}'")
 
 
 def exits(build: Build, _: argparse.Namespace) -> None:
     """Print accuracy against cost of leaving the trained chain at its exits."""
+    build.require_classes("exits")
     net = load_trained(build)
     if not net.graph.exits:
         raise ConfigError(

@@ -107,6 +107,13 @@ def _smallest(layer: Quantized) -> type[np.integer[Any]]:
     return np.uint8 if relu else np.int8
 
 
+def result_module(net: Network) -> Quantized:
+    """Return what rounds the network's result: its last layer, or a sum or average behind that."""
+    last = layer_graph(net.graph)[net.graph.head()]
+    found: Quantized = net.get_submodule(last.rounded_by)
+    return found
+
+
 def output_scale(layer: Quantized) -> Tensor:
     """Return the scale of an output: of its quantizer, or of the accumulator of a raw layer."""
     if isinstance(layer, QuantTapLayer) and layer.is_raw:

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from quant.build import Build
 from quant.network.network import Network
 from quant.network.network_file import save_network
 from quant.train.history import History
 from winnow.flow import Result
+from winnow.score import ACCURACY, score_in, score_text
 
 KINDS = {"fp32": "train", "narrowed": "prune_channels", "pruned": "prune", "quantized": "qat"}
 # Networks -> their stage; of these reports compare three.
@@ -20,12 +24,15 @@ def saved(build: Build, net: Network, kind: str, history: History, **numbers: ob
     path = build.out / f"{KINDS[kind]}.npz"
     files = save_network(path, net) if build.world.is_main else []
     accuracies = build.accuracies(kind, net.double() if kind == "quantized" else net)
-    summary = f"{kind} test accuracy {accuracies[f'{kind}_accuracy']:.2f}%"
+    summary = f"{kind} test {score_text(*score_in(accuracies, kind))}"
     return Result(files, summary, accuracies | {"history": history.table()} | numbers)
 
 
-def warn_of_chance(verb: str, accuracy: float, classes: int) -> None:
+def warn_of_chance(verb: str, numbers: Mapping[str, Any], classes: int) -> None:
     """Print a warning if a network guesses: most often its images were prepared otherwise."""
+    kind, accuracy = score_in(numbers, "fp32")
+    if kind != ACCURACY:
+        return
     guess = 100 / classes
     if accuracy < min(2 * guess, guess + 0.1 * (100 - guess)):
         print(

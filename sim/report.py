@@ -15,17 +15,18 @@ from sim.resources import format_table, inter_module_line, share_line, timing_li
 from winnow.artefact import Record
 from winnow.blocking import Op
 from winnow.flow import STAGES, Build, require_current
+from winnow.score import ACCURACY, score_in
 from winnow.winograd import KERNEL
 
 STALL_NOTE = ", with 0% and 30% stalls"
 BOARD_NOTE = ", on a virtual board"
 MODEL_PERCENT = 5.0  # by which the cycle model may miss the RTL of a layer
 ACCURACIES = (
-    ("fp32", "train", "fp32_accuracy"),
-    ("narrowed", "prune_channels", "narrowed_accuracy"),
-    ("pruned", "prune", "pruned_accuracy"),
-    ("quantized", "qat", "quantized_accuracy"),
-    ("HLS C++", "csim", "accuracy"),
+    ("fp32", "train", "fp32"),
+    ("narrowed", "prune_channels", "narrowed"),
+    ("pruned", "prune", "pruned"),
+    ("quantized", "qat", "quantized"),
+    ("HLS C++", "csim", ""),
 )
 
 Records = Mapping[str, Record]
@@ -54,12 +55,15 @@ def direct_macs(layer: LayerPlan) -> int:
 
 
 def _accuracies(records: Records) -> list[str]:
-    lines = ["test accuracy, measured"]
+    lines, kind = [], ACCURACY
     for name, stage, key in ACCURACIES:
         if records[stage].numbers.get("share") == 1 and stage == "prune_channels":
             continue  # nothing was removed
-        lines.append(f"  {name:<12}{records[stage].numbers[key]:>8.2f} %   ({stage})")
-    return lines
+        kind, number = score_in(records[stage].numbers, key)
+        text = f"{number:>8.2f} %" if kind == ACCURACY else f"{number:>12.5g}"
+        lines.append(f"  {name:<12}{text}   ({stage})")
+    what = "test accuracy" if kind == ACCURACY else "mean squared error of the test images"
+    return [f"{what}, measured", *lines]
 
 
 def _deviation(modelled: int, measured: int) -> float:

@@ -81,6 +81,27 @@ def plan() -> Schedule:
 NAMES = [stage.name for stage in STAGES if not stage.optional]
 
 
+def test_report_of_values_shows_errors(plan: Schedule) -> None:
+    scores = {
+        "train": {"fp32_error": 0.0123456},
+        "prune_channels": {"narrowed_error": 0.02},
+        "prune": {"pruned_error": 1.25},
+        "qat": {"quantized_error": 0.5},
+        "csim": {"error": 0.5},
+    }
+    records = dict(RECORDS)
+    for stage, score in scores.items():
+        numbers = {k: v for k, v in NUMBERS[stage].items() if "accuracy" not in k} | score
+        records[stage] = Record(stage, {}, {}, numbers)
+    assert format_report(records, plan).splitlines()[:5] == [
+        "mean squared error of the test images, measured",
+        "  fp32            0.012346   (train)",
+        "  pruned              1.25   (prune)",
+        "  quantized            0.5   (qat)",
+        "  HLS C++              0.5   (csim)",
+    ]
+
+
 def test_records_of_all_stages_are_read(tmp_path: Path) -> None:
     build = Build(Config(), tmp_path, config_path="configs/x.toml")
     play_all(build, NAMES, NUMBERS)

@@ -33,6 +33,7 @@ class DataConfig:
     `image_size` is the edge that digits and folders are resized to, 0 the source's own size.
     `channels` makes the images of folders grey (1) or coloured (3), 0 as they are.
     `augment` is how training images are varied. `train_images` and `test_images` size `colour`.
+    `labels` are classes, or values that the network gives as they are.
     With `mean` or `std`, one value for all channels or one for each, the network is one of
     (image / 255 - mean) / std; without, of image / 256.
     """
@@ -45,6 +46,7 @@ class DataConfig:
     split_seed: int = integer(0, low=0, high=2**31 - 1)
     train_images: int = integer(6000, low=100, high=1000000)
     test_images: int = integer(2000, low=100, high=1000000)
+    labels: str = choice("classes", ("classes", "values"))
     mean: tuple[float, ...] = reals((), low=0.0, high=1.0)
     std: tuple[float, ...] = reals((), low=1e-4, high=100.0)
     base: Path = field(default=Path(), kw_only=True, metadata={"key": False})
@@ -59,6 +61,11 @@ class DataConfig:
             raise ConfigError(
                 f"data.path must name {PLACED[self.source]} for data.source '{self.source}', "
                 "got ''; add it to [data]"
+            )
+        if self.has_values and self.function is None and self.source != "npz":
+            raise ConfigError(
+                "data.labels must be 'classes' for data.source "
+                f"'{self.source}'; values are those of 'npz' or FILE.py:FUNCTION"
             )
         self._check_size()
         if not self.image_size and self.source in EDGES:
@@ -77,6 +84,11 @@ class DataConfig:
                 f"data.image_size must be 0 (the source's own size) or {SMALLEST}..{LARGEST}, got "
                 f"{self.image_size}"
             )
+
+    @property
+    def has_values(self) -> bool:
+        """Whether labels are values, which the network is to give with little squared error."""
+        return self.labels == "values"
 
     @property
     def is_normalised(self) -> bool:

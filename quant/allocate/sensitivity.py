@@ -20,36 +20,44 @@ from quant.allocate.bits import Choice
 from quant.layers.winograd_layer import TapLayer, add_bias, tap_sums
 from quant.network.calibrate import best_exponents, quantize, quantize_weight
 from quant.network.rewrite import tap_layers
+from quant.train.objective import hard_loss
 from winnow.fixed_point import int_range
 
 Table = NDArray[np.float64]
 
 
 @torch.no_grad()
-def weight_divergence(net: nn.Module, x: Tensor, widths: Sequence[int]) -> Table:
-    """Return the mean KL divergence [tap layers, widths] of rounding one layer's weights."""
-    reference = _log_outputs(net, x)
+def weight_divergence(
+    net: nn.Module, x: Tensor, widths: Sequence[int], *, values: bool = False
+) -> Table:
+    """Return the mean divergence [tap layers, widths] of rounding one layer's weights.
+
+    It is the KL divergence, or the mean square of the change for a network that gives `values`.
+    """
+    reference = _outputs(net, x, values=values)
     layers = tap_layers(net)
     table = np.zeros((len(layers), len(widths)))
     for row, layer in enumerate(layers.values()):
         exact = layer.u
         for column, bits in enumerate(widths):
             layer.set_u(quantize_weight(exact, bits))
-            table[row, column] = _divergence(net, x, reference)
+            table[row, column] = _divergence(net, x, reference, values=values)
         layer.set_u(exact)
     return table
 
 
 @torch.no_grad()
-def operand_divergence(net: nn.Module, x: Tensor, widths: Sequence[int]) -> Table:
-    """Return the mean KL divergence [tap layers, widths] of rounding one layer's operands V."""
-    reference = _log_outputs(net, x)
+def operand_divergence(
+    net: nn.Module, x: Tensor, widths: Sequence[int], *, values: bool = False
+) -> Table:
+    """Return the same of rounding one layer's operands V."""
+    reference = _outputs(net, x, values=values)
     layers = tap_layers(net)
     table = np.zeros((len(layers), len(widths)))
     for row, layer in enumerate(layers.values()):
         for column, bits in enumerate(widths):
             handle = layer.register_forward_hook(_rounding(bits))
-            table[row, column] = _divergence(net, x, reference)
+            table[row, column] = _divergence(net, x, reference, values=values)
             handle.remove()
     return table
 
@@ -66,13 +74,15 @@ def _rounding(bits: int) -> Callable[[TapLayer, tuple[Tensor, ...], Tensor], Ten
     return hook
 
 
-def _log_outputs(net: nn.Module, x: Tensor) -> Tensor:
-    net.eval()
-    return F.log_softmax(net(x), dim=1)
+def _outputs(net: nn.Module, x: Tensor, *, values: bool) -> Tensor:
+    found: Tensor = net.eval()(x)
+    return found if values else F.log_softmax(found, dim=1)
 
 
-def _divergence(net: nn.Module, x: Tensor, reference: Tensor) -> float:
-    changed = F.log_softmax(net(x), dim=1)
+def _divergence(net: nn.Module, x: Tensor, reference: Tensor, *, values: bool) -> float:
+    changed = _outputs(net, x, values=values)
+    if values:
+        return float(F.mse_loss(changed, reference))
     return float(F.kl_div(changed, reference, reduction="batchmean", log_target=True))
 
 
@@ -83,7 +93,7 @@ def hessian_sensitivity(
     net.eval()
     layers = list(tap_layers(net).values())
     traces = hessian_traces(
-        lambda: F.cross_entropy(net(x), labels), [layer.weight for layer in layers], probes
+        lambda: hard_loss(net(x), labels), [layer.weight for layer in layers], probes
     )
     table = np.zeros((len(layers), len(widths)))
     for row, layer in enumerate(layers):
@@ -129,15 +139,16 @@ def sensitivities(
     `measure` is "kl" or "hessian", of the weights; that of the operands is added, where there is
     more than one width to choose from.
     """
+    values = labels.is_floating_point()
     weights = sorted({choice.weight for choice in choices})
     operands = sorted({choice.operand for choice in choices})
     if measure == "hessian":
         of_weights = hessian_sensitivity(net, x, labels, weights)
     else:
-        of_weights = weight_divergence(net, x, weights)
+        of_weights = weight_divergence(net, x, weights, values=values)
     of_operands = np.zeros((len(of_weights), len(operands)))
     if len(operands) > 1:
-        of_operands = operand_divergence(net, x, operands)
+        of_operands = operand_divergence(net, x, operands, values=values)
     columns = [
         of_weights[:, weights.index(choice.weight)] + of_operands[:, operands.index(choice.operand)]
         for choice in choices

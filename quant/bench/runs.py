@@ -68,6 +68,7 @@ def run_recipe(recipe: Recipe, out: Path, device: torch.device) -> RecipeResult:
     torch.set_num_threads(1)
     name = f"{recipe.name}-{recipe.config.seed}"
     build = _run(name, recipe.config, out, device, _STAGES)
+    build.require_classes("a recipe")
     twin = _run(f"{name}-twin", dense_twin(recipe.config), out, device, _TO_PRUNED)
     cycles = _cycles(build)
     config = narrow_rival(recipe.config, cycles, build.out.resolve())

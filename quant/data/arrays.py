@@ -27,9 +27,10 @@ from quant.data.samples import TEST_SHARE, VALIDATION_SHARE, Samples, Split, cut
 from winnow.config import DataConfig
 from winnow.errors import ConfigError, shown, shown_text
 
-Part = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [n, c, h, w], labels [n]
+Part = tuple[NDArray[np.uint8], NDArray[Any]]  # images [n, c, h, w], labels [n] or [n, k]
 PARTS = ("train", "validation", "test")
 MAX_EDGE, MAX_CLASSES = 1024, 65536
+LARGEST_VALUE = 1e6
 SMALLEST_MAP = 6  # rows and columns from which a last axis of 1 or 3 is taken for the channels
 KNOWN = (
     *("images", "labels", "split", "validation_images", "validation_labels"),
@@ -79,13 +80,14 @@ def split_of(arrays: Mapping[str, Any], config: DataConfig, place: str) -> Split
             f"{place} {wrong}; it must hold images, labels and at most {', '.join(KNOWN[2:])}, "
             f"got {got}"
         )
-    found = {"train": checked(arrays["images"], arrays["labels"], f"{place}: ")}
+    read = checked_values if config.has_values else checked
+    found = {"train": read(arrays["images"], arrays["labels"], f"{place}: ")}
     for part in PARTS[1:]:
         images, labels = (arrays.get(f"{part}_{what}") for what in ("images", "labels"))
         if (images is None) != (labels is None):
             raise ConfigError(f"{place}: {part}_images and {part}_labels must both be there")
         if images is not None:
-            found[part] = checked(images, labels, f"{place}: {part}_")
+            found[part] = read(images, labels, f"{place}: {part}_")
     if "split" in arrays:
         found = _divided(found, arrays["split"], place)
     return finished(found, config, place)
@@ -105,7 +107,8 @@ def named_arrays(made: Any, place: str) -> dict[str, Any]:
 
 def finished(found: dict[str, Part], config: DataConfig, place: str) -> Split:
     """Return the split of checked parts, with those that are missing cut from training."""
-    classes = _num_classes(found, place)
+    count = _num_values if config.has_values else _num_classes
+    classes = count(found, place)
     _check_sizes(found, config, place)
     for part, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
         if part not in found:
@@ -125,6 +128,27 @@ def checked(images: Any, labels: Any, what: str) -> Part:
             f"{what}labels must be one per image, got {len(numbers)} for {len(pixels)} images"
         )
     return pixels, numbers
+
+
+def checked_values(images: Any, labels: Any, what: str) -> Part:
+    """Return images as `checked` does and values as float32 [n, k]; ConfigError says the remedy."""
+    pixels, values = checked_images(np.asarray(images), what), np.asarray(labels)
+    is_real = np.issubdtype(values.dtype, np.floating) or np.issubdtype(values.dtype, np.integer)
+    if values.ndim not in (1, 2) or not is_real or 0 in values.shape:
+        raise ConfigError(
+            f"{what}labels must be numbers [n] or [n, k] for data.labels 'values', got "
+            f"{values.dtype} of the shape {list(values.shape)}"
+        )
+    if len(pixels) != len(values):
+        raise ConfigError(
+            f"{what}labels must be one per image, got {len(values)} for {len(pixels)} images"
+        )
+    if not np.isfinite(values).all() or np.abs(values).max() > LARGEST_VALUE:
+        raise ConfigError(
+            f"{what}labels must be finite and at most {LARGEST_VALUE:g} for data.labels 'values'; "
+            "scale them, or repair those that are NaN or Inf"
+        )
+    return pixels, values.reshape(len(values), -1).astype(np.float32)
 
 
 def checked_images(images: NDArray[Any], what: str) -> NDArray[np.uint8]:
@@ -196,7 +220,7 @@ def _divided(found: dict[str, Part], split: Any, place: str) -> dict[str, Part]:
     """Return the parts that the array `split` tells apart."""
     images, labels = found["train"]
     marks = np.asarray(split)
-    if len(found) > 1 or marks.shape != labels.shape:
+    if len(found) > 1 or marks.shape != labels.shape[:1]:
         wrong = "stands beside other parts" if len(found) > 1 else f"has {list(marks.shape)} marks"
         raise ConfigError(
             f"{place}: split must mark every one of the {len(labels)} images, and be the only "
@@ -232,6 +256,18 @@ def _num_classes(found: Mapping[str, Part], place: str) -> int:
     return count
 
 
+def _num_values(found: Mapping[str, Part], place: str) -> int:
+    """Return how many values every image has; ConfigError if parts differ."""
+    counts = {part: labels.shape[1] for part, (_, labels) in found.items()}
+    for part, count in counts.items():
+        if count != counts["train"]:
+            raise ConfigError(
+                f"{place}: {part} labels must have {counts['train']} values each as those of "
+                f"training, got {count}"
+            )
+    return counts["train"]
+
+
 def _check_sizes(found: Mapping[str, Part], config: DataConfig, place: str) -> None:
     shape = found["train"][0].shape[1:]
     for part, (images, _) in found.items():
@@ -250,6 +286,8 @@ def _check_sizes(found: Mapping[str, Part], config: DataConfig, place: str) -> N
 
 def _cut(part: Part, share: float, seed: int, place: str) -> tuple[Part, Part]:
     images, labels = part
+    if labels.ndim == 2:
+        return _cut_values(part, share, seed, place)
     count = np.bincount(labels)
     if count.min() < 2:
         raise ConfigError(
@@ -258,3 +296,16 @@ def _cut(part: Part, share: float, seed: int, place: str) -> tuple[Part, Part]:
         )
     first, second = ((images[chosen], labels[chosen]) for chosen in cut(labels, share, seed))
     return first, second
+
+
+def _cut_values(part: Part, share: float, seed: int, place: str) -> tuple[Part, Part]:
+    images, labels = part
+    held = max(1, round(share * len(labels)))
+    if held >= len(labels):
+        raise ConfigError(
+            f"{place}: there must be more images to cut a test and a validation part from, got "
+            f"{len(labels)}; add some, or test_images and validation_images"
+        )
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(labels))
+    first, second = np.sort(order[held:]), np.sort(order[:held])
+    return (images[first], labels[first]), (images[second], labels[second])

@@ -56,7 +56,8 @@ def given_shape(config: DataConfig) -> InputShape:
     if config.source in ("colour", "cifar10"):
         return InputShape(colour.CHANNELS, config.image_size, colour.NUM_CLASSES)
     shape = read_split(config).shape
-    return replace(shape, channels=shape.channels - config.has_constant)
+    channels = shape.channels - config.has_constant
+    return replace(shape, channels=channels, kind=config.labels)
 
 
 def _require_light(split: Split, config: DataConfig) -> None:

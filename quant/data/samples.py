@@ -68,7 +68,10 @@ class ConstantAdded:
 
 @dataclass(frozen=True)
 class Samples:
-    """Images uint8 [n, c, h, w], indexed with a slice or an int64 tensor, and labels int64 [n]."""
+    """Images uint8 [n, c, h, w], indexed with a slice or an int64 tensor, and labels int64 [n].
+
+    Labels that are values are float32 [n, k].
+    """
 
     images: Images
     labels: Tensor
@@ -85,12 +88,16 @@ class Samples:
 
 @dataclass(frozen=True)
 class InputShape:
-    """The images a network reads, and the classes it tells apart; a width of 0 is a square's."""
+    """The images a network reads, and the classes it tells apart or values it gives.
+
+    A width of 0 is a square's.
+    """
 
     channels: int
     height: int
     classes: int
     width: int = 0
+    kind: str = "classes"  # or "values"
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -100,7 +107,7 @@ class InputShape:
 
 @dataclass(frozen=True)
 class Split:
-    """Disjoint parts, the number of classes, and how training images are varied.
+    """Disjoint parts, the number of classes or values, and how training images are varied.
 
     `constant` says whether the last channel of all images is constant, and so not varied.
     """

@@ -10,13 +10,12 @@ feature map through its bottleneck (L2 hint). A teacher adds its own softened ou
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from quant.distill.features import attention_distance
 from quant.network.network import Network
 from quant.network.structure import block_ends
-from quant.train.objective import Scheduled
+from quant.train.objective import Scheduled, hard_loss
 from winnow.config import DistillConfig
 
 
@@ -65,7 +64,7 @@ class SelfDistillation(Scheduled):
         blocks = self.deepest.blocks if self.deepest else []
         ((logits, feature), *shallow), maps = self.net.with_exits(x, blocks)
         if self.deepest is None:
-            total = F.cross_entropy(logits, labels)
+            total = hard_loss(logits, labels)
         else:
             total = self.deepest.against_teacher(x, labels, logits, maps)
         for exit_logits, exit_feature in shallow:

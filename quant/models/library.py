@@ -88,8 +88,8 @@ def network_of(
 def _made(model: ModelConfig, shape: InputShape) -> Network:
     if model.own is not None:
         if model.own.is_onnx and model.own.file is not None:
-            return read_file(model.own.file, shape.image, shape.classes)
-        return read_module(own_module(model), shape.image, shape.classes)
+            return read_file(model.own.file, shape.image, shape.classes, shape.kind)
+        return read_module(own_module(model), shape.image, shape.classes, shape.kind)
     if model.name == CHAIN:
         net = Network.of(ChainNet(chain_spec(model, shape)), shape.image, "by_exit")
     else:

@@ -35,19 +35,20 @@ from winnow.model_config import ModelConfig, OwnModel
 HOST = (Softmax, Sigmoid)  # at the end they run on the host: the largest output stays the largest
 
 
-def read_module(module: nn.Module, image: Shape, classes: int) -> Network:
+def read_module(module: nn.Module, image: Shape, classes: int, kind: str = "classes") -> Network:
     """Return the network of a module for images of `image` (c, h, w), equal to it in float64.
 
-    What runs on the host is left out and named in `on_host`. Raises NetworkError for what has no
+    `classes` are those of the data, or values if that is the `kind`. What runs on the host is left
+    out and named in `on_host`. Raises NetworkError for what has no
     record, for a result that is not one value per class, and for other numbers.
     """
     network = Network.of(module, image)
     x = random_images(image)
     require_same(_given(module, x), result(network, x), "the network read as a graph")
-    return _with_logits(_without_host(network.float()), classes, type(module).__name__)
+    return _with_logits(_without_host(network.float()), classes, type(module).__name__, kind)
 
 
-def read_file(path: Path, image: Shape, classes: int) -> Network:
+def read_file(path: Path, image: Shape, classes: int, kind: str = "classes") -> Network:
     """Return the network of an ONNX file, equal to ONNX's reference runtime; errors as above."""
     model = load_onnx(path)
     network = read_onnx(model, path.name, image)
@@ -59,7 +60,7 @@ def read_file(path: Path, image: Shape, classes: int) -> Network:
             f"'{path.name}' cannot be run by ONNX's reference runtime: {first_line(error)}"
         ) from error
     require_same(want, result(network, x), f"the network read from '{path.name}'")
-    return _with_logits(_without_host(network), classes, path.name)
+    return _with_logits(_without_host(network), classes, path.name, kind)
 
 
 def own_module(model: ModelConfig) -> nn.Module:
@@ -170,7 +171,7 @@ def _without_host(network: Network) -> Network:
     return network
 
 
-def _with_logits(network: Network, classes: int, name: str) -> Network:
+def _with_logits(network: Network, classes: int, name: str, kind: str) -> Network:
     """Return the network with a vector for its result; NetworkError unless it has all classes."""
     graph = network.graph
     shape = graph.shape_of(graph.output)
@@ -180,7 +181,7 @@ def _with_logits(network: Network, classes: int, name: str) -> Network:
         what = f"{shape[0]} values" if len(shape) == 1 else f"a map {list(shape)}"
         mean = "" if len(shape) == 1 else " and take their mean over rows and columns"
         raise NetworkError(
-            f"network '{name}' ends with {what}, the data have {classes} classes; give its last "
+            f"network '{name}' ends with {what}, the data have {classes} {kind}; give its last "
             f"layer {classes} outputs{mean}"
         )
     flat = Flatten(f"{graph.output}.flat", (graph.output,))  # no other record has this name

@@ -39,5 +39,5 @@ def run(build: Build, resume: Resume) -> Result:
         loss = self_distillation(net, config.distill, teacher)
         history = fit(net, split, loss, plan, resume=resume)
     result = saved(build, net, "fp32", history, **numbers)
-    warn_of_chance("train", result.numbers["fp32_accuracy"], split.classes)
+    warn_of_chance("train", result.numbers, split.classes)
     return result

@@ -19,7 +19,10 @@ Row = tuple[float, ...]
 
 @dataclass(frozen=True)
 class History:
-    """One row per epoch: mean loss, last learning rate, validation accuracy in percent or NaN."""
+    """One row per epoch: mean loss, last learning rate, validation accuracy in percent or NaN.
+
+    Of a network that gives values it is the mean squared error.
+    """
 
     rows: list[Row] = field(default_factory=list)
 
@@ -75,7 +78,7 @@ class Progress:
         loss, rate, validation = row
         shown = {"loss": f"{loss:.3f}", "rate": f"{rate:.1e}"}
         if not math.isnan(validation):
-            shown["validation"] = f"{validation:.1f}%"
+            shown["validation"] = f"{validation:.3g}"
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
         self._log(epoch, row)

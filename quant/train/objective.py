@@ -22,6 +22,13 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> 
     return divergence * temperature**2
 
 
+def hard_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return cross entropy of logits [n, classes], or mean squared error of values [n, k]."""
+    if labels.is_floating_point():
+        return F.mse_loss(outputs, labels.to(outputs.dtype))
+    return F.cross_entropy(outputs, labels)
+
+
 def temperature_at(config: DistillConfig, epoch: int, epochs: int) -> float:
     """Return the temperature of an epoch: `temperature` in the first, the end's in the last."""
     progress = epoch / max(1, epochs - 1)
@@ -47,9 +54,15 @@ class Scheduled:
         self.temperature = temperature_at(self.config, epoch, epochs)
 
     def with_teacher(self, logits: Tensor, labels: Tensor, teacher: Tensor) -> Tensor:
-        """Return (1 - soft) * cross entropy + soft * KL, all logits [n, classes]."""
-        hard = F.cross_entropy(logits, labels)
-        soft = soft_cross_entropy(logits, teacher, self.temperature)
+        """Return (1 - soft) * cross entropy + soft * KL, all logits [n, classes].
+
+        Of values both are mean squared errors.
+        """
+        hard = hard_loss(logits, labels)
+        if labels.is_floating_point():
+            soft = F.mse_loss(logits, teacher)
+        else:
+            soft = soft_cross_entropy(logits, teacher, self.temperature)
         return (1 - self.config.soft) * hard + self.config.soft * soft
 
     def __call__(self, x: Tensor, labels: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from quant.train.history import History, Progress
 from quant.train.objective import Loss, Scheduled
 from quant.train.resume import Resume, Run
 from winnow.errors import ConfigError
+from winnow.score import ACCURACY, ERROR
 
 WARM_UP_STEPS = 20
 GRADIENT_NORM = 5.0
@@ -123,7 +124,7 @@ def fit(
             mean, rate = _epoch(run, split, loss, plan, epoch)
             plan.world.share(model)
             is_due = plan.validate_every and (epoch + 1) % plan.validate_every == 0
-            validation = accuracy(model, split.validation, plan.device) if is_due else math.nan
+            validation = score(model, split.validation, plan.device)[1] if is_due else math.nan
             run.history.rows.append((mean, rate, validation))
             if plan.world.is_main:
                 resume.save(run, epoch + 1)
@@ -193,6 +194,26 @@ def _copy_parameters(source: nn.Module, target: nn.Module) -> None:
     """Copy parameters only: masks and running statistics stay the trained network's own."""
     for value, mean in zip(target.parameters(), source.parameters(), strict=True):
         value.copy_(mean)
+
+
+def score(model: nn.Module, samples: Samples, device: torch.device) -> tuple[str, float]:
+    """Return `ACCURACY` and the accuracy in percent, or `ERROR` and the mean squared error."""
+    if samples.labels.is_floating_point():
+        return ERROR, squared_error(model, samples, device)
+    return ACCURACY, accuracy(model, samples, device)
+
+
+@torch.no_grad()
+def squared_error(model: nn.Module, samples: Samples, device: torch.device) -> float:
+    """Return the mean squared error of all values of all samples."""
+    model.eval()
+    dtype = next(model.parameters()).dtype
+    total, size = 0.0, EVAL_BATCH[device.type]
+    for start in range(0, len(samples), size):
+        x = to_input(samples.images[start : start + size], dtype).to(device)
+        off = model(x).cpu().double() - samples.labels[start : start + size]
+        total += float(off.square().sum())
+    return total / samples.labels.numel()
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from codegen.schedule import Schedule
 from codegen.stages.schedule import read_schedule
 from sim import csim
 from winnow.flow import Build, Result
+from winnow.score import score_of
 
 
 def run(build: Build, _: Mapping[str, str]) -> Result:
@@ -24,13 +25,15 @@ def run(build: Build, _: Mapping[str, str]) -> Result:
     compile_seconds = time.monotonic() - started
     values, seconds = compare(engine, plan, golden)
     rate = len(golden.images) / seconds
-    right = golden.layers[plan.layers[-1].name].reshape(len(golden.labels), -1).argmax(1)
+    last = plan.layers[-1]
+    outputs = golden.layers[last.name].reshape(len(golden.labels), -1)
+    score = score_of(outputs, golden.labels, 2.0**last.result.tensor.exponent)
     numbers = {
         "images": len(golden.images),
         "values": values,
         "images_per_second": round(rate, 1),
         "compile_seconds": round(compile_seconds, 1),
-        "accuracy": 100 * float((right == golden.labels).mean()),
+        **score,
     }
     summary = (
         f"C++ = Brevitas on {values} values of {len(golden.images)} images, {rate:.0f} images/s,"
