@@ -95,13 +95,24 @@ def _require_frozen(path: Path, recipe: Recipe, version: object, frozen: object)
     """Raise ConfigError unless data, model and fp32 training are those of the file's version."""
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ConfigError(f"{path}: version must be a whole number from 1 up, got {shown(version)}")
-    now = sha256_value(recipe.config.section(*FROZEN))[:HASH_DIGITS]
+    now = sha256_value(_chosen(recipe.config))[:HASH_DIGITS]
     if frozen != now:
         raise ConfigError(
             f"{path}: recipe '{recipe.name}' has other keys of data, model or train than version "
-            f'{version}; raise the version and set frozen = "{now}" (the hash alone if a key is '
-            "new in all configurations)"
+            f'{version}; raise the version and set frozen = "{now}"'
         )
+
+
+def _chosen(config: Config) -> dict[str, dict[str, Any]]:
+    """Return the keys of the frozen sections that are not at their defaults.
+
+    So a key that is new to all configurations changes no table.
+    """
+    ours, plain = config.section(*FROZEN), Config().section(*FROZEN)
+    return {
+        name: {key: value for key, value in keys.items() if value != plain[name][key]}
+        for name, keys in ours.items()
+    }
 
 
 def _recipe(path: Path, name: str, table: Any, start: Mapping[str, Any]) -> Recipe:

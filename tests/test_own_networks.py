@@ -127,6 +127,16 @@ REFUSED = {
     "recurrent": "'1' is a RNN, which the flow does not know",
     "upsampled": "'1' is a Upsample, which the flow does not know",
     "transposed": "'1' is a ConvTranspose2d, which the flow does not know",
+    "OwnCall": "it has a __call__ of its own, which the flow does not see; write what it does in",
+    "Alternating": "itself gives other results when it sees the same images again; its forward",
+    "Ending": "network 'Ending' cannot be read as a graph at bad.py:",
+    "ReturnsTable": "network 'ReturnsTable' returns a tensor and a table of others; return the",
+    "negative_variance": "'Sequential' itself gives NaN or infinity for random images; look for",
+    "huge_weights": "'0' has weights or reads values of 1.09951e+12 or more; scale the weights",
+    "data_parallel": "is wrapped by DataParallel; give the module within, .module",
+    "compiled": "is wrapped by OptimizedModule; give the module that torch.compile was given",
+    "scripted": "is wrapped by ScriptModule; give the module that it was made from",
+    "layer_alone": "'0' (Linear) must read a vector of 16 values, got (1, 16, 16)",
     "no_module": "must give an nn.Module, got int",
     "dilated": "layer 'layer_0': cannot lower Conv2d with dilation (2, 2); the engine's kernels "
     "have no gaps: set dilation=1, in a larger kernel with zeros in the gaps to compute the same",
@@ -155,6 +165,12 @@ def test_every_bad_network_is_tested() -> None:
     helpers = ("after", "Standardized", "Doubled", "Frozen", "OwnInner")
     assert set(networks(bad, *helpers)) == set(REFUSED)
     assert len(GOOD) + len(EITHER) + len(REFUSED) > 80
+
+
+def test_settings_of_torch_are_left_alone() -> None:
+    run("good", "settings_changed")
+    assert torch.get_default_dtype() is torch.float32
+    assert torch.is_grad_enabled()
 
 
 def test_the_random_state_is_left_alone() -> None:

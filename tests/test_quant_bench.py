@@ -289,7 +289,7 @@ def test_goal_within_the_error_is_open(recipes: Path, goal: float | None, word: 
         (
             'version = 2\nfrozen = "0"\n' + RECIPES,
             r"recipe 'dense' has other keys of data, model or train than version 2; raise the "
-            r'version and set frozen = "[0-9a-f]{16}" ',
+            r'version and set frozen = "[0-9a-f]{16}"$',
         ),
         (RECIPES.replace('"all weights"', "3"), r"recipes\.dense\.note must be text, got 3$"),
         (RECIPES.replace("goal = 1.5", f"goal = 0x{'f' * 5000}"), "got an int too long to show$"),

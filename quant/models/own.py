@@ -12,7 +12,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,7 @@ from quant.interchange.torch_import import load_checkpoint
 from quant.network.from_module import first_line, place_of
 from quant.network.graph import Flatten, NetworkGraph, Shape, Sigmoid, Softmax
 from quant.network.layer_graph import unfolded
+from quant.network.layer_modules import KINDS
 from quant.network.network import Network
 from quant.network.same import random_images, require_same, result
 from winnow.errors import ConfigError, NetworkError, shown, shown_text
@@ -42,9 +44,17 @@ def read_module(module: nn.Module, image: Shape, classes: int, kind: str = "clas
     out and named in `on_host`. Raises NetworkError for what has no
     record, for a result that is not one value per class, and for other numbers.
     """
+    if isinstance(module, tuple(KINDS)):  # a layer alone has no name
+        module = nn.Sequential(module)
     network = Network.of(module, image)
+    if network.graph.exits:
+        raise NetworkError(
+            f"network '{type(module).__name__}' returns a tensor and a table of others; return the "
+            "tensor alone"
+        )
     x = random_images(image)
-    require_same(_given(module, x), result(network, x), "the network read as a graph")
+    want = _given(module, x)
+    require_same(want, result(network, x), "the network read as a graph")
     return _with_logits(_without_host(network.float()), classes, type(module).__name__, kind)
 
 
@@ -69,7 +79,7 @@ def own_module(model: ModelConfig) -> nn.Module:
     assert own is not None  # the caller asks for one
     function = _function(own)
     try:
-        with importing(own.code_folder):
+        with importing(own.code_folder), _settings_kept():
             module = function(**{name: _plain(value) for name, value in model.arguments})
     except (Exception, SystemExit) as error:
         raise NetworkError(
@@ -85,6 +95,19 @@ def own_module(model: ModelConfig) -> nn.Module:
     return module
 
 
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """Undo what code within the context sets for all of torch."""
+    gradients, kind = torch.is_grad_enabled(), torch.get_default_dtype()
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(gradients)
+        torch.set_default_dtype(kind)
+        torch.set_num_threads(threads)
+
+
 def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
@@ -98,7 +121,7 @@ def _function(own: OwnModel) -> Callable[..., Any]:
             "configuration file"
         )
     try:
-        with importing(own.code_folder):
+        with importing(own.code_folder), _settings_kept():
             module = _loaded(own.file) if own.file else importlib.import_module(own.module)
     except (Exception, SystemExit) as error:
         raise NetworkError(
@@ -140,19 +163,41 @@ def _callables(module: ModuleType) -> str:
 
 @torch.no_grad()
 def _given(module: nn.Module, x: Tensor) -> Tensor:
-    """Return what the user's module itself computes in evaluation, in float64."""
+    """Return what the user's module itself computes in evaluation, in float64.
+
+    NetworkError if that is not finite, or something else the next time.
+    """
     was_training = module.training
     try:
-        found = module.double().eval()(x)
-    except Exception as error:
+        found, again = (_tensor(module.double().eval()(x)) for _ in range(2))
+    except (Exception, SystemExit) as error:
         raise NetworkError(
             f"network '{type(module).__name__}' raises {type(error).__name__} for images "
             f"{list(x.shape[1:])}{place_of(error)}: {first_line(error)}"
         ) from error
     finally:
         module.float().train(was_training)
+    _require_steady(found, again, type(module).__name__)
+    return found
+
+
+def _tensor(found: Any) -> Tensor:
     value: Tensor = found[0] if isinstance(found, tuple) else found
     return value
+
+
+def _require_steady(first: Tensor, second: Tensor, name: str) -> None:
+    """Raise NetworkError unless what a module itself gives is finite, and the same again."""
+    if not bool(first.isfinite().all()):
+        raise NetworkError(
+            f"network '{name}' itself gives NaN or infinity for random images; look for huge "
+            "weights, and for variances of BatchNorm that are 0 or below"
+        )
+    if not torch.equal(first, second):
+        raise NetworkError(
+            f"network '{name}' itself gives other results when it sees the same images again; its "
+            "forward must depend on them alone"
+        )
 
 
 def _without_host(network: Network) -> Network:

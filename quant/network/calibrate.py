@@ -25,6 +25,7 @@ ADD_SPREAD = 7  # the engine's
 CANDIDATES = 5
 SAMPLES = 1 << 16  # values per scale that the search looks at
 GRID_SAMPLES = 1 << 18  # values that decide on the grid of an input
+LARGEST = 2.0**40  # of weights and values; far beyond what sums of 32 bits could use
 FINEST = 30  # bits after the point of the finest grid looked for
 
 
@@ -150,6 +151,18 @@ def align_adds(net: Network) -> None:
             set_exponents(layer.output_quant, found.clamp(min=least))
 
 
+def _require_in_range(
+    name: str, layer: QuantTapLayer | QuantAdd | QuantAverage, inputs: tuple[Tensor, ...]
+) -> None:
+    """Raise NetworkError if a layer's values or weights are so large that no scale holds them."""
+    weights = (layer.u,) if isinstance(layer, QuantTapLayer) else ()
+    if not all(bool((values.abs() < LARGEST).all()) for values in (*inputs, *weights)):
+        raise NetworkError(
+            f"'{name}' has weights or reads values of {LARGEST:g} or more; scale the weights of "
+            "the network, or train it again"
+        )
+
+
 def _is_black(x: Tensor) -> bool:
     """Whether inputs [n, c, h, w] hold 0 alone, beside a constant channel."""
     rows = x.transpose(0, 1).flatten(1)
@@ -168,7 +181,10 @@ def calibrate(net: Network, x: Tensor, *, clip: bool = True) -> None:
         )
     layers = [m for m in net.modules() if isinstance(m, QuantTapLayer | QuantAdd | QuantAverage)]
 
+    names = {module: name for name, module in net.named_modules()}
+
     def visit(layer: QuantTapLayer | QuantAdd | QuantAverage, *inputs: Tensor) -> None:
+        _require_in_range(names[layer], layer, inputs)
         if isinstance(layer, QuantAdd):
             calibrate_add(layer, *inputs)
         elif isinstance(layer, QuantAverage):

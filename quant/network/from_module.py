@@ -72,7 +72,7 @@ def read_graph(module: nn.Module, shape: Shape, method: str = "forward") -> Netw
         traced = tracer.trace(module.eval())
     except NetworkError as error:
         raise NetworkError(f"network '{type(module).__name__}': {error}") from error
-    except Exception as error:  # the user's code may raise anything when values are not there
+    except (Exception, SystemExit) as error:  # users' code may raise anything without values
         raise NetworkError(
             f"network '{type(module).__name__}' cannot be read as a graph{place_of(error)}: "
             f"{first_line(error)}; its forward must neither branch on values or sizes nor "

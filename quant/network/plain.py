@@ -13,6 +13,11 @@ from torch.nn.utils import parametrize
 
 from winnow.errors import NetworkError
 
+_WRAPPERS = {  # what computes by another module -> what to do
+    nn.DataParallel: "give the module within, .module",
+    torch.jit.ScriptModule: "give the module that it was made from",
+    torch._dynamo.OptimizedModule: "give the module that torch.compile was given",
+}
 _HOOKS = {"_forward_hooks": "forward hook", "_forward_pre_hooks": "forward pre-hook"}
 
 
@@ -22,6 +27,14 @@ def require_plain(module: nn.Module, path: str) -> None:
     `path` is the module's place in the network, "" for the network itself.
     """
     who = f"'{path}' ({type(module).__name__})" if path else "it"
+    for kind, remedy in _WRAPPERS.items():
+        if isinstance(module, kind):
+            raise NetworkError(f"{who} is wrapped by {kind.__name__}; {remedy}")
+    if type(module).__call__ is not nn.Module.__call__:
+        raise NetworkError(
+            f"{who} has a __call__ of its own, which the flow does not see; write what it does in "
+            "forward"
+        )
     if isinstance(module, nn.modules.lazy.LazyModuleMixin):
         raise NetworkError(f"{who} has no weights yet; run it once, or write its sizes")
     if parametrize.is_parametrized(module):

@@ -286,3 +286,59 @@ def grouped() -> nn.Module:
 
 def depthwise() -> nn.Module:
     return nn.Sequential(conv(1, 4), nn.ReLU(), conv(4, 4, groups=4), nn.ReLU(), *tail(edge=8))
+
+
+class OwnCall(Functional):
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().__call__(x)
+
+
+class Alternating(Functional):
+    runs = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        Alternating.runs += 1
+        y = super().forward(x)
+        return y if Alternating.runs % 2 else y.relu()
+
+
+class Ending(Functional):
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        raise SystemExit(3)
+
+
+class ReturnsTable(Functional):
+    def forward(self, x: torch.Tensor) -> object:
+        y = super().forward(x)
+        return y, {"aux": y}
+
+
+def negative_variance() -> nn.Module:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(784, 10))
+    assert isinstance(net[1], nn.BatchNorm2d)
+    assert net[1].running_var is not None
+    net[1].running_var.fill_(-1.0)
+    return net
+
+
+def huge_weights() -> nn.Module:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(784, 10))
+    for parameter in net.parameters():
+        parameter.data *= 1e15
+    return net
+
+
+def data_parallel() -> nn.Module:
+    return nn.DataParallel(nn.Sequential(nn.Flatten(), nn.Linear(256, 10)))
+
+
+def compiled() -> object:
+    return torch.compile(nn.Sequential(nn.Flatten(), nn.Linear(256, 10)))
+
+
+def scripted() -> nn.Module:
+    return torch.jit.trace(nn.Linear(16, 16), torch.zeros(1, 1, 16, 16))
+
+
+def layer_alone() -> nn.Module:
+    return nn.Linear(16, 10)

@@ -260,3 +260,10 @@ def global_mean() -> nn.Module:
 def global_mean_at_the_end() -> nn.Module:
     first = nn.Sequential(conv(1, 4), nn.ReLU())
     return nn.Sequential(first, conv(4, 10), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def settings_changed() -> nn.Module:
+    """What a function sets for all of torch is undone."""
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    return nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.Flatten(), nn.Linear(6 * 256, 10))
