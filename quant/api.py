@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from quant.allocate.sizes import sparse_layers
 from quant.build import Build, with_widths
 from quant.data import Samples, to_input
 from quant.data import with_constant as constant_added
-from quant.data.arrays import checked_images, named_arrays, split_of
+from quant.data.arrays import as_array, checked_images, named_arrays, split_of
 from quant.golden import golden_arrays
 from quant.layers.quant_layer import QuantTapLayer
 from quant.network.calibrate import calibrate
@@ -186,7 +185,7 @@ def inputs_of(images: Any) -> Tensor:
 
 def bytes_of(images: Any) -> Tensor:
     """Return an array or tensor as uint8 [n, c, h, w]; ConfigError says what it is instead."""
-    return torch.from_numpy(checked_images(_array(images), ""))
+    return torch.from_numpy(checked_images(as_array(images, "images"), ""))
 
 
 def given(net: nn.Module | None, data: Any, folder: Path) -> dict[str, Any]:
@@ -197,7 +196,7 @@ def given(net: nn.Module | None, data: Any, folder: Path) -> dict[str, Any]:
     """
     keys: dict[str, Any] = {}
     if data is not None:
-        arrays = {name: _array(value) for name, value in named_arrays(data, "data").items()}
+        arrays = {name: as_array(value, name) for name, value in named_arrays(data, "data").items()}
         split_of(arrays, DataConfig(source="npz", path=DATA), "data")  # refuses what is wrong
         save_arrays(folder / DATA, arrays)
         keys |= {"data.source": "npz", "data.path": DATA}
@@ -211,10 +210,6 @@ def given(net: nn.Module | None, data: Any, folder: Path) -> dict[str, Any]:
         digest = sha256_value([sha256_file(file) for file in files])
         keys |= {"model.name": f"{CODE}:make_net", "model.arguments": {"sha256": digest}}
     return keys
-
-
-def _array(value: Any) -> Any:
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
 def trace_build(build: flow.Build, images: Any) -> tuple[Traced, ...]:

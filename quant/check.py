@@ -16,6 +16,7 @@ from quant.distill.teacher import check_blocks
 from quant.network.rewrite import to_winograd
 from quant.prune.methods import check_pruning
 from quant.prune_channels.task import check_budget
+from winnow.errors import ConfigError
 
 
 def check_recipe(build: Build) -> None:
@@ -23,6 +24,11 @@ def check_recipe(build: Build) -> None:
     config, teacher = build.config, other_teacher(build)
     with torch.random.fork_rng(devices=[]):  # layers initialise from the global generator
         net = new_network(build)
+    if config.train.epochs and not any(p.requires_grad for p in net.parameters()):
+        raise ConfigError(
+            "train.epochs must be 0 for a network whose weights are all frozen, got "
+            f"{config.train.epochs}; or set requires_grad to True"
+        )
     compressed = compressed_network(build, net)  # an exit that is not there
     check_blocks(net, teacher or net, config.distill)
     check_blocks(compressed, teacher or net, replace(config.distill, block_epochs=0))

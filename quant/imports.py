@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ def importing(folder: Path) -> Iterator[None]:
     """Look up imports in `folder` first, within the context; afterwards it comes last.
 
     So an import inside a function is found later too, but shadows nothing of ours. A module that
-    code of another folder imported is not taken for one of the same name here.
+    code of another folder imported is not taken for one of the same name here. A change of the
+    working directory is undone.
     """
     place = str(folder)
     for name, other in [*_theirs.items()]:
@@ -27,9 +29,11 @@ def importing(folder: Path) -> Iterator[None]:
             del _theirs[name]
     before = set(sys.modules)
     sys.path.insert(0, place)
+    where = Path.cwd()
     try:
         yield
     finally:
+        os.chdir(where)
         sys.path.remove(place)
         if place not in sys.path:
             sys.path.append(place)

@@ -136,6 +136,7 @@ REFUSED = {
     "data_parallel": "is wrapped by DataParallel; give the module within, .module",
     "compiled": "is wrapped by OptimizedModule; give the module that torch.compile was given",
     "scripted": "is wrapped by ScriptModule; give the module that it was made from",
+    "frozen": "train.epochs must be 0 for a network whose weights are all frozen, got 30; or set",
     "layer_alone": "'0' (Linear) must read a vector of 16 values, got (1, 16, 16)",
     "no_module": "must give an nn.Module, got int",
     "dilated": "layer 'layer_0': cannot lower Conv2d with dilation (2, 2); the engine's kernels "

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from quant.data import InputShape, input_shape, load_split, read_split
+from quant.data.arrays import as_array, split_of
 from quant.data.augment import PHOTOS
 from quant.data.own import require_repeatable
 from winnow.config import Config, DataConfig, load_config
@@ -115,6 +116,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"images": np.full(IMAGES.shape, np.nan)},
         "got float64 with NaN or Inf; repair or remove those images",
     ),
+    "masked": (
+        {"images": np.ma.masked_array(IMAGES, IMAGES > 9)},
+        "images must be a plain array, is a masked one; fill it: images.filled(0)",
+    ),
+    "no image": ({"images": IMAGES[:0]}, "got the shape [0, 2, 10, 14]; leave no axis empty"),
     "words": ({"images": np.full((30, 4, 4), "x")}, "got <U1; use bytes in 0..255"),
     "bools": ({"images": IMAGES > 9}, "got bool; use images.astype(np.uint8) * 255"),
     "16 bits": (
@@ -177,8 +183,10 @@ def refused(load: Callable[[], object], *parts: str) -> None:
 def test_wrong_arrays_are_refused_with_the_remedy(case: str, tmp_path: Path) -> None:
     changes, message = REFUSED[case]
     arrays = {"images": IMAGES, "labels": LABELS} | changes
-    config = npz(tmp_path, **{name: array for name, array in arrays.items() if array is not None})
-    refused(lambda: load_split(config), message.replace("X", str(tmp_path / "x.npz")))
+    given = {name: array for name, array in arrays.items() if array is not None}
+    place = f"'{tmp_path / 'x.npz'}'"
+    config = DataConfig(source="npz", path="x.npz")
+    refused(lambda: split_of(given, config, place), message.replace("X", str(tmp_path / "x.npz")))
 
 
 def test_files_that_are_no_npz_are_refused(tmp_path: Path) -> None:
@@ -301,6 +309,30 @@ def test_function_that_ends_the_process_or_is_random_is_refused(tmp_path: Path) 
     message = "must give the same data whenever it is called, and does not; seed its random numbers"
     refused(lambda: require_repeatable(own(tmp_path, "random")), message)
     require_repeatable(own(tmp_path, "seeded"))
+
+
+@pytest.mark.parametrize(
+    "value", [[[1], [2, 3]], torch.ones(2, 2).to_sparse(), np.ma.masked_array([1], [True])]
+)
+def test_what_is_no_plain_array_is_refused(value: Any) -> None:
+    refused(lambda: as_array(value, "X"), "X must be a")
+
+
+def test_tensors_of_all_kinds_become_arrays() -> None:
+    ones = torch.ones(2)
+    for value in (ones, ones.bfloat16(), ones.requires_grad_(), [1.0, 1.0]):
+        assert as_array(value, "X").tolist() == [1.0, 1.0]
+
+
+def test_working_directory_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "data.py").write_text(
+        "import os\n\nimport numpy as np\n\n\n"
+        "def make():\n    os.chdir('/')\n"
+        "    return np.ones((20, 8, 8), np.uint8), np.arange(20) % 2\n"
+    )
+    before = Path.cwd()
+    load_split(own(tmp_path, "make"))
+    assert Path.cwd() == before
 
 
 # --- IDX --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -103,7 +104,10 @@ def test_classifier_for_other_classes_stays_fresh(tmp_path: Path) -> None:
     fresh = net.fc.weight.clone()
     with pytest.raises(ArtefactError, match=r"'fc.weight' must be float32\[10, 64\]") as error:
         load_checkpoint(net, tmp_path / "weights.pt")
-    assert str(error.value).endswith("; for another number of classes, replace the classifier")
+    assert str(error.value).endswith(
+        "; for another number of classes keep a fresh classifier: python -m quant import --config "
+        f"CONFIG --out OUT --checkpoint {tmp_path / 'weights.pt'} --replace-head"
+    )
     imported = load_checkpoint(net, tmp_path / "weights.pt", replace_head=True)
     assert imported.fresh == ("fc.weight", "fc.bias")
     assert torch.equal(net.fc.weight, fresh)
@@ -142,6 +146,11 @@ DIFFERENT: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
     (
         lambda s: s | {"note": "hello"},
         ": 'note' is str, no tensor; write it with: torch.save(model.state_dict(), FILE)",
+    ),
+    (lambda s: s | {"fc.bias": s["fc.bias"].to_sparse()}, "is a sparse tensor; store plain ones"),
+    (
+        lambda s: s | {"fc.bias": s["fc.bias"].to("meta")},
+        "is a tensor without data; store plain ones",
     ),
     (
         lambda _: [1, 2],
@@ -207,6 +216,14 @@ def test_missing_and_unknown_files_are_told(tmp_path: Path) -> None:
     assert str(unknown.value) == (
         f"checkpoint '{tmp_path}/net.h5' must end in one of .pt, .pth, .safetensors, .npz"
     )
+
+
+def test_npz_of_objects_is_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", a=np.array([None]))
+    with pytest.raises(
+        ArtefactError, match=r"a\.npz' is damaged or holds more than plain arrays; wr"
+    ):
+        load_checkpoint(tiny(), tmp_path / "a.npz")
 
 
 def test_missing_safetensors_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

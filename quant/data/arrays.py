@@ -122,7 +122,8 @@ def checked(images: Any, labels: Any, what: str) -> Part:
 
     `what` is put before the names in messages.
     """
-    pixels, numbers = checked_images(np.asarray(images), what), _labels(np.asarray(labels), what)
+    pixels = checked_images(as_array(images, f"{what}images"), what)
+    numbers = _labels(as_array(labels, f"{what}labels"), what)
     if len(pixels) != len(numbers):
         raise ConfigError(
             f"{what}labels must be one per image, got {len(numbers)} for {len(pixels)} images"
@@ -130,9 +131,26 @@ def checked(images: Any, labels: Any, what: str) -> Part:
     return pixels, numbers
 
 
+def as_array(value: Any, name: str) -> NDArray[Any]:
+    """Return an array, tensor or list as an array; ConfigError says what of `name` is none."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise ConfigError(
+            f"{name} must be a plain array, is a masked one; fill it: {name.split()[-1]}.filled(0)"
+        )
+    try:
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu()
+            value = value.float() if value.dtype == torch.bfloat16 else value
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        reason = shown_text(str(error).splitlines()[0])
+        raise ConfigError(f"{name} must be an array of numbers: {reason}") from error
+
+
 def checked_values(images: Any, labels: Any, what: str) -> Part:
     """Return images as `checked` does and values as float32 [n, k]; ConfigError says the remedy."""
-    pixels, values = checked_images(np.asarray(images), what), np.asarray(labels)
+    pixels = checked_images(as_array(images, f"{what}images"), what)
+    values = as_array(labels, f"{what}labels")
     is_real = np.issubdtype(values.dtype, np.floating) or np.issubdtype(values.dtype, np.integer)
     if values.ndim not in (1, 2) or not is_real or 0 in values.shape:
         raise ConfigError(
@@ -154,9 +172,10 @@ def checked_values(images: Any, labels: Any, what: str) -> Part:
 def checked_images(images: NDArray[Any], what: str) -> NDArray[np.uint8]:
     name = f"{what}images"
     if images.ndim not in (3, 4) or 0 in images.shape:
+        remedy = "leave no axis empty" if 0 in images.shape else "reshape them"
         raise ConfigError(
             f"{name} must be [n, c, h, w] or [n, h, w], got the shape {list(images.shape)}; "
-            "reshape them"
+            f"{remedy}"
         )
     if images.ndim == 4 and images.shape[3] in (1, 3) and min(images.shape[1:3]) >= SMALLEST_MAP:
         raise ConfigError(
@@ -219,7 +238,7 @@ def _labels(labels: NDArray[Any], what: str) -> NDArray[np.int64]:
 def _divided(found: dict[str, Part], split: Any, place: str) -> dict[str, Part]:
     """Return the parts that the array `split` tells apart."""
     images, labels = found["train"]
-    marks = np.asarray(split)
+    marks = as_array(split, f"{place}: split")
     if len(found) > 1 or marks.shape != labels.shape[:1]:
         wrong = "stands beside other parts" if len(found) > 1 else f"has {list(marks.shape)} marks"
         raise ConfigError(

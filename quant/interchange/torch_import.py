@@ -8,6 +8,7 @@ the network as it was.
 from __future__ import annotations
 
 import pickle
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def load_checkpoint(model: nn.Module, path: Path, *, replace_head: bool = False)
     found = {name: value for name, value in read_state(path).items() if name not in head}
     problem = _difference({n: v for n, v in state.items() if n not in head}, found)
     if problem:
-        hint = "" if replace_head else _head_hint(model, state, found)
+        hint = "" if replace_head else _head_hint(model, state, found, path)
         raise ArtefactError(f"checkpoint '{path}' belongs to another model: {problem}{hint}")
     loaded = tuple(name for name in state if name in found)
     model.load_state_dict(state | {name: found[name].to(state[name].dtype) for name in loaded})
@@ -81,6 +82,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
                 f"checkpoint '{path}': {shown(name)} is {type(value).__name__}, no tensor; "
                 f"{_ADVICE}"
             )
+        if value.is_meta or value.layout != torch.strided:
+            kind = "tensor without data" if value.is_meta else "sparse tensor"
+            raise ArtefactError(f"checkpoint '{path}': {shown(name)} is a {kind}; store plain ones")
     return names
 
 
@@ -112,7 +116,13 @@ def _read_safetensors(path: Path) -> Any:
 
 
 def _read_npz(path: Path) -> Any:
-    arrays = load_arrays(path, "python -m quant train")
+    try:
+        arrays = load_arrays(path, "")
+    except ArtefactError as error:
+        raise ArtefactError(
+            f"checkpoint '{path}' is damaged or holds more than plain arrays; write it with: "
+            "np.savez(FILE, **{name: value.numpy() for name, value in model.state_dict().items()})"
+        ) from error
     return {name: torch.from_numpy(a) for name, a in arrays.items() if name != GRAPH_HASH}
 
 
@@ -162,11 +172,16 @@ def _head(model: nn.Module) -> tuple[str, ...]:
     return tuple(f"{model.graph.head()}.{part}" for part in ("weight", "bias"))
 
 
-def _head_hint(model: nn.Module, state: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+def _head_hint(
+    model: nn.Module, state: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path
+) -> str:
     """Return what to do when only the number of classes differs."""
     head = set(_head(model))
     is_other = head and head <= found.keys() and any(found[n].shape != state[n].shape for n in head)
     rest, found_rest = ({n: v for n, v in s.items() if n not in head} for s in (state, found))
     if not is_other or _difference(rest, found_rest):
         return ""
-    return "; for another number of classes, replace the classifier"
+    return (
+        "; for another number of classes keep a fresh classifier: python -m quant import --config "
+        f"CONFIG --out OUT --checkpoint {shlex.quote(str(path))} --replace-head"
+    )

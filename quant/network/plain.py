@@ -8,7 +8,7 @@ two layers share and that would part in training.
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.utils import parametrize
 
 from winnow.errors import NetworkError
@@ -30,7 +30,7 @@ def require_plain(module: nn.Module, path: str) -> None:
     for kind, remedy in _WRAPPERS.items():
         if isinstance(module, kind):
             raise NetworkError(f"{who} is wrapped by {kind.__name__}; {remedy}")
-    if type(module).__call__ is not nn.Module.__call__:
+    if type(module).__call__ is not nn.Module.__call__ and not isinstance(module, fx.GraphModule):
         raise NetworkError(
             f"{who} has a __call__ of its own, which the flow does not see; write what it does in "
             "forward"

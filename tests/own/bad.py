@@ -342,3 +342,7 @@ def scripted() -> nn.Module:
 
 def layer_alone() -> nn.Module:
     return nn.Linear(16, 10)
+
+
+def frozen() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 10)).requires_grad_(False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 
 def conv(i: int, o: int, **more: Any) -> nn.Conv2d:
@@ -267,3 +267,7 @@ def settings_changed() -> nn.Module:
     torch.set_default_dtype(torch.float64)
     torch.set_grad_enabled(False)
     return nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.Flatten(), nn.Linear(6 * 256, 10))
+
+
+def traced_by_fx() -> nn.Module:
+    return fx.symbolic_trace(Functional().eval())
