@@ -31,6 +31,7 @@ from quant import api
 from quant.trace import Traced
 from sim import csim, rtl
 from sim.report import format_report, read_records
+from sim.stages import rtlsim
 from winnow.__main__ import Options, run, wanted_stages
 from winnow.config import TargetConfig, load_config
 from winnow.engine import EngineConfig
@@ -146,6 +147,16 @@ class Layer:
         cache = self.folder / ".cache" / "openhls"
         source = hls / "src" / "top.cpp"
         return list(compile_design(source, [hls / "include"], rtl.TOP, place, cache).files)
+
+    def rtlsim(self) -> int:
+        """Run what `rtl` made on the images, without and with stalls; return integers compared.
+
+        Raises MismatchError that names the first one that is not equal, ToolError without Verilator
+        or RTL.
+        """
+        harness = rtl.build(self.folder / "rtl", self.plan.engine, self.folder / ".cache" / "rtl")
+        found = [rtl.run(harness, self.plan, self.golden.images, stall=s) for s in rtlsim.STALLS]
+        return sum(require_golden(result.maps, self.golden) for result in found)
 
 
 def layer(

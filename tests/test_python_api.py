@@ -105,11 +105,14 @@ def test_quantized_network_trains_and_lowers_to_equal_integers(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_one_layer_goes_to_equal_cpp(tmp_path: Path) -> None:
+def test_one_layer_goes_to_equal_cpp_and_rtl(tmp_path: Path) -> None:
     torch.manual_seed(0)
     images = RNG.integers(0, 256, (2, 16, 6, 10), np.uint8)
     made = winnow.layer(nn.Conv2d(16, 8, 3, padding=1), images, out=tmp_path / "conv", keep=2)
     assert made.csim() == 2 * 8 * 6 * 10
+    names = {path.name for path in made.rtl()}
+    assert "winnow_engine.sv" in names
+    assert made.rtlsim() == 2 * (2 * 8 * 6 * 10)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
