@@ -4,6 +4,7 @@
 bundle    the stage: what a board gets, checked on a virtual board
 overlay   one wheel for a board, of a build that is current
 board     a virtual board on this machine, for clients of pynq
+vivado    scripts that make a bitstream with Vivado
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from deploy.handoff import write_overlay
 from deploy.pynq_venv import pynq_python
 from deploy.virtual_board import rtl_digest
+from deploy.vivado import COPIED, write_scripts
 from deploy.wheel import Bitstream, package_name, write_wheel
 from sim import rtl
 from winnow import process
@@ -67,7 +69,19 @@ def board(options: argparse.Namespace, build: Build) -> None:
         raise SystemExit(code if code > 0 else 128 - code)
 
 
+def vivado(options: argparse.Namespace, build: Build) -> None:
+    """Write the scripts of a board, and print how they are run."""
+    place = find_board(options.board)
+    require_current(["rtl"], build)
+    folder = build.out / "vivado" / place.name
+    write_scripts(folder, build.rtl, place, build.config.target.clock_mhz)
+    print(f"vivado: scripts of {place.name} in {folder}, never run by us; with Vivado on the PATH:")
+    for name in COPIED:
+        print(f"  vivado -mode batch -source {folder / name}")
+
+
 VERBS = {
+    "vivado": (vivado, "write scripts that make a board's bitstream with Vivado"),
     "overlay": (overlay, "write one wheel for a board, of a build that is current"),
     "board": (board, "serve a virtual board on this machine, for clients of pynq"),
 }
@@ -89,8 +103,9 @@ def main() -> None:
     wheel = _add_verb(verbs, "overlay")
     wheel.add_argument("--bit", type=Path, help="a bitstream to pack, its .hwh beside it")
     wheel.add_argument("--clock", type=float, metavar="MHZ", help="at which its timing closed")
-    served = _add_verb(verbs, "board")
-    served.add_argument("--board", default="PYNQ-Z2", help=f"{', '.join(BOARDS)} (PYNQ-Z2)")
+    served, scripts = _add_verb(verbs, "board"), _add_verb(verbs, "vivado")
+    for verb in (served, scripts):
+        verb.add_argument("--board", default="PYNQ-Z2", help=f"{', '.join(BOARDS)} (PYNQ-Z2)")
     served.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     served.add_argument("--anyone", action="store_true", help="let --host be any address")
     options = parser.parse_args()

@@ -137,6 +137,12 @@ def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, 
 def test_overlay_packs_a_build_that_is_current(
     build: Build, bitstream: Bitstream, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    text = command(capsys, "vivado", "--config", "net.toml", "--board", "zcu104")[1]
+    assert text.splitlines()[1:] == [
+        f"  vivado -mode batch -source build/net/vivado/ZCU104/{name}.tcl"
+        for name in ("package", "overlay")
+    ]
+    assert "zcu104:part0:1.1" in (build.out / "vivado/ZCU104/settings.tcl").read_text()
     code, text, error = command(capsys, "overlay", "--config", "net.toml")
     assert (code, error) == (0, "")
     assert text.startswith("overlay: build/net/winnow_net-0.1.0+")

@@ -124,6 +124,12 @@ def test_board_serves_what_a_run_left(tree: Tree) -> None:
     assert tree.calls()[1][-4:] == ["--board", "KV260", "--host", "127.0.0.2"]
 
 
+def test_vivado_writes_scripts_of_the_rtl(tree: Tree) -> None:
+    assert tree.make("vivado", "BOARD=ZCU104").returncode == 0
+    run = [*run_words(), "--to", "rtl"]
+    assert tree.calls() == [run, ["-m", "deploy", "vivado", *DIGITS, "--board", "ZCU104"]]
+
+
 def test_failed_flow_stops_make(tree: Tree) -> None:
     failed = tree.make("sim", FAIL="1")
     assert failed.returncode != 0
