@@ -13,7 +13,7 @@ CPP    := $(shell find hls_templates sim tests -name '*.[ch]pp' 2> /dev/null)
 quoted  = '$(subst ','\'',$(1))'
 BUILD   = --config $(call quoted,$(CONFIG)) $(if $(OUT),--out $(call quoted,$(OUT)))
 
-.PHONY: help hls sim overlay board vivado report status bench bench-compression test fuzz lint golden setup setup-pynq clean check check-hls
+.PHONY: help hls sim overlay board deploy vivado report status bench bench-compression test fuzz lint golden setup setup-pynq clean check check-hls
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -34,6 +34,9 @@ overlay: check-hls | $(VENV) ## one wheel for a board: driver, network (BIT=file
 board: check-hls | $(VENV) ## a virtual PYNQ board in front of the RTL, for clients of pynq (HOST=127.0.0.2)
 	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to bundle
 	@$(PY) -m deploy board $(BUILD) $(if $(BOARD),--board $(call quoted,$(BOARD))) $(if $(HOST),--host $(call quoted,$(HOST)))
+
+deploy: check-hls | $(VENV) ## bring the wheel to a board over ssh (BOARD=user@host, DRYRUN=1 only prints)
+	@$(PY) -m deploy push $(BUILD) --to $(call quoted,$(BOARD)) $(if $(DRYRUN),--dry-run)
 
 vivado: check-hls | $(VENV) ## scripts that make a bitstream with Vivado (BOARD=PYNQ-Z2); never run by us
 	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to rtl

@@ -5,6 +5,7 @@ bundle    the stage: what a board gets, checked on a virtual board
 overlay   one wheel for a board, of a build that is current
 board     a virtual board on this machine, for clients of pynq
 vivado    scripts that make a bitstream with Vivado
+push      the wheel to a board over ssh
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from deploy.handoff import write_overlay
+from deploy.push import push, require_host, steps
 from deploy.pynq_venv import pynq_python
 from deploy.virtual_board import rtl_digest
 from deploy.vivado import COPIED, write_scripts
-from deploy.wheel import Bitstream, package_name, write_wheel
+from deploy.wheel import Bitstream, has_bitstream, package_name, require_of, write_wheel
 from sim import rtl
 from winnow import process
 from winnow.__main__ import open_build
 from winnow.boards import BOARDS, find_board
 from winnow.cli import guard
-from winnow.errors import ConfigError, shown
+from winnow.errors import ArtefactError, ConfigError, shown
 from winnow.flow import Build, require_current
 from winnow.place import child_environment
 from winnow.stage_cli import open_build as open_stage
@@ -80,7 +82,27 @@ def vivado(options: argparse.Namespace, build: Build) -> None:
         print(f"  vivado -mode batch -source {folder / name}")
 
 
+def send(options: argparse.Namespace, build: Build) -> None:
+    """Bring the build's wheel to a board, or print the commands that would."""
+    host = require_host(options.to)
+    require_current(["bundle"], build)
+    package = package_name(build.out.name)
+    wheels = list(build.out.glob(f"{package}-*.whl"))
+    if len(wheels) != 1:
+        raise ArtefactError(
+            f"'{build.out}' holds {len(wheels)} wheels, must be 1; run: make overlay"
+        )
+    (wheel,) = wheels
+    require_of(wheel, build.out / "bundle", package)
+    found = steps(wheel, package, host, has_bitstream=has_bitstream(wheel))
+    if options.dry_run:
+        print("\n".join(step.line for step in found))
+    else:
+        push(found, host)
+
+
 VERBS = {
+    "push": (send, "bring the wheel of a build to a board over ssh, and check the board"),
     "vivado": (vivado, "write scripts that make a board's bitstream with Vivado"),
     "overlay": (overlay, "write one wheel for a board, of a build that is current"),
     "board": (board, "serve a virtual board on this machine, for clients of pynq"),
@@ -108,6 +130,9 @@ def main() -> None:
         verb.add_argument("--board", default="PYNQ-Z2", help=f"{', '.join(BOARDS)} (PYNQ-Z2)")
     served.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     served.add_argument("--anyone", action="store_true", help="let --host be any address")
+    sent = _add_verb(verbs, "push")
+    sent.add_argument("--to", required=True, metavar="USER@HOST", help="the board")
+    sent.add_argument("--dry-run", action="store_true", help="print the commands, run none")
     options = parser.parse_args()
     if options.verb in VERBS:
         VERBS[options.verb][0](options, open_build(options))

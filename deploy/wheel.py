@@ -73,6 +73,25 @@ def write_wheel(folder: Path, bundle: Path, name: str, bitstream: Bitstream | No
     return path
 
 
+def has_bitstream(wheel: Path) -> bool:
+    """Tell whether a wheel holds a bitstream."""
+    with zipfile.ZipFile(wheel) as archive:
+        return any(name.endswith(".bit") for name in archive.namelist())
+
+
+def require_of(wheel: Path, bundle: Path, package: str) -> None:
+    """Raise ArtefactError unless a wheel is whole, and its network that of a bundle."""
+    remedy = "run: make overlay"
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            held = {name: archive.read(f"{package}/data/{name}") for name in (PROGRAM, WEIGHTS)}
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise ArtefactError(f"'{wheel}' is damaged; {remedy}") from error
+    for name, content in held.items():
+        if content != (bundle / name).read_bytes():
+            raise ArtefactError(f"'{wheel}' has {name} of another build; {remedy}")
+
+
 def _contents(package: str, bundle: Path, bitstream: Bitstream | None) -> dict[str, bytes]:
     """Return the files of the package by their places in the wheel."""
     found = {f"{package}/{p.name}": p.read_bytes() for p in sorted(TEMPLATES.glob("*.py"))}

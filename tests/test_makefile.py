@@ -130,6 +130,14 @@ def test_vivado_writes_scripts_of_the_rtl(tree: Tree) -> None:
     assert tree.calls() == [run, ["-m", "deploy", "vivado", *DIGITS, "--board", "ZCU104"]]
 
 
+def test_deploy_sends_what_overlay_left(tree: Tree) -> None:
+    assert tree.make("deploy", "BOARD=xilinx@pynq").returncode == 0
+    words = ["-m", "deploy", "push", *DIGITS, "--to", "xilinx@pynq"]
+    assert tree.calls() == [words]
+    tree.make("deploy", "BOARD=xilinx@pynq", "DRYRUN=1")
+    assert tree.calls() == [[*words, "--dry-run"]]
+
+
 def test_failed_flow_stops_make(tree: Tree) -> None:
     failed = tree.make("sim", FAIL="1")
     assert failed.returncode != 0
