@@ -83,7 +83,10 @@ STAGES: tuple[Stage, ...] = (
         "check",
         "find out with untrained weights what later stages would refuse",
         "codegen.stages.check",
-        ("seed", "data", "model", "distill", "prune_channels", "prune", "quantize", "engine"),
+        (
+            *("seed", "data", "model", "train.epochs", "distill", "prune_channels", "prune"),
+            *("quantize", "engine"),
+        ),
         tools=_TORCH,
         outside=(_DATA, _TEACHER, *_NETWORK),
     ),
