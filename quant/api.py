@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -29,7 +30,9 @@ from quant.data import with_constant as constant_added
 from quant.data.arrays import as_array, checked_images, named_arrays, split_of
 from quant.golden import golden_arrays
 from quant.layers.quant_layer import QuantTapLayer
+from quant.layers.winograd_layer import WinogradConv2d
 from quant.network.calibrate import calibrate
+from quant.network.graph import Shape
 from quant.network.network import Network
 from quant.network.network_file import save_network
 from quant.network.normalise import Normal
@@ -104,6 +107,7 @@ def quantize(
     `weight_bits` is one width, or one per layer by name. `images` and errors as for `prune`; a
     network that was not pruned is taken into the Winograd domain as F(m, 3) first.
     """
+    from_table(EngineConfig, {"m": m, "po": 4}, "engine")  # refuses another m
     x = inputs_of(images)
     folded = without_dropout(fold_norms(in_taps(net, x, m))).eval()
     names = list(tap_layers(folded))
@@ -128,17 +132,28 @@ def quantize(
 
 
 def on_bytes(
-    net: nn.Module, images: Any, *, mean: Sequence[float] = (), std: Sequence[float] = ()
+    net: nn.Module, images: Any, *, mean: Sequence[float] | float = (), std: Any = ()
 ) -> Network:
     """Return the network that gives for bytes what `net` gives for (image / 255 - mean) / std.
 
     `mean` and `std` are one value, or one per channel. `images`, uint8 [n, c, h, w], tell the size.
     With a mean that is not 0 it reads `with_constant(images)`. Errors as for `prune`.
     """
-    data = from_table(DataConfig, {"mean": list(mean), "std": list(std)}, "data")
+    table = {"mean": _numbers(mean), "std": _numbers(std)}
+    data = from_table(DataConfig, table, "data")
     shape = tuple(inputs_of(images).shape[1:])
-    module = net if any(True for _ in net.children()) else nn.Sequential(net)
-    return rewritten(Network.of(module, shape), Normal.of(data, shape[0]))
+    return rewritten(_network(net, shape), Normal.of(data, shape[0]))
+
+
+def _numbers(values: Any) -> list[Any]:
+    return np.atleast_1d(as_array(values, "mean and std")).tolist()
+
+
+def _network(net: Any, shape: Shape) -> Network:
+    """Return the network of any module, a layer alone too; NetworkError for what is none."""
+    if not isinstance(net, nn.Module):
+        raise NetworkError(f"net must be an nn.Module, got {type(net).__name__}")
+    return Network.of(net if any(True for _ in net.children()) else nn.Sequential(net), shape)
 
 
 def with_constant(images: Any) -> Tensor:
@@ -156,9 +171,11 @@ def in_taps(net: nn.Module, x: Tensor, m: int) -> Network:
                 f"images must be {list(net.graph.input)} (c, h, w) as the network's, got "
                 f"{list(x.shape[1:])}"
             )
+        for layer in tap_layers(net).values():
+            if isinstance(layer, WinogradConv2d) and layer.m != m:
+                raise ConfigError(f"m must be {layer.m} as for the network's pruning, got {m}")
         return to_winograd(net, m).eval()
-    module = net if any(True for _ in net.children()) else nn.Sequential(net)
-    return to_winograd(Network.of(module, tuple(x.shape[1:])), m).eval()
+    return to_winograd(_network(net, tuple(x.shape[1:])), m).eval()
 
 
 def sample(
@@ -188,23 +205,28 @@ def bytes_of(images: Any) -> Tensor:
     return torch.from_numpy(checked_images(as_array(images, "images"), ""))
 
 
-def given(net: nn.Module | None, data: Any, folder: Path) -> dict[str, Any]:
+def given(
+    net: nn.Module | None, data: Any, folder: Path, labels: str = "classes"
+) -> dict[str, Any]:
     """Write a network and data into a build's folder; return the keys that name them.
 
-    `data` is (images, labels) or a dict of arrays, None for neither; ConfigError and NetworkError
+    `data` is (images, labels) or a dict of arrays, None for neither; `labels` as data.labels;
+    ConfigError and NetworkError
     for what the flow cannot take.
     """
     keys: dict[str, Any] = {}
     if data is not None:
         arrays = {name: as_array(value, name) for name, value in named_arrays(data, "data").items()}
-        split_of(arrays, DataConfig(source="npz", path=DATA), "data")  # refuses what is wrong
+        split_of(
+            arrays, DataConfig(source="npz", path=DATA, labels=labels), "data"
+        )  # refuses what is wrong
         save_arrays(folder / DATA, arrays)
         keys |= {"data.source": "npz", "data.path": DATA}
     if net is not None:
         if data is None:
             raise ConfigError("data must be given beside net, whose layers depend on its size")
         images = bytes_of(named_arrays(data, "data")["images"])
-        network = Network.of(net, tuple(images.shape[1:]))
+        network = _network(net, tuple(images.shape[1:]))
         files = save_network(folder / NETWORK, network)
         write_text(folder / CODE, _LOADER)
         digest = sha256_value([sha256_file(file) for file in files])

@@ -107,14 +107,21 @@ def build(
     `**{"train.epochs": 5}`. Raises ConfigError for a key or value that is wrong.
     """
     folder = Path(out)
-    require_plain(folder, "choose another folder for out")
+    _require_folder(folder)
     if isinstance(data, Mapping) and "images" not in data:
         options, data = {**options, "data": data}, None
     if isinstance(net, str):
         options, net = {**options, "model.name": net}, None
-    path = write_given(folder, api.given(net, data, folder), options)
+    labels = options.get("data.labels", "classes")
+    path = write_given(folder, api.given(net, data, folder, labels), options)
     built = Build(load_config(path), folder, config_path=str(path))
     return Session(built, Options(device, threads))
+
+
+def _require_folder(folder: Path) -> None:
+    require_plain(folder, "choose another folder for out")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"out must be a folder, '{folder}' is a file")
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +183,7 @@ def layer(
     ScheduleError for what the engine does not run.
     """
     folder = Path(out)
-    require_plain(folder, "choose another folder for out")
+    _require_folder(folder)
     config = from_table(EngineConfig, dict(engine or {}), "engine")
     net, arrays = api.sample(module, images, m=config.m, keep=keep, **widths)
     graph, golden = lower_whole(net), golden_of(arrays)

@@ -118,6 +118,7 @@ def test_one_layer_goes_to_equal_cpp_and_rtl(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "keep": ({"keep": 0}, "prune.keep must be an integer in 1..8, got 0"),
     "method": ({"method": "admm"}, "method must be one of obs, magnitude, got 'admm'"),
+    "module": ({"net": None}, "net must be an nn.Module, got NoneType"),
     "m": ({"m": 3}, "engine.m must be one of 2, 4; got 3"),
     "floats": ({"images": IMAGES / 255.0}, "images must be uint8, got float64 in 0..1; use"),
 }
@@ -126,9 +127,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_wrong_arguments_of_prune_are_refused(case: str) -> None:
     changes, message = REFUSED[case]
-    arguments: dict[str, Any] = {"images": IMAGES} | changes
-    with pytest.raises(ConfigError) as caught:
-        winnow.prune(net(), **arguments)
+    arguments: dict[str, Any] = {"net": net(), "images": IMAGES} | changes
+    with pytest.raises((ConfigError, NetworkError)) as caught:
+        winnow.prune(**arguments)
     assert str(caught.value).startswith(message)
 
 
@@ -145,6 +146,13 @@ def test_wrong_arguments_of_quantize_are_refused(tmp_path: Path) -> None:
         winnow.quantize(pruned, IMAGES[:, :, :6])
     with pytest.raises(NetworkError, match=r"must be what winnow\.quantize returned"):
         winnow.layer(nn.Sequential(quantized), IMAGES, out=tmp_path / "x")
+    with pytest.raises(ConfigError, match=r"engine\.m must be one of 2, 4; got 3"):
+        winnow.quantize(net(), IMAGES, m=3)
+    with pytest.raises(ConfigError, match="m must be 2 as for the network's pruning, got 4"):
+        winnow.quantize(pruned, IMAGES, m=4)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"out must be a folder, '.*file' is a file"):
+        winnow.layer(net(), IMAGES, out=tmp_path / "file")
 
 
 # --- builds -----------------------------------------------------------------------------------
@@ -189,6 +197,14 @@ def test_wrong_options_are_refused(options: dict[str, Any], message: str, tmp_pa
         winnow.build(out=tmp_path / "out", **options)
     assert str(caught.value).startswith(message)
     assert not (tmp_path / "out" / "config.toml").exists()
+
+
+def test_values_are_taken_for_labels(tmp_path: Path) -> None:
+    data = {"images": IMAGES, "labels": LABELS * 1.5}
+    session = winnow.build(net(), data, out=tmp_path / "o", **{"data.labels": "values"})
+    assert session.build.config.data.has_values
+    with pytest.raises(ConfigError, match="data: labels must be integers, got float64"):
+        winnow.build(net(), data, out=tmp_path / "o")
 
 
 def test_wrong_objects_are_refused(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_one_value_serves_all_channels_and_no_mean_needs_no_channel() -> None:
     assert scaled.graph.input == (3, 7, 5)
     want = module.double()(x * 256 / 255 / 0.5)
     assert torch.allclose(result(scaled, x), want, rtol=0, atol=1e-6)
-    moved = winnow.on_bytes(module.float(), images, mean=[0.5])
+    moved = winnow.on_bytes(module.float(), images, mean=0.5)
     assert moved.graph.input == (4, 7, 5)
     given = to_input(winnow.with_constant(images), torch.float64)
     want = module.double()(x * 256 / 255 - 0.5)
