@@ -105,6 +105,11 @@ def test_product_and_sum_are_one_layer(tmp_path: Path) -> None:
 NODE = helper.make_node
 
 
+def test_normalising_nodes_name_the_keys(tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match=r"; to normalise images, set data\.mean and data\.std$"):
+        read(model(*dense([NODE("Div", ["x", "b"], ["m"])]), tmp_path / "a.onnx"))
+
+
 def test_norms_and_dropout_of_training_are_read(tmp_path: Path) -> None:
     nodes = [
         NODE("BatchNormalization", ["x", "a", "b", "c", "d"], ["n"], epsilon=0.1),

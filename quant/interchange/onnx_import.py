@@ -159,7 +159,9 @@ class _Reader:
             return
         reader = READERS.get(node.op_type)
         if reader is None:
-            raise NetworkError(f"is not known; known are {', '.join(READERS)}")
+            of_images = any(self.results.get(name) == INPUT for name in node.input)
+            hint = "; to normalise images, set data.mean and data.std" if of_images else ""
+            raise NetworkError(f"is not known; known are {', '.join(READERS)}{hint}")
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         reader(self, node, attributes)
 
