@@ -20,6 +20,7 @@ from codegen.ir import (
     INPUT,
     RAW_BITS,
     Add,
+    Concat,
     Dense,
     Direct,
     GlobalAverage,
@@ -141,6 +142,21 @@ def _check_global_average(node: GlobalAverage, sources: tuple[TensorType, ...]) 
     rule = f"the output's exponent must be {least}..{least + MAX_SHIFT}, that of the sum and above"
     shift = node.output.exponent - least
     _require(0 <= shift <= MAX_SHIFT, node, rule, node.output.exponent)
+
+
+# --- concatenation ------------------------------------------------------------------------------
+
+
+def _check_concat(node: Concat, sources: tuple[TensorType, ...]) -> None:
+    _require(len(sources) >= 2, node, "it must read two maps or more", len(sources))
+    first = sources[0]
+    alike = {(kind.height, kind.width, kind.signed, kind.exponent) for kind in sources}
+    rule = "the maps it joins must have one size, sign and exponent"
+    _require(len(alike) == 1, node, rule, " and ".join(map(str, sources)))
+    _check_type(f"node '{node.name}': output", node.output)
+    channels, bits = sum(kind.channels for kind in sources), max(kind.bits for kind in sources)
+    whole = replace(first, channels=channels, bits=bits)
+    _require(node.output == whole, node, f"the output must be {whole}", node.output)
 
 
 # --- multiplications ----------------------------------------------------------------------------
@@ -283,4 +299,5 @@ CHECKS: Mapping[type[Node], Check] = {
     MaxPool: _check_max_pool,
     Add: _check_add,
     GlobalAverage: _check_global_average,
+    Concat: _check_concat,
 }

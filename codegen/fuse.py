@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from codegen.ir import (
     INPUT,
     Add,
+    Concat,
     Dense,
     Direct,
     GlobalAverage,
@@ -28,6 +29,7 @@ from codegen.ir import (
     TensorType,
     Winograd,
 )
+from codegen.join import check_concat, parts_of
 from winnow.blocking import Op
 from winnow.errors import ScheduleError
 from winnow.fixed_point import IntArray
@@ -104,6 +106,11 @@ def fuse(graph: Graph) -> Layers:
     Raises ScheduleError naming the node that no descriptor can do.
     """
     layers: Layers = ()
+    if isinstance(graph.nodes[-1], Concat):
+        raise ScheduleError(
+            f"node '{graph.nodes[-1].name}': the engine's result is the map of one layer; end with "
+            "a layer that reads the concatenation"
+        )
     for node in graph.nodes:
         layers = FUSIONS[type(node)](node, graph, layers)
     return layers
@@ -180,7 +187,8 @@ def _add_add(node: Add, graph: Graph, layers: Layers) -> Layers:
     fused = replace(chosen, add=node, shortcut=graph.type_of(source))
     place = layers.index(chosen)
     before, after = layers[:place], layers[place + 1 :]
-    if source == INPUT or any(layer.last.name == source for layer in before):
+    written = {INPUT, *(layer.last.name for layer in before)}
+    if written.issuperset(parts_of(graph, source)):
         return (*before, fused, *after)
     return (*before, *after, fused)
 
@@ -201,6 +209,12 @@ def _add_average(node: GlobalAverage, graph: Graph, layers: Layers) -> Layers:
             f"the average; let '{others[0]}' read '{node.name}', or drop the average"
         )
     return tuple(replace(x, average=node) if x is makers[0] else x for x in layers)
+
+
+def _add_concat(node: Concat, graph: Graph, layers: Layers) -> Layers:
+    """Leave the layers as they are: where their maps lie makes them one."""
+    check_concat(node, graph, {layer.last.name for layer in layers})
+    return layers
 
 
 def _other_readers(source: str, node: Node, graph: Graph) -> list[str]:
@@ -224,6 +238,7 @@ _KINDS: Mapping[type[Node], str] = {
     MaxPool: "the pool",
     Add: "the sum",
     GlobalAverage: "the average",
+    Concat: "the concatenation",
 }
 Fusion: TypeAlias = Callable[[Any, Graph, Layers], Layers]
 FUSIONS: Mapping[type[Node], Fusion] = {
@@ -233,4 +248,5 @@ FUSIONS: Mapping[type[Node], Fusion] = {
     MaxPool: _add_max_pool,
     Add: _add_add,
     GlobalAverage: _add_average,
+    Concat: _add_concat,
 }

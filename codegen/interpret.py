@@ -21,6 +21,7 @@ from codegen.check import check_graph
 from codegen.ir import (
     INPUT,
     Add,
+    Concat,
     Dense,
     Direct,
     GlobalAverage,
@@ -124,6 +125,10 @@ def _global_average(node: GlobalAverage, d: _Map) -> IntArray:
     return requantize(total, shift, *node.output.bounds)
 
 
+def _concat(_: Concat, *maps: _Map) -> IntArray:
+    return np.concatenate([d.values for d in maps], axis=1)
+
+
 RUNS: Mapping[type[Node], Callable[..., IntArray]] = {
     Winograd: _winograd,
     Direct: _direct,
@@ -131,6 +136,7 @@ RUNS: Mapping[type[Node], Callable[..., IntArray]] = {
     MaxPool: _max_pool,
     Add: _add,
     GlobalAverage: _global_average,
+    Concat: _concat,
 }
 
 

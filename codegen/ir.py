@@ -154,7 +154,12 @@ class GlobalAverage(Node):
     """The sum over all pixels of a channel, over the least power of two not below their number."""
 
 
-NODES: tuple[type[Node], ...] = (Winograd, Direct, Dense, MaxPool, Add, GlobalAverage)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Concat(Node):
+    """The channels of several maps one after another."""
+
+
+NODES: tuple[type[Node], ...] = (Winograd, Direct, Dense, MaxPool, Add, GlobalAverage, Concat)
 
 
 def average_shift(source: TensorType, output: TensorType) -> int:

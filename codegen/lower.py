@@ -23,6 +23,7 @@ from codegen.ir import (
     INPUT,
     RAW_BITS,
     Add,
+    Concat,
     Dense,
     Direct,
     GlobalAverage,
@@ -185,6 +186,8 @@ def _lower_record(net: Network, record: network.Node, name: str, sources: Source
         return lower_dense(layer, place)
     if isinstance(record, network.QuantAdd | network.QuantAverage):
         return _lower_sum(net.get_submodule(record.name), name, sources)
+    if isinstance(record, network.Concat) and len(record.shape) == len(kind.shape):
+        return _lower_concat(name, sources)
     if isinstance(record, network.MaxPool) and is_engine_pool(record):
         return max_pool(f"{source}{POOL}", source, kind)
     keeps_size = isinstance(record, network.AdaptiveAvgPool) and record.shape == kind.shape
@@ -218,6 +221,24 @@ def _lower_sum(layer: nn.Module, name: str, sources: Sources) -> Add | GlobalAve
     return GlobalAverage(name=name, inputs=inputs, output=output)
 
 
+def _lower_concat(name: str, sources: Sources) -> Concat:
+    """Return the node that joins maps; calibration has brought what layers write to one grid."""
+    kinds = [kind for _, kind in sources]
+    if len({kind.signed for kind in kinds}) > 1:
+        raise LoweringError(
+            f"'{name}' (Concat) joins maps with a ReLU and without; put one behind all or none"
+        )
+    if len({kind.exponent for kind in kinds}) > 1:
+        grids = " and ".join(f"'{source}' 2^{kind.exponent}" for source, kind in sources)
+        raise LoweringError(
+            f"'{name}' (Concat) joins maps of different grids, {grids}; let convolutions, sums or "
+            "averages make all of them"
+        )
+    channels, bits = sum(kind.channels for kind in kinds), max(kind.bits for kind in kinds)
+    output = replace(kinds[0], channels=channels, bits=bits)
+    return Concat(name=name, inputs=tuple(source for source, _ in sources), output=output)
+
+
 def _refused(layer: nn.Module) -> str:
     """Return the kind of a layer with what of a convolution the engine lacks, and a remedy."""
     kind = type(layer).__name__
@@ -243,8 +264,8 @@ def _check_layers(net: Network, names: Mapping[str, str]) -> None:
 
 _RUNS = (
     "the engine runs convolutions and fully connected layers, with a ReLU, a 2x2 max pool or a "
-    "sum behind a convolution, an average over the whole map behind that, and the last layer gives "
-    "the result"
+    "sum behind a convolution, an average over the whole map behind that, maps joined by channels, "
+    "and the last layer gives the result"
 )
 
 

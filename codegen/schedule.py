@@ -26,6 +26,7 @@ from codegen.bounds import worst_case_sums
 from codegen.descriptor import layer_fields
 from codegen.fuse import EngineLayer, fuse
 from codegen.ir import INPUT, Graph, TensorType, average_shift
+from codegen.join import NOTHING, Joined, joined
 from codegen.layout import RAW_BYTES, num_words
 from codegen.pack import Bytes, lane_weights, layer_shape, pack_weights
 from winnow.blocking import (
@@ -86,8 +87,7 @@ class Schedule:
     @property
     def feature_words(self) -> int:
         """Words of feature memory: the input's and all layers' maps."""
-        last = self.layers[-1].result
-        return last.base + last.words
+        return max(result.base + result.words for result in (plan.result for plan in self.layers))
 
     @property
     def weight_beats(self) -> int:
@@ -104,29 +104,46 @@ def schedule(graph: Graph, engine: EngineConfig) -> Schedule:
 
     Raises ScheduleError naming the node or layer that the engine cannot do or does not hold.
     """
-    return schedule_layers(graph.input, fuse(graph), engine)
+    return schedule_layers(graph.input, fuse(graph), engine, joined(graph))
 
 
 def schedule_layers(
-    entry: TensorType, layers: tuple[EngineLayer, ...], engine: EngineConfig
+    entry: TensorType,
+    layers: tuple[EngineLayer, ...],
+    engine: EngineConfig,
+    side_by_side: Joined = NOTHING,
 ) -> Schedule:
-    """Schedule layers that read a map of type `entry` or each other's."""
+    """Schedule layers that read a map of type `entry` or each other's, joined or not."""
     if len(layers) > MAX_LAYERS:
         raise ScheduleError(
             f"graph: a program holds at most {MAX_LAYERS} layers, got {len(layers)}"
         )
-    regions = {INPUT: Region(0, entry)}  # by the name of the node whose map it is
-    feature_words, weight_base = num_words(entry), 0
+    regions, weight_base = _place(entry, layers, side_by_side), 0
     plans = []
     for layer in layers:
-        result = Region(feature_words, layer.output)
+        result = regions[layer.last.name]
         read = _Read(regions[layer.source], regions.get(layer.shortcut_source or ""))
         plan = _plan_layer(engine, layer, read, result, weight_base)
-        regions[layer.last.name] = result
-        feature_words += result.words
         weight_base += plan.packed.shape[0] * plan.packed.shape[1]
         plans.append(plan)
     return Schedule(engine, regions[INPUT], tuple(plans))
+
+
+def _place(
+    entry: TensorType, layers: tuple[EngineLayer, ...], side_by_side: Joined
+) -> dict[str, Region]:
+    """Return where maps lie, by node: one after another as layers run, joined ones together."""
+    types = {layer.last.name: layer.output for layer in layers}
+    rows = {name: row for row in side_by_side.rows for name in row}
+    regions, words = {INPUT: Region(0, entry)}, num_words(entry)
+    for name in types:
+        for part in rows.get(name, (name,)):
+            if part not in regions:
+                regions[part] = Region(words, types[part])
+                words += regions[part].words
+    for name, (first, kind) in side_by_side.maps.items():
+        regions[name] = Region(regions[first].base, kind)
+    return regions
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from quant.data import Samples, to_input
 from quant.layers.quant_add import QuantAdd, QuantAverage
 from quant.layers.quant_layer import QuantTapLayer
 from quant.layers.quantizers import scale_of
-from quant.network.graph import Add, NetworkGraph
+from quant.network.graph import Add, Concat, NetworkGraph
 from quant.network.graph import QuantAverage as Average
 from quant.network.layer_graph import layer_graph, layer_results
 from quant.network.network import Network
@@ -32,14 +32,14 @@ POOL = "_pool"  # ends the name of the node that pools what a layer gives
 
 
 def layer_names(graph: NetworkGraph) -> dict[str, str]:
-    """Return the names of a network's layers, sums and averages in the integer graph.
+    """Return the names of layers, sums, averages and concatenations in the integer graph.
 
     "features.0" -> "features_0", "0" -> "layer_0", "Conv1" -> "conv1", "größe" -> "grosse". A name
     that is taken, or would be by what follows, gets a number. Sums come after all layers.
     """
     names: dict[str, str] = {}
     nodes = graph.ending_at(graph.output).nodes
-    sums = [node.name for node in nodes if isinstance(node, Add | Average)]
+    sums = [node.name for node in nodes if isinstance(node, Add | Average | Concat)]
     for path in [*layer_graph(graph), *sums]:
         wanted, number = _identifier(path), 1
         name = wanted

@@ -23,6 +23,7 @@ from tests.ladder import (
     multiplies,
     random_average_graph,
     random_chain_graph,
+    random_concat_graph,
     random_direct_graph,
     random_layer_graph,
     random_map_graph,
@@ -130,6 +131,11 @@ def projection_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Sche
 def average_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule]]:
     """Return `count` graphs with an average at the end that fit an engine, and their schedules."""
     return _fitting_cases(random_average_graph, engine, count)
+
+
+def concat_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule]]:
+    """Return `count` graphs in which maps are joined that fit an engine, and their schedules."""
+    return _fitting_cases(random_concat_graph, engine, count)
 
 
 def _fitting_cases(

@@ -18,6 +18,7 @@ from codegen.abi import MAX_ADD_SHIFT
 from codegen.ir import (
     INPUT,
     Add,
+    Concat,
     Dense,
     Direct,
     GlobalAverage,
@@ -156,6 +157,57 @@ def random_average_graph(seed: int, engine_m: int) -> Graph:
     output = replace(output, exponent=shift - exact)
     average = GlobalAverage(name="average", inputs=(source.name,), output=output)
     return replace(graph, nodes=(*graph.nodes, average))
+
+
+def random_concat_graph(seed: int, engine_m: int) -> Graph:
+    """Return a graph in which maps are joined, and joined again with a map made of them."""
+    rng = np.random.default_rng([seed, engine_m, 8])
+    while True:
+        height, width = rng.integers(1, 13, size=2).tolist()
+        kind = _random_feature(rng, int(rng.integers(1, 17)), height, width)
+        graph = Graph(kind, ())
+        for name in "ab":
+            graph = _with_layer(rng, graph, name, INPUT, engine_m)
+        graph = _with_concat(graph, "ab", ("a", "b"))
+        graph = _with_layer(rng, graph, "c", "ab", engine_m)
+        graph = _with_concat(graph, "abc", ("ab", "c"))
+        graph = _with_layer(rng, graph, "d", "abc", engine_m)
+        if rng.integers(2):
+            a, b = graph.nodes[-1].output, graph.type_of("abc")
+            total = Add(name="sum", inputs=("abc", "d"), output=_random_sum(rng, a, b))
+            graph = Graph(kind, (*graph.nodes, total))
+        multiplied = [node for node in graph.nodes if isinstance(node, Multiply)]
+        fits = all(node.output.exponent >= node.acc_exponent for node in multiplied)
+        if fits and all(_spread(graph, node) <= MAX_ADD_SHIFT for node in graph.nodes):
+            return graph
+
+
+def _with_layer(
+    rng: np.random.Generator, graph: Graph, name: str, source: str, engine_m: int
+) -> Graph:
+    """Add a layer that keeps the size; "d" has the channels that it reads, others are joined."""
+    op = Winograd if rng.integers(2) else Direct
+    place = _Place(name, source, graph.type_of(source))
+    channels = graph.type_of(source).channels if name == "d" else 8 * int(rng.integers(1, 3))
+    if name == "c":
+        channels = int(rng.integers(1, 17))
+    (node,) = _random_layer(
+        rng, place, op, engine_m, raw=False, pool=False, channels=channels, window=Window()
+    )
+    return Graph(graph.input, (*graph.nodes, node))
+
+
+def _with_concat(graph: Graph, name: str, sources: tuple[str, ...]) -> Graph:
+    """Join maps, all on the grid and with the sign of the first one."""
+    kinds = [graph.type_of(source) for source in sources]
+    alike = {"exponent": kinds[0].exponent, "signed": kinds[0].signed}
+    nodes = [
+        replace(node, output=replace(node.output, **alike)) if node.name in sources else node
+        for node in graph.nodes
+    ]
+    channels, bits = sum(kind.channels for kind in kinds), max(kind.bits for kind in kinds)
+    output = replace(kinds[0], channels=channels, bits=bits)
+    return Graph(graph.input, (*nodes, Concat(name=name, inputs=sources, output=output)))
 
 
 def _random_block(rng: np.random.Generator, graph: Graph, number: int, engine_m: int) -> list[Node]:

@@ -13,6 +13,7 @@ from codegen.check import CHECKS, check_graph
 from codegen.ir import (
     NODES,
     Add,
+    Concat,
     Dense,
     Direct,
     GlobalAverage,
@@ -103,6 +104,14 @@ def average() -> GlobalAverage:
 
 def averaged(**changes: Any) -> tuple[Node, ...]:
     return (conv(), replace(average(), **changes))
+
+
+def concat() -> Concat:
+    return Concat(name="cat", inputs=("conv", "conv"), output=TensorType(6, 5, 4, 8, False, -6))
+
+
+def joined(**changes: Any) -> tuple[Node, ...]:
+    return (conv(), replace(concat(), **changes))
 
 
 def good() -> Graph:
@@ -283,12 +292,18 @@ BAD_NODES: list[tuple[str, tuple[Node, ...]]] = [
         (conv(), out(average(), exponent=-12))),
     ("node 'mean': the output's exponent must be -11..51, that of the sum and above, got 52",
         (conv(), out(average(), exponent=52))),
+    ("node 'cat': it must read two maps or more, got 1", joined(inputs=("conv",))),
+    ("node 'cat': the maps it joins must have one size, sign and exponent, got "
+        "u8[9x5x4]*2^-8 and u8[3x5x4]*2^-6", joined(inputs=("input", "conv"))),
+    ("node 'cat': the output must be u8[6x5x4]*2^-6, got u8[5x5x4]*2^-6",
+        (conv(), out(concat(), channels=5))),
 ]  # fmt: skip
 
 
 def test_accepts_every_op() -> None:
     check_graph(Graph(INPUT_TYPE, (conv(), pool(), pointwise(), dense())))
     check_graph(Graph(INPUT_TYPE, (conv(), average())))
+    check_graph(Graph(INPUT_TYPE, (conv(), concat())))
     for exponent in (-38, -6, 26):
         check_graph(Graph(INPUT_TYPE, (conv(), out(add(), exponent=exponent))))
 

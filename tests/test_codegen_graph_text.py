@@ -29,6 +29,7 @@ from codegen.ir import NODES, Graph, MaxPool, Winograd
 from tests.ladder import (
     random_average_graph,
     random_chain_graph,
+    random_concat_graph,
     random_layer_graph,
     random_residual_graph,
 )
@@ -74,7 +75,7 @@ def test_node_line_is_a_line_of_the_text() -> None:
 
 
 def test_every_field_of_a_record_is_in_its_line() -> None:
-    makers = (random_chain_graph, random_residual_graph, random_average_graph)
+    makers = (random_chain_graph, random_average_graph, random_concat_graph)
     graphs = [make(seed, 2) for seed in range(20) for make in makers]
     seen = {type(node): node for graph in graphs for node in graph.nodes}
     assert set(seen) == set(NODES)

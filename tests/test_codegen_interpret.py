@@ -17,6 +17,7 @@ from codegen.interpret import RUNS, interpret
 from codegen.ir import (
     NODES,
     Add,
+    Concat,
     Dense,
     Direct,
     GlobalAverage,
@@ -33,6 +34,7 @@ from tests.ladder import (
     pool_of,
     random_average_graph,
     random_chain_graph,
+    random_concat_graph,
     random_images,
     random_layer_graph,
     random_residual_graph,
@@ -185,7 +187,9 @@ def brute_graph(graph: Graph, images: IntArray) -> dict[str, IntArray]:
     for image in images:
         maps: dict[str, IntArray] = {"input": image}
         for node in graph.nodes:
-            if isinstance(node, GlobalAverage):
+            if isinstance(node, Concat):
+                maps[node.name] = ints([c for source in node.inputs for c in maps[source]])
+            elif isinstance(node, GlobalAverage):
                 maps[node.name] = brute_average(node, graph, maps)
             elif isinstance(node, Add):
                 maps[node.name] = brute_add(node, graph, maps)
@@ -208,10 +212,11 @@ def work(graph: Graph) -> int:
 @pytest.mark.parametrize("m", [2, 4])
 @pytest.mark.parametrize(
     "make",
-    [random_layer_graph, random_chain_graph, random_residual_graph, random_average_graph],
+    [random_layer_graph, random_chain_graph, random_residual_graph, random_average_graph]
+    + [random_concat_graph],
 )
 def test_agrees_with_pure_python(make: Any, m: int) -> None:
-    limit = 100_000 if make is random_chain_graph else 20_000
+    limit = 100_000 if make in (random_chain_graph, random_concat_graph) else 20_000
     cases = [(seed, graph) for seed in range(150) if work(graph := make(seed, m)) < limit]
     assert len(cases) >= 15
     for seed, graph in cases[:15]:

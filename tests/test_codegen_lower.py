@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 
 import numpy as np
@@ -11,7 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from codegen.check import check_graph
-from codegen.ir import INPUT, NODES, Add, Dense, GlobalAverage, Graph, MaxPool, TensorType, Winograd
+from codegen.ir import (
+    INPUT,
+    NODES,
+    Add,
+    Concat,
+    Dense,
+    GlobalAverage,
+    Graph,
+    MaxPool,
+    TensorType,
+    Winograd,
+)
 from codegen.lower import Place, lower_dense, lower_network, lower_winograd, max_pool
 from quant.data import InputShape, Samples
 from quant.golden import golden_arrays
@@ -325,6 +337,53 @@ def test_wrong_channels_are_refused() -> None:
     dense = QuantDense(7, 2, 7, BitWidths(8, 8, None))
     with pytest.raises(LoweringError, match=r"'conv': it takes 7 values, 'input' has 240"):
         lower_dense(dense, place())
+
+
+class JoinedMaps(nn.Module):
+    """Two convolutions of one map, joined, with a ReLU or without; the first may be the images."""
+
+    def __init__(self, *relus: bool, images: bool = False) -> None:
+        super().__init__()
+        self.relus, self.images = relus, images
+        self.a, self.b = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1)
+        self.last, self.fc = nn.Conv2d(16, 4, 1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [x if self.images else self.a(x), self.b(x)]
+        maps = [y.relu() if relu else y for y, relu in zip(maps, self.relus, strict=True)]
+        return self.fc(self.last(torch.cat(maps, 1)).mean((2, 3)))
+
+
+def lower_joined(module: JoinedMaps) -> Graph:
+    entry = TensorType(8, 4, 4, 8, False, -8)
+    net = Network.of(module.eval(), entry.shape)
+    bits = dict.fromkeys(layer_graph(net.graph), 8)
+    return require_golden(random_net(net, 2, QuantizeConfig(), bits, entry), entry)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_joined_maps_are_brought_to_one_grid(relu: bool) -> None:
+    graph = lower_joined(JoinedMaps(relu, relu))
+    a, b, joined, last, *_ = graph.nodes
+    assert isinstance(joined, Concat)
+    assert (a.output.signed, joined.output.signed) == (not relu, not relu)
+    assert a.output.exponent == b.output.exponent == joined.output.exponent
+    assert (joined.output.channels, last.inputs) == (16, (joined.name,))
+
+
+def test_maps_that_cannot_be_joined_are_refused() -> None:
+    with pytest.raises(LoweringError) as error:
+        lower_joined(JoinedMaps(True, False))
+    assert str(error.value) == (
+        "'cat' (Concat) joins maps with a ReLU and without; put one behind all or none"
+    )
+    with pytest.raises(LoweringError) as error:
+        lower_joined(JoinedMaps(False, True, images=True))
+    assert re.fullmatch(
+        r"'cat' \(Concat\) joins maps of different grids, 'input' 2\^-8 and 'b' 2\^-\d+; let "
+        r"convolutions, sums or averages make all of them",
+        str(error.value),
+    )
 
 
 def test_foreign_layer_is_refused() -> None:

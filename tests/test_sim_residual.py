@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Residual blocks and averages in C++ and on the RTL, from random graphs and from PyTorch."""
+"""Sums, averages and joined maps in C++ and on the RTL, from random graphs and from PyTorch."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from sim import rtl
 from tests.engines import (
     ENGINES,
     average_cases,
+    concat_cases,
     expected_maps,
     projection_cases,
     residual_cases,
@@ -39,7 +40,8 @@ from winnow.engine import EngineConfig
 RESIDUALS_PER_ENGINE = 12
 PROJECTIONS_PER_ENGINE = 8
 AVERAGES_PER_ENGINE = 20
-RESIDUALS, PROJECTIONS, AVERAGES = 8, 6, 8  # on the RTL
+CONCATS_PER_ENGINE = 6
+RESIDUALS, PROJECTIONS, AVERAGES, CONCATS = 8, 6, 8, 4  # on the RTL
 
 
 # --- interpreter = C++ ------------------------------------------------------------------------
@@ -70,6 +72,12 @@ def test_random_averages_equal_the_interpreter(name: str) -> None:
         climb(name, graph, plan, random_images(graph, seed, 2))
 
 
+@pytest.mark.parametrize("name", ENGINES)
+def test_random_joined_maps_equal_the_interpreter(name: str) -> None:
+    for seed, (graph, plan) in enumerate(concat_cases(ENGINES[name], CONCATS_PER_ENGINE)):
+        climb(name, graph, plan, random_images(graph, seed, 2))
+
+
 def test_averages_are_of_every_kind_of_map() -> None:
     """The seeds follow from the variant alone, so this sees the cases of the test above."""
     cases = (case for e in ENGINES.values() for case in average_cases(e, AVERAGES_PER_ENGINE))
@@ -95,7 +103,12 @@ def test_sums_in_strips_of_every_place_equal_the_interpreter(name: str) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize(
     ("cases", "count"),
-    [(residual_cases, RESIDUALS), (projection_cases, PROJECTIONS), (average_cases, AVERAGES)],
+    [
+        (residual_cases, RESIDUALS),
+        (projection_cases, PROJECTIONS),
+        (average_cases, AVERAGES),
+        (concat_cases, CONCATS),
+    ],
 )
 def test_random_graphs_equal_the_interpreter_on_the_rtl(
     cases: Callable[[EngineConfig, int], list[tuple[Graph, Schedule]]],

@@ -9,13 +9,13 @@ layer's taps lie within `SPREAD` of each other so that aligning them stays a sma
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quant.data.samples import CONSTANT, INPUT_BITS
 from quant.layers.quant_add import QuantAdd, QuantAverage
 from quant.layers.quant_layer import QuantTapLayer
 from quant.layers.quantizers import bits_of, exponents, scale_of, set_exponents
-from quant.network.layer_graph import layer_graph, visit_layers
+from quant.network.layer_graph import joined_layers, layer_graph, visit_layers
 from quant.network.network import Network
 from winnow.errors import NetworkError
 from winnow.fixed_point import int_range
@@ -163,6 +163,21 @@ def _require_in_range(
         )
 
 
+def joined_exponents(net: Network) -> dict[nn.Module, int]:
+    """Return the grid of all that ends in one concatenation, the coarsest of theirs, by module."""
+    groups: list[set[nn.Module]] = []
+    for sources in joined_layers(net.graph):
+        group = {net.get_submodule(name) for name in sources}
+        others = [other for other in groups if other & group]
+        groups = [other for other in groups if not other & group]
+        groups.append(group.union(*others))
+    found: dict[nn.Module, int] = {}
+    for group in groups:
+        grids = [int(exponents(scale_of(layer.output_quant)).max()) for layer in group]
+        found |= dict.fromkeys(group, max(grids))
+    return found
+
+
 def _is_black(x: Tensor) -> bool:
     """Whether inputs [n, c, h, w] hold 0 alone, beside a constant channel."""
     rows = x.transpose(0, 1).flatten(1)
@@ -183,6 +198,8 @@ def calibrate(net: Network, x: Tensor, *, clip: bool = True) -> None:
 
     names = {module: name for name, module in net.named_modules()}
 
+    joined: dict[nn.Module, int] = {}
+
     def visit(layer: QuantTapLayer | QuantAdd | QuantAverage, *inputs: Tensor) -> None:
         _require_in_range(names[layer], layer, inputs)
         if isinstance(layer, QuantAdd):
@@ -191,6 +208,11 @@ def calibrate(net: Network, x: Tensor, *, clip: bool = True) -> None:
             calibrate_average(layer, *inputs)
         else:
             calibrate_layer(layer, *inputs, clip=clip)
+        if layer in joined:
+            set_exponents(layer.output_quant, torch.tensor(joined[layer]))
 
     visit_layers(net, layers, x, visit)
+    joined.update(joined_exponents(net))
+    if joined:  # again, so that what reads them is calibrated on their grid
+        visit_layers(net, layers, x, visit)
     align_adds(net)

@@ -24,6 +24,7 @@ from quant.network.graph import (
     Add,
     AvgPool,
     BatchNorm,
+    Concat,
     Dropout,
     Flatten,
     Identity,
@@ -180,6 +181,22 @@ def unfolded(graph: NetworkGraph, name: str) -> str:
     while name != INPUT and isinstance(nodes[name], PASSING):
         name = nodes[name].inputs[0]
     return name
+
+
+def joined_layers(graph: NetworkGraph) -> list[list[str]]:
+    """Return for every concatenation the records that round what it joins, as far as layers do."""
+    graph = graph.ending_at(graph.output)
+    by_result = {placed.result: placed.rounded_by for placed in layer_graph(graph).values()}
+
+    def makers(name: str) -> list[str]:
+        if name in by_result:
+            return [by_result[name]]
+        node = graph.by_name.get(name)
+        if not isinstance(node, (Concat, Relu, *PASSING)):
+            return []
+        return [maker for source in node.inputs for maker in makers(source)]
+
+    return [makers(node.name) for node in graph.nodes if isinstance(node, Concat)]
 
 
 def read_map(graph: NetworkGraph, nodes: dict[str, Node], name: str) -> Shape:

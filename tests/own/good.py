@@ -271,3 +271,35 @@ def settings_changed() -> nn.Module:
 
 def traced_by_fx() -> nn.Module:
     return fx.symbolic_trace(Functional().eval())
+
+
+class Fire(nn.Module):
+    """Two convolutions of one map, joined; a pool of one of them, joined with a strided one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.squeeze = conv(1, 8), nn.Conv2d(8, 4, 1)
+        self.one, self.three = nn.Conv2d(4, 16, 1), conv(4, 6)
+        self.pooled, self.strided = conv(22, 8), nn.Conv2d(22, 5, 3, stride=2, padding=1)
+        self.fc = nn.Linear(13 * 64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.squeeze(F.relu(self.stem(x))))
+        x = torch.cat([F.relu(self.one(x)), F.relu(self.three(x))], 1)
+        pooled = F.max_pool2d(F.relu(self.pooled(x)), 2)
+        return self.fc(torch.cat([pooled, F.relu(self.strided(x))], 1).flatten(1))
+
+
+class Dense(nn.Module):
+    """Every layer reads all maps before it; the last one adds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.b = conv(1, 8), conv(8, 16), conv(24, 5)
+        self.mix, self.fc = nn.Conv2d(29, 29, 1), nn.Linear(29, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        x = torch.cat([x, F.relu(self.a(x))], 1)
+        x = torch.cat([x, F.relu(self.b(x))], 1)
+        return self.fc(F.relu(self.mix(x) + x).mean((2, 3)))
