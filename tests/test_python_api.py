@@ -269,10 +269,11 @@ def test_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """All blocks of docs/python.md, in order, in one namespace."""
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), names)
     assert (tmp_path / "out" / "conv" / "graph.txt").is_file()
     assert [p.shape.keep for p in names["whole"].plan.layers] == [1, 2, 2]
+    assert names["dense"].graph.input == (2, 8, 8)
