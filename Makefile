@@ -66,8 +66,8 @@ golden: | $(VENV) ## refresh tests/golden/; review the diff like code
 
 setup: $(VENV) ## install the pinned Python packages into .venv
 
-setup-pynq: check ## install pynq, for clients of the virtual board, into .venv-pynq
-	@$(PYTHON) -m deploy.pynq_venv
+setup-pynq: check ## install pynq, for clients of the virtual board, into .venv-pynq (PYNQ=3.1.2)
+	@$(PYTHON) -m deploy.pynq_venv $(PYNQ)
 
 clean: ## remove build/ and caches, keep .venv
 	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis; find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -11,35 +11,51 @@ from pathlib import Path
 
 from winnow import host
 from winnow.cli import guard
-from winnow.errors import ToolError
+from winnow.errors import ToolError, shown
 
 FOLDER = Path(".venv-pynq")
-REQUIREMENTS = Path(__file__).resolve().parent / "requirements" / "pynq-4.0.0.txt"
+DEFAULT = "4.0.0"
+REQUIREMENTS = {
+    version: Path(__file__).resolve().parent / "requirements" / f"pynq-{version}.txt"
+    for version in (DEFAULT, "3.1.2")
+}
 VERSIONS = ((3, 11), (3, 12))  # which grpcio 1.64, pinned by pynq, has wheels for
 
 
-def pynq_python() -> Path:
+def folder_of(version: str) -> Path:
+    """Return the environment of a version of pynq."""
+    return FOLDER if version == DEFAULT else FOLDER.with_name(f"{FOLDER.name}-{version}")
+
+
+def pynq_python(version: str = DEFAULT) -> Path:
     """Return the environment's interpreter; ToolError names the command that makes it."""
-    python = FOLDER / "bin" / "python"
+    python = folder_of(version) / "bin" / "python"
     if not python.is_file():
-        raise ToolError(f"'{FOLDER}' with pynq is missing; make it with: make setup-pynq")
+        more = "" if version == DEFAULT else f" PYNQ={version}"
+        raise ToolError(
+            f"'{folder_of(version)}' with pynq is missing; make it with: make setup-pynq{more}"
+        )
     return python
 
 
-def main() -> None:
-    """Make the environment, and install the pinned packages into it."""
+def main(arguments: list[str]) -> None:
+    """Make the environment of a version of pynq, and install its pinned packages."""
+    version = arguments[0] if arguments else DEFAULT
+    if version not in REQUIREMENTS:
+        raise ToolError(f"PYNQ must be one of {', '.join(REQUIREMENTS)}, got {shown(version)}")
     if sys.version_info[:2] not in VERSIONS:
         found = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise ToolError(
-            f"pynq 4.0.0 needs Python 3.11 or 3.12, got {found}; name one with: make setup-pynq "
-            f"PYTHON=python3.11"
+            f"pynq {version} needs Python 3.11 or 3.12, got {found}; name one with: make "
+            f"setup-pynq PYTHON=python3.11"
         )
-    host.create_venv(FOLDER)
-    print("setup: installing pynq 4.0.0 and what it needs (minutes, once)", flush=True)
-    pip = [str(pynq_python()), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    host.create_venv(folder_of(version))
+    print(f"setup: installing pynq {version} and what it needs (minutes, once)", flush=True)
+    pip = [str(pynq_python(version)), "-m", "pip", "install", "--quiet"]
     failed = "pip could not install pynq (see above); try again with: make setup-pynq"
-    host.run([*pip, "-r", str(REQUIREMENTS)], failed)
+    requirements = str(REQUIREMENTS[version])
+    host.run([*pip, "--disable-pip-version-check", "-r", requirements], failed)
 
 
 if __name__ == "__main__":
-    sys.exit(guard(main))
+    sys.exit(guard(lambda: main(sys.argv[1:])))

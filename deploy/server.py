@@ -2,7 +2,7 @@
 """A virtual PYNQ board on the network: pynq's remote protocol (gRPC) in front of the RTL.
 
 Runs in .venv-pynq, where pynq and grpc are; `python -m deploy board` starts it. An unmodified
-client of pynq 4.0.0 with PYNQ_REMOTE_DEVICES loads the overlay, allocates, reads and writes.
+client of pynq 4.0.0 or 3.1.2 with PYNQ_REMOTE_DEVICES loads the overlay, allocates, starts, waits.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Registers(mmio_pb2_grpc.MmioServicer):  # type: ignore[misc]
             value = self._bus.read(place, request.length) if own else self._processor.get(place, 0)
         except DeviceError as error:
             return mmio_pb2.ReadResponse(status=False, msg=str(error))
-        return mmio_pb2.ReadResponse(status=True, data=value)
+        return mmio_pb2.ReadResponse(status=True, data=_as_sent(value))
 
     def write(self, request: Any, context: Any) -> Any:  # noqa: ARG002
         try:
@@ -134,6 +134,13 @@ class Registers(mmio_pb2_grpc.MmioServicer):  # type: ignore[misc]
         except DeviceError as error:
             return mmio_pb2.WriteResponse(status=False, msg=str(error))
         return mmio_pb2.WriteResponse(status=True)
+
+
+def _as_sent(value: int) -> int:
+    """Return a register's value as the protocol has it: signed in pynq 3.1.2."""
+    field = mmio_pb2.ReadResponse.DESCRIPTOR.fields_by_name["data"]
+    signed = field.type == field.TYPE_INT32 and value >= 1 << 31
+    return value - (1 << 32) if signed else value
 
 
 @dataclass

@@ -28,9 +28,15 @@ from winnow.boards import BOARDS
 from winnow.errors import ToolError
 from winnow.flow import Build
 
-PYTHON = ROOT / pynq_venv.FOLDER / "bin" / "python"
 START_SECONDS = 60.0
-needs_pynq = pytest.mark.skipif(not PYTHON.is_file(), reason="needs make setup-pynq")
+
+
+def python_of(version: str) -> str:
+    """Return the interpreter that has a version of pynq; skips the test where there is none."""
+    python = ROOT / pynq_venv.folder_of(version) / "bin" / "python"
+    if not python.is_file():
+        pytest.skip(f"needs make setup-pynq PYNQ={version}")
+    return str(python)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -38,10 +44,10 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def served(name: str, host: str, log: Path) -> Iterator[None]:
+def served(name: str, host: str, log: Path, version: str) -> Iterator[None]:
     """Serve a board on `host` from its own process."""
     binary, digest = harness(ENGINE).binary, rtl_digest(rtl_folder(ENGINE)).hex()
-    words = [str(PYTHON), "-m", "deploy.server", str(binary), digest, "--board", name]
+    words = [python_of(version), "-m", "deploy.server", str(binary), digest, "--board", name]
     with log.open("wb") as file:
         server = subprocess.Popen(
             [*words, "--host", host], cwd=ROOT, env=environment(), stdout=file, stderr=file
@@ -58,8 +64,8 @@ def served(name: str, host: str, log: Path) -> Iterator[None]:
             server.wait(10)
 
 
-def client(host: str, bit: Path, folder: Path) -> dict[str, Any]:
-    words = [str(PYTHON), "-W", "ignore", "tests/pynq_client.py", "deploy/driver", str(bit)]
+def client(host: str, bit: Path, folder: Path, version: str) -> dict[str, Any]:
+    words = [python_of(version), "-W", "ignore", "tests/pynq_client.py", "deploy/driver", str(bit)]
     result = subprocess.run(
         [*words, str(folder)],
         cwd=ROOT,
@@ -73,20 +79,21 @@ def client(host: str, bit: Path, folder: Path) -> dict[str, Any]:
     return found
 
 
-@needs_pynq
 @pytest.mark.slow
+@pytest.mark.parametrize("version", pynq_venv.REQUIREMENTS)
 def test_unmodified_pynq_gives_the_golden_integers_on_two_boards_at_once(
+    version: str,
     bundle: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
     digest = rtl_digest(rtl_folder(ENGINE))
     with (
-        served("PYNQ-Z2", "127.0.0.2", tmp_path / "a.log"),
-        served("KV260", "127.0.0.3", tmp_path / "b.log"),
+        served("PYNQ-Z2", "127.0.0.2", tmp_path / "a.log", version),
+        served("KV260", "127.0.0.3", tmp_path / "b.log", version),
     ):
         for name, host, mhz in (("PYNQ-Z2", "127.0.0.2", 100.0), ("KV260", "127.0.0.3", 99.999)):
             bit = write_overlay(tmp_path / name, BOARDS[name], digest)
-            found = client(host, bit, bundle)
+            found = client(host, bit, bundle, version)
             assert found["numpy"].startswith("1.")
             assert found["compared"] == sum(maps.size for maps in MAPS.values())
             assert found["after"] == MAPS[LAST].tolist()
@@ -102,11 +109,11 @@ def test_unmodified_pynq_gives_the_golden_integers_on_two_boards_at_once(
             assert found["seconds_per_image"] < 5
 
 
-@needs_pynq
 @pytest.mark.slow
 def test_a_second_board_on_one_address_is_refused_in_a_line(tmp_path: Path) -> None:
-    with served("PYNQ-Z2", "127.0.0.4", tmp_path / "a.log"):
-        words = [str(PYTHON), "-m", "deploy.server", str(harness(ENGINE).binary), "00"]
+    with served("PYNQ-Z2", "127.0.0.4", tmp_path / "a.log", pynq_venv.DEFAULT):
+        python = python_of(pynq_venv.DEFAULT)
+        words = [python, "-m", "deploy.server", str(harness(ENGINE).binary), "00"]
         result = subprocess.run(
             [*words, "--board", "PYNQ-Z2", "--host", "127.0.0.4"],
             cwd=ROOT,
@@ -172,11 +179,12 @@ def harness_of(_: Build) -> Any:
 # --- the environment of pynq ------------------------------------------------------------------
 
 
-def test_pins_are_exact_and_have_numpy_1() -> None:
-    lines = pynq_venv.REQUIREMENTS.read_text().splitlines()
+@pytest.mark.parametrize("version", pynq_venv.REQUIREMENTS)
+def test_pins_are_exact_and_have_numpy_1(version: str) -> None:
+    lines = pynq_venv.REQUIREMENTS[version].read_text().splitlines()
     pins = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
-    assert {"pynq==4.0.0", "numpy==1.26.4"} <= set(pins)
+    assert {f"pynq=={version}", "numpy==1.26.4", "pycparser==2.23"} <= set(pins)
 
 
 def test_setup_makes_the_environment_and_installs(
@@ -192,10 +200,15 @@ def test_setup_makes_the_environment_and_installs(
     monkeypatch.setattr(pynq_venv.host, "create_venv", create)
     monkeypatch.setattr(pynq_venv.host, "run", lambda words, _: steps.append(words))
     monkeypatch.setattr(sys, "version_info", (3, 12, 1))
-    pynq_venv.main()
-    (words,) = steps
-    assert words[:4] == [".venv-pynq/bin/python", "-m", "pip", "install"]
-    assert words[-2:] == ["-r", str(pynq_venv.REQUIREMENTS)]
+    pynq_venv.main([])
+    pynq_venv.main(["3.1.2"])
+    for words, folder, version in zip(
+        steps, (".venv-pynq", ".venv-pynq-3.1.2"), ("4.0.0", "3.1.2"), strict=True
+    ):
+        assert words[:4] == [f"{folder}/bin/python", "-m", "pip", "install"]
+        assert words[-2:] == ["-r", str(pynq_venv.REQUIREMENTS[version])]
+    with pytest.raises(ToolError, match=r"PYNQ must be one of 4\.0\.0, 3\.1\.2, got '2\.7'"):
+        pynq_venv.main(["2.7"])
     monkeypatch.setattr(sys, "version_info", (3, 13, 0))
     with pytest.raises(ToolError, match=r"needs Python 3\.11 or 3\.12, got 3\.13; name one with"):
-        pynq_venv.main()
+        pynq_venv.main([])

@@ -49,8 +49,8 @@ class PynqBackend:
             return None
 
     def read32(self, offset: int) -> int:
-        """Read a register."""
-        return int(self._ip.mmio.read(offset))
+        """Read a register; remote pynq 3.1.2 gives its highest bit as a sign."""
+        return int(self._ip.mmio.read(offset)) & 0xFFFFFFFF
 
     def write32(self, offset: int, value: int) -> None:
         """Write a register."""

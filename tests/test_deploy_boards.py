@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver's backends of real boards, on files and modules that stand in for Linux and pynq."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from codegen.ports import OFFSETS, Control
+from deploy.driver import winnow_pynq as driver
+from deploy.driver.winnow_pynq import errors
+from deploy.driver.winnow_pynq.bundle import VLNV
+from deploy.driver.winnow_pynq.uio_board import UioBoard
+from tests.fake_board import FakeBoard
+from tests.test_deploy_driver import GRAPH, LAST, PLAN, bundle, golden  # noqa: F401
+
+PYNQ_BOARD = "deploy.driver.winnow_pynq.pynq_board"
+PHYSICAL = 0x3000_0000
+MEMORY_BYTES = 1 << 16
+
+# --- UIO and u-dma-buf ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root folder with device files that are plain files."""
+    folder = tmp_path / "root"
+    maps, memory = folder / "sys/class/uio/uio0/maps/map0", folder / "sys/class/u-dma-buf/udmabuf0"
+    for place in (maps, memory, folder / "dev"):
+        place.mkdir(parents=True)
+    (maps / "size").write_text("0x00010000\n")
+    (memory / "phys_addr").write_text(f"{PHYSICAL:#x}\n")
+    (memory / "size").write_text(f"{MEMORY_BYTES}\n")
+    (folder / "dev/uio0").write_bytes(bytes(1 << 16))
+    (folder / "dev/udmabuf0").write_bytes(bytes(MEMORY_BYTES))
+    return folder
+
+
+def test_uio_reads_and_writes_registers_and_memory(root: Path) -> None:
+    board = UioBoard("uio0", "udmabuf0", root=root, mhz=100.0)
+    board.write32(0x40, 0xFEDCBA98)
+    assert board.read32(0x40) == 0xFEDCBA98
+    assert (root / "dev/uio0").read_bytes()[0x40:0x44] == bytes.fromhex("98badcfe")
+    assert board.clock_mhz() == 100.0
+    first, second = board.allocate(100), board.allocate(5000)
+    assert board.address(first) == PHYSICAL
+    assert board.address(second) == PHYSICAL + 4096
+    second[:] = 7
+    board.to_device(second)
+    assert (root / "dev/udmabuf0").read_bytes()[4096:9096] == bytes([7]) * 5000
+    synced = root / "sys/class/u-dma-buf/udmabuf0"
+    names = ("sync_offset", "sync_size", "sync_direction", "sync_for_device")
+    assert [(synced / name).read_text() for name in names] == ["4096", "5000", "0", "1"]
+    board.from_device(first)
+    assert (synced / "sync_for_cpu").read_text() == "1"
+    assert (synced / "sync_offset").read_text() == "0"
+
+
+def test_uio_memory_is_used_again_and_runs_out(root: Path) -> None:
+    board = UioBoard("uio0", "udmabuf0", root=root)
+    first, second, third = (board.allocate(4096 * n) for n in (4, 4, 8))
+    with pytest.raises(errors.MemoryFullError, match="no 1 bytes left of the 65536 of udmabuf0"):
+        board.allocate(1)
+    board.free(second)
+    again = board.allocate(4096)
+    assert board.address(again) == PHYSICAL + 4 * 4096
+    for buffer in (first, again, third):
+        board.free(buffer)
+    assert board.address(board.allocate(MEMORY_BYTES)) == PHYSICAL
+
+
+def test_uio_names_what_is_missing(root: Path) -> None:
+    with pytest.raises(errors.NotFoundError, match=r"cannot read '.*uio1/maps/map0/size': No such"):
+        UioBoard("uio1", "udmabuf0", root=root)
+    (root / "dev/udmabuf0").unlink()
+    with pytest.raises(errors.NotFoundError, match=r"cannot map '.*dev/udmabuf0': No such file"):
+        UioBoard("uio0", "udmabuf0", root=root)
+
+
+class Started(UioBoard):
+    """A UIO board whose engine is the fake board's: a start runs it on the device files."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__("uio0", "udmabuf0", root=root)
+        self.fake = FakeBoard(GRAPH, PLAN)
+        self.live: list[Any] = []
+
+    def allocate(self, num_bytes: int) -> Any:
+        self.live.append(super().allocate(num_bytes))
+        return self.live[-1]
+
+    def read32(self, offset: int) -> int:
+        known = ("control", "status", "axi_error", "cycles")
+        if offset in (*(OFFSETS[n] for n in known), *range(OFFSETS["engine_id"], 0x7C, 4)):
+            return self.fake.read32(offset)
+        return super().read32(offset)
+
+    def write32(self, offset: int, value: int) -> None:
+        super().write32(offset, value)
+        if offset == OFFSETS["control"] and value & Control.START:
+            seen = [SimpleNamespace(address=self.address(b), there=bytearray(b)) for b in self.live]
+            self.fake.buffers = seen  # type: ignore[assignment]
+            self.fake.write32(offset, value)
+            for buffer, there in zip(self.live, seen, strict=True):
+                buffer[:] = np.frombuffer(there.there, np.uint8)
+        else:
+            self.fake.write32(offset, value)
+
+
+def test_a_network_runs_over_uio(
+    root: Path,
+    bundle: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with driver.Engine(Started(root)) as engine, engine.load(bundle) as network:
+        assert np.array_equal(network.run(golden().images), golden().layers[LAST])
+
+
+# --- pynq -------------------------------------------------------------------------------------
+
+
+class Ip:
+    """What pynq.DefaultIP gives a driver."""
+
+    def __init__(self, registers: dict[str, Any]) -> None:
+        self.device = SimpleNamespace(name="Pynq-Z2")
+        self._registers = registers
+        self.values: dict[int, int] = {}
+        self.mmio = SimpleNamespace(
+            base_addr=0x40000000,
+            read=lambda offset: self.values[offset],
+            write=self.values.__setitem__,
+        )
+
+
+@pytest.fixture
+def pynq_board(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The backend of pynq, on a module that stands in for pynq and for numpy 1."""
+    module: Any = ModuleType("pynq")
+    module.DefaultIP = object
+    module.Clocks = SimpleNamespace(fclk0_mhz=142.857)
+    monkeypatch.setitem(sys.modules, "pynq", module)
+    monkeypatch.setattr(np, "__version__", "1.26.4")
+    monkeypatch.delitem(sys.modules, PYNQ_BOARD, raising=False)
+    yield importlib.import_module(PYNQ_BOARD)
+    sys.modules.pop(PYNQ_BOARD, None)
+
+
+def test_numpy_2_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, PYNQ_BOARD, raising=False)
+    monkeypatch.setattr(np, "__version__", "2.4.6")
+    with pytest.raises(ImportError, match=r"pynq needs numpy 1, this is 2\.4\.6: pip install 'num"):
+        importlib.import_module(PYNQ_BOARD)
+
+
+def test_pynq_registers_are_unsigned_and_written_as_plain_integers(pynq_board: Any) -> None:
+    ip = Ip({"CTRL": {}, "engine_id_1": {}})
+    backend = pynq_board.PynqBackend(ip)
+    ip.values[0x74] = -0x15B6A4D0  # what remote pynq 3.1.2 makes of 0xEA495B30
+    assert backend.read32(0x74) == 0xEA495B30
+    backend.write32(0x10, np.uint32(5))
+    assert type(ip.values[0x10]) is int
+    assert backend.has_added_registers
+    assert not pynq_board.PynqBackend(Ip({"CTRL": {}})).has_added_registers
+    assert backend.name == "Pynq-Z2-40000000"
+    assert backend.clock_mhz() == 142.857
+    pynq_board.pynq.Clocks = SimpleNamespace(fclk0_mhz=None)  # as pynq 3.1.2 has it at times
+    assert backend.clock_mhz() is None
+
+
+def test_memory_that_fails_late_is_told_at_once(pynq_board: Any) -> None:
+    class Late:
+        @property
+        def device_address(self) -> int:
+            raise RuntimeError("grpc")
+
+    pynq_board.pynq.allocate = lambda **_: Late()
+    with pytest.raises(errors.MemoryFullError, match=r"no 8 bytes of contiguous memory \(CmaFree"):
+        pynq_board.PynqBackend(Ip({})).allocate(8)
+
+
+def overlay_that(action: Callable[[], Any]) -> Callable[..., Any]:
+    return lambda *_, **__: action()
+
+
+def test_overlay_needs_both_files_a_device_and_the_engine(pynq_board: Any, tmp_path: Path) -> None:
+    bit = tmp_path / "design.bit"
+    bit.write_bytes(b"")
+    with pytest.raises(errors.NotFoundError, match=r"design\.hwh' is missing; a \.bit and its"):
+        pynq_board.open_overlay(bit)
+    bit.with_suffix(".hwh").write_bytes(b"")
+
+    def no_device() -> None:
+        raise RuntimeError("No Devices Found")
+
+    pynq_board.pynq.Overlay = overlay_that(no_device)
+    with pytest.raises(errors.NotFoundError, match=r"no device \(No Devices Found\); on a board: "):
+        pynq_board.open_overlay(bit)
+
+    def other() -> None:
+        raise RuntimeError("bad clock")
+
+    pynq_board.pynq.Overlay = overlay_that(other)
+    with pytest.raises(RuntimeError, match="bad clock"):
+        pynq_board.open_overlay(bit)
+    blocks = {"dma": {"type": "xilinx.com:ip:axi_dma:7.1"}}
+    pynq_board.pynq.Overlay = overlay_that(lambda: SimpleNamespace(ip_dict=blocks))
+    with pytest.raises(errors.NotFoundError, match=r"it has dma \(xilinx\.com:ip:axi_dma:7\.1\)"):
+        pynq_board.open_overlay(bit)
+    ours = {**blocks, "renamed": {"type": VLNV}}
+    found = SimpleNamespace(ip_dict=ours, renamed=SimpleNamespace(open=lambda: "the engine"))
+    pynq_board.pynq.Overlay = overlay_that(lambda: found)
+    assert pynq_board.open_overlay(bit) == "the engine"
+    assert pynq_board.WinnowEngine.bindto == (VLNV,)
