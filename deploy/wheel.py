@@ -24,6 +24,7 @@ from winnow.artefact import sha256_value, write_bytes
 from winnow.errors import ArtefactError, ConfigError, shown
 
 TEMPLATES = Path(__file__).resolve().parent / "package"
+NOTEBOOK = "classify.ipynb"
 DRIVER = Path(winnow_pynq.__file__).parent
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can hold
 _MODE = 0o644 << 16
@@ -98,6 +99,8 @@ def _contents(package: str, bundle: Path, bitstream: Bitstream | None) -> dict[s
     found |= {
         f"{package}/winnow_pynq/{p.name}": p.read_bytes() for p in sorted(DRIVER.glob("*.py"))
     }
+    notebook = (TEMPLATES / NOTEBOOK).read_text(encoding="utf-8").replace("PACKAGE", package)
+    found[f"{package}/{NOTEBOOK}"] = notebook.encode()
     data = {name: (bundle / name).read_bytes() for name in (PROGRAM, WEIGHTS, GOLDEN, MEMORY)}
     if bitstream is not None:
         data |= bitstream.files()
