@@ -17,7 +17,7 @@ from pathlib import Path
 from openhls import llvm
 from openhls.accesses import ProcessOptions
 from openhls.channels import MARKERS, Channel, Pointers, Role
-from openhls.credit import add_credits, credit_orders, find_credited
+from openhls.credit import CREDITED, REGISTERS, add_credits, credit_orders, find_fifos
 from openhls.frontend import Unit, compile_unit, preprocess
 from openhls.liveness import update_dead_states
 from openhls.machine import ProcessPlan
@@ -167,7 +167,7 @@ def _run_jobs(jobs: Mapping[str, _Job], cache: Path | None, workers: int) -> dic
     return done | made
 
 
-def _job(name: str, plan: ProcessPlan, settings: Settings) -> _Job:
+def _job(name: str, plan: ProcessPlan, settings: Settings, registers: Collection[str] = ()) -> _Job:
     module = f"{name}_process"
     multiplies = any(node.op in ("smul", "umul") for node in plan.machine.graph.nodes)
     return _Job(
@@ -175,12 +175,15 @@ def _job(name: str, plan: ProcessPlan, settings: Settings) -> _Job:
         write_xls_ir(module, plan),
         tuple(constraint(order, plan) for order in plan.orders),
         settings.pipeline(name, multiplies),
-        memory_ports(plan),
+        memory_ports(plan, registers),
     )
 
 
-def memory_ports(plan: ProcessPlan) -> MemoryPorts:
-    """Return the ports of a process that lead to banks and RAMs, and sends with credits."""
+def memory_ports(plan: ProcessPlan, registers: Collection[str] = ()) -> MemoryPorts:
+    """Return the ports of a process that lead to banks and RAMs, and sends to certain FIFOs.
+
+    Those are sends with credits, and sends to FIFOs of one word, the arguments `registers`.
+    """
     channels = plan.channels.values()
     taken = {port.object for port in plan.channels if port.role is Role.CREDIT}
     return MemoryPorts(
@@ -190,6 +193,11 @@ def memory_ports(plan: ProcessPlan) -> MemoryPorts:
             if channel.role in REQUESTS or (channel.role is Role.STREAM and port.object in taken)
         ),
         tuple(channel.name for channel in channels if channel.role is Role.RESPONSE),
+        tuple(
+            channel.name
+            for port, channel in plan.channels.items()
+            if port in plan.machine.sends and port.object.base in registers
+        ),
     )
 
 
@@ -247,14 +255,18 @@ def compile_project(
     top_ir = unit.module.functions[unit.top]
     pointers = Pointers(top_ir)
     depths = _depths(top_ir, pointers)
-    credited = find_credited(top_ir, pointers, depths)
+    credited = find_fifos(top_ir, pointers, depths, CREDITED)
+    registers = _register_arguments(unit, options, find_fifos(top_ir, pointers, depths, REGISTERS))
     plans = {
         names[mangled]: make_plan(
             unit.module, unit.module.functions[mangled], chosen, credited.get(mangled, ())
         )
         for mangled, chosen in options.items()
     }
-    jobs = {name: _job(name, plan, settings) for name, (plan, _) in plans.items()}
+    jobs = {
+        names[mangled]: _job(names[mangled], plans[names[mangled]][0], settings, bases)
+        for mangled, bases in registers.items()
+    }
     made = _run_jobs(jobs, cache, workers)
     processes = {name: _process(name, *plans[name], made[name]) for name in plans}
     return CompiledProject(
@@ -265,6 +277,17 @@ def compile_project(
         depths,
         pointers.arrays(),
     )
+
+
+def _register_arguments(
+    unit: Unit, functions: Collection[str], numbers: Mapping[str, Collection[int]]
+) -> dict[str, set[str]]:
+    """Return by function the arguments with certain numbers."""
+    found = {}
+    for mangled in functions:
+        parameters = unit.module.functions[mangled].parameters
+        found[mangled] = {parameters[number].name for number in numbers.get(mangled, ())}
+    return found
 
 
 def compile_processes(

@@ -9,7 +9,8 @@ is behind the last stage that waits needs no enable at all (`openhls/handshake.p
     send(x, c)  ->  receive(x_credit, c); send(x, c), which never waits
 
 The FIFO gets deeper by the stages of the process: it holds what the stages would have held.
-A FIFO of one word, a register, keeps its handshake.
+A FIFO of one word, a register, keeps its handshake; a process that writes many of them together
+waits for one bit that says that all are free (`join_requests` in `openhls/handshake.py`).
 """
 
 from __future__ import annotations
@@ -30,11 +31,15 @@ def credited_depth(depth: int, stages: int) -> int:
     return depth + stages
 
 
-def find_credited(
-    top: llvm.Function, pointers: Pointers, depths: Mapping[str, int]
+CREDITED = range(2, MOST_DEPTH + 1)  # depths of FIFOs fit for credits
+REGISTERS = range(1, 2)  # of those that are a register
+
+
+def find_fifos(
+    top: llvm.Function, pointers: Pointers, depths: Mapping[str, int], fit: range
 ) -> dict[str, set[int]]:
-    """Return by process the arguments that are FIFOs fit for credits in all its calls."""
-    fit: dict[str, set[int]] = {}
+    """Return by process the arguments that are FIFOs of a fit depth in all its calls."""
+    found_by: dict[str, set[int]] = {}
     for instruction in top.instructions():
         if instruction.opcode != "call":
             continue
@@ -43,10 +48,10 @@ def find_credited(
         here = {
             number
             for number, name in enumerate(names)
-            if name is not None and 1 < depths.get(name, DEFAULT_DEPTH) <= MOST_DEPTH
+            if name is not None and depths.get(name, DEFAULT_DEPTH) in fit
         }
-        fit[instruction.detail] = fit.get(instruction.detail, here) & here
-    return fit
+        found_by[instruction.detail] = found_by.get(instruction.detail, here) & here
+    return found_by
 
 
 def add_credits(machine: Machine, bases: set[str]) -> None:

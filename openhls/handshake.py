@@ -25,25 +25,70 @@ def free_requests(verilog: str, ports: Sequence[str]) -> str:
     return verilog
 
 
-def _free_request(verilog: str, port: str) -> str:
+LEAST_JOINED = 4
+
+
+def join_requests(verilog: str, ports: Sequence[str]) -> str:
+    """Let words for FIFOs of one word that are written together leave together, after one wait.
+
+    A register says that all those FIFOs are free. They stay so until they are written.
+
+        moves = ... & (a_rdy | a_done | ~sends) & (b_rdy | b_done | ~sends) & ...
+     -> moves = ... & (joint_rdy | ~sends);  joint_rdy <= a_rdy & b_rdy & ... & ~a_vld
+    """
+    groups: dict[str, list[str]] = {}
+    for port in ports:
+        moves = _moves(verilog, port)
+        if moves is not None:
+            groups.setdefault(moves, []).append(port)
+    for number, group in enumerate(groups.values()):
+        if len(group) >= LEAST_JOINED:
+            verilog = _join(verilog, f"__joint_{number}_rdy", group)
+    return verilog
+
+
+def _join(verilog: str, joint: str, ports: Sequence[str]) -> str:
+    for port in ports:
+        verilog = _free_request(verilog, port, joint)
+    free = " & ".join(f"{port}_rdy" for port in ports)
+    text = (
+        f"  reg {joint};\n"
+        "  always @ (posedge clk) begin\n"
+        f"    {joint} <= {free} & ~{ports[0]}_vld & ~rst;\n"
+        "  end\n"
+    )
+    head, end, body = verilog.partition("\n);\n")
+    return head + end + text + body
+
+
+def _moves(verilog: str, port: str) -> str | None:
+    """Return the condition under which the stage of a request moves; None if nothing else waits."""
     done = f"__{port}_already_done_reg"
     update = re.search(rf"^ *{done} <= (\w+) \? \w+ : {done};\n", verilog, re.M)
-    if update is not None:
-        # set when the token leaves early, cleared when the stage moves: `early | moves`
-        enable = re.search(rf"^  assign {update.group(1)} = \w+ \| (\w+);\n", verilog, re.M)
-        if enable is None:
-            raise AssertionError(f"port {port}: no condition under which its stage moves")
+    if update is None:
+        return None
+    # set when the token leaves early, cleared when the stage moves: `early | moves`
+    enable = re.search(rf"^  assign {update.group(1)} = \w+ \| (\w+);\n", verilog, re.M)
+    if enable is None:
+        raise AssertionError(f"port {port}: no condition under which its stage moves")
+    return enable.group(1)
+
+
+def _free_request(verilog: str, port: str, ready: str = "1'h1") -> str:
+    done = f"__{port}_already_done_reg"
+    moves = _moves(verilog, port)
+    if moves is not None:
         verilog = re.sub(rf"^ *{done} <= .*\n", "", verilog, flags=re.M)
         verilog = verilog.replace(f"  reg {done};\n", f"  wire {done} = 1'h0;\n")
         verilog, count = re.subn(
             rf"^  assign {port}_vld = \w+;\n",
-            f"  assign {port}_vld = {enable.group(1)};\n",
+            f"  assign {port}_vld = {moves};\n",
             verilog,
             flags=re.M,
         )
         if count != 1:
             raise AssertionError(f"port {port}: {count} assignments of its valid signal")
-    return _set(verilog, f"{port}_rdy")
+    return _set(verilog, f"{port}_rdy", ready)
 
 
 def free_answers(verilog: str, ports: Sequence[str]) -> str:
@@ -53,10 +98,10 @@ def free_answers(verilog: str, ports: Sequence[str]) -> str:
     return verilog
 
 
-def _set(verilog: str, pin: str) -> str:
-    """Let the module read an input pin as 1."""
+def _set(verilog: str, pin: str, value: str = "1'h1") -> str:
+    """Let the module read an input pin as 1, or as something else."""
     head, end, body = verilog.partition("\n);\n")
-    return head + end + re.sub(rf"\b{pin}\b", "1'h1", body)
+    return head + end + re.sub(rf"\b{pin}\b", value, body)
 
 
 ASSIGN = re.compile(r"^ *assign (\w+) = (.*);$", re.M)

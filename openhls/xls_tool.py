@@ -11,7 +11,7 @@ import xls
 
 from openhls.enable import drop_done_registers, narrow_enables
 from openhls.errors import HlsError
-from openhls.handshake import free_answers, free_loads, free_requests, free_stages
+from openhls.handshake import free_answers, free_loads, free_requests, free_stages, join_requests
 
 _ASSERTION = re.compile(r"^.*_assert: assert property.*\n|^ *`(ifdef|endif) *ASSERT_ON\n", re.M)
 _REGISTER = re.compile(r"^  reg (?:\[(\d+):0\] )?(\w+);", re.M)
@@ -50,10 +50,14 @@ MULTIPLIER_PIPELINE = Pipeline(4, "asap7")
 
 @dataclass(frozen=True, slots=True)
 class MemoryPorts:
-    """Ports by their XLS names: sends that never wait, and answers of banks and RAMs."""
+    """Ports by their XLS names: sends that never wait, answers of banks and RAMs, FIFOs of a word.
+
+    `registers` are sends to FIFOs of one word.
+    """
 
     requests: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    registers: tuple[str, ...] = ()
 
 
 NO_MEMORY = MemoryPorts()
@@ -90,6 +94,7 @@ def generate(
         raise HlsError(_explain(name, pipeline, message))
     verilog = merge_product_registers(_ASSERTION.sub("", verilog))
     verilog = free_answers(free_requests(verilog, memory.requests), memory.answers)
+    verilog = join_requests(verilog, memory.registers)
     verilog = narrow_enables(drop_done_registers(free_loads(free_stages(verilog))))
     registers = {found: int(high or 0) + 1 for high, found in _REGISTER.findall(verilog)}
     return Generated(

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from openhls.channels import Role
-from openhls.compile import REQUESTS, CompiledProcess, compile_processes
-from openhls.handshake import free_answers, free_loads, free_requests
+from openhls.compile import REQUESTS, CompiledProcess, compile_processes, compile_project
+from openhls.handshake import free_answers, free_loads, free_requests, join_requests
 
 REPLAY = """#include <ap_int.h>
 #include <hls_stream.h>
@@ -144,3 +145,50 @@ def test_a_load_that_something_else_reads_keeps_the_reset() -> None:
     freed = free_loads(text)
     assert "  assign or_1 = moves | rst;\n" in freed
     assert "  assign or_2 = p1_done;\n" in freed
+
+
+def together(streams: int) -> str:
+    """Return a design of which a process writes FIFOs of one word, all at once."""
+    names = [f"s{number}" for number in range(streams)]
+    parameters = ", ".join(f"Words& {name}" for name in names)
+    return f"""#include <ap_int.h>
+#include <hls_stream.h>
+typedef hls::stream<ap_uint<8> > Words;
+void deal({parameters}) {{
+  {" ".join(f"{name}.write({number});" for number, name in enumerate(names))}
+}}
+void gather({parameters}, ap_uint<8>* total) {{
+  *total = {" + ".join(f"{name}.read()" for name in names)};
+}}
+extern "C" void top(ap_uint<8>* total) {{
+#pragma HLS dataflow
+  Words {", ".join(names)};
+{"".join(f"#pragma HLS stream variable = {name} depth = 1{chr(10)}" for name in names)}
+  deal({", ".join(names)});
+  gather({", ".join(names)}, total);
+}}
+"""
+
+
+@pytest.mark.parametrize("streams", [3, 4])
+def test_fifos_of_one_word_that_are_written_together_have_one_wait(
+    streams: int, tmp_path: Path
+) -> None:
+    source = tmp_path / "top.cpp"
+    source.write_text(together(streams))
+    text = compile_project(source, [], "top").processes["deal"].verilog
+    text = text.split("\n);\n", 1)[1]
+    uses = [len(re.findall(rf"\bs{number}_rdy\b", text)) for number in range(streams)]
+    if streams == 4:
+        free = "s0_rdy & s1_rdy & s2_rdy & s3_rdy & ~s0_vld & ~rst"
+        assert f"    __joint_0_rdy <= {free};\n" in text
+        assert uses == [1] * 4
+        assert "already_done_reg <=" not in text
+    else:
+        assert "__joint_" not in text
+        assert "already_done_reg <=" in text
+
+
+def test_words_of_other_stages_are_not_joined() -> None:
+    ports = ["x_rd_req", *(f"y{number}" for number in range(4))]
+    assert join_requests(EARLY, ports) == EARLY
