@@ -24,15 +24,13 @@ from openhls.machine import BLOCKING_RECEIVES, Machine, Order, port_key
 
 DEFAULT_DEPTH = 2  # of a stream without a pragma
 MOST_DEPTH = 16  # with the stages of a process that is still one row of LUT RAM, 32 words
+CREDITED = range(2, MOST_DEPTH + 1)  # depths of FIFOs fit for credits
+REGISTERS = range(1, 2)  # of those that are a register
 
 
 def credited_depth(depth: int, stages: int) -> int:
     """Return the words of a FIFO whose writer has a number of stages."""
     return depth + stages
-
-
-CREDITED = range(2, MOST_DEPTH + 1)  # depths of FIFOs fit for credits
-REGISTERS = range(1, 2)  # of those that are a register
 
 
 def find_fifos(
