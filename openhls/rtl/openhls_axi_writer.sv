@@ -11,7 +11,7 @@
 // up to 65535). `halt` keeps it from new bursts; `drained`: all bursts offered have their response, so
 // that a reset cuts nothing off.
 //
-// Latency: awvalid and wvalid three cycles after the burst's last word; neither waits for awready or
+// Latency: awvalid and wvalid four cycles after the burst's last word; neither waits for awready or
 // wready. A word per cycle if FIFO_DEPTH is two bursts or more and bursts have two words or more; a
 // token in two cycles.
 // Paths: none from an input to an output.
@@ -150,13 +150,14 @@ module openhls_axi_writer #(
   logic [15:0]            tokens_q;
   logic [PendingBits-1:0] pending_q;       // requests without a token yet
   logic                   error_q;
-  logic                   fits_q;          // the FIFO holds all words of the burst offered
+  logic                   fits_q;          // the FIFO holds all words of the burst offered, which may go
   logic                   b_vld_q, b_move;
   logic                   ready, issue, finish, answered;
   logic [UnderBits-1:0]   under_q;         // bursts offered that have no response yet
+  logic                   came_q, asked_q;  // a word, a request has come: what is late, kept once
 
   // Looked up a cycle before: until the burst is issued, words only get more.
-  assign ready      = len_in_rdy && (!aw_vld_q || m_axi_awready) && fits_q && !halt;
+  assign ready      = len_in_rdy && (!aw_vld_q || m_axi_awready) && fits_q;
   assign burst_rdy  = burst_vld && order_in_rdy && (burst_empty || ready);
   assign issue      = burst_rdy && !burst_empty;
   assign len_in_vld = issue;
@@ -194,6 +195,8 @@ module openhls_axi_writer #(
       fits_q    <= 1'b0;
       b_vld_q   <= 1'b0;
       count_q   <= '0;
+      came_q    <= 1'b0;
+      asked_q   <= 1'b0;
       beat_q    <= '0;
       tokens_q  <= '0;
       pending_q <= '0;
@@ -202,19 +205,21 @@ module openhls_axi_writer #(
     end else begin
       if (issue) aw_vld_q <= 1'b1;
       else if (m_axi_awready) aw_vld_q <= 1'b0;
-      fits_q  <= burst_vld && !burst_rdy && count_q > CountBits'(burst_len);
-      count_q <= count_q - taken + CountBits'(w_vld && w_rdy);
+      fits_q  <= burst_vld && !burst_rdy && count_q > CountBits'(burst_len) && !halt;
+      count_q <= count_q - taken + CountBits'(came_q);
+      came_q  <= w_vld && w_rdy;
+      asked_q <= aw_vld && aw_rdy;
       if (m_axi_wvalid && m_axi_wready) beat_q <= m_axi_wlast ? '0 : beat_q + 1'b1;
       tokens_q  <= tokens_q + 16'(finish) - 16'(b_move);
       b_vld_q   <= b_vld_q ? !b_rdy : b_move;
       under_q   <= under_q + UnderBits'(issue) - UnderBits'(answered);
-      pending_q <= pending_q + PendingBits'(aw_vld && aw_rdy) - PendingBits'(finish);
+      pending_q <= pending_q + PendingBits'(asked_q) - PendingBits'(finish);
       error_q   <= (error_q && !clear)
                    || (m_axi_bvalid && m_axi_bready && m_axi_bresp != 2'b00);
     end
   end
 
   assign error   = error_q;
-  assign drained = under_q == '0;
-  assign idle    = pending_q == '0;
+  assign drained = under_q == '0 && !fits_q;
+  assign idle    = pending_q == '0 && !asked_q;
 endmodule
