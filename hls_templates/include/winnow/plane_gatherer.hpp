@@ -71,21 +71,21 @@ each_plane:
 
 // Which word of a patch is next.
 struct PatchWalk {
-  ap_uint<6> left;  // words that follow in the patch
-  ap_uint<1> tile;  // of the tile group
+  DownCounter<ap_int<7>> words;  // of the patch
+  ap_uint<1> tile;               // of the tile group
 
   void start() {
 #pragma HLS inline
-    left = kLanes - 1;
+    words.start(kLanes - 2);
     tile = 0;
   }
   bool is_pixel() const {
 #pragma HLS inline
-    return left >= kLanes - kLinearPixels;
+    return kLinearPixels == kLanes || words.left >= kLanes - 1 - kLinearPixels;
   }
   bool ends_patch() const {
 #pragma HLS inline
-    return left == 0;
+    return words.is_last();
   }
   bool ends_group() const {
 #pragma HLS inline
@@ -94,7 +94,7 @@ struct PatchWalk {
   void step() {
 #pragma HLS inline
     if (ends_patch()) tile = kPt == 1 ? ap_uint<1>(0) : ap_uint<1>(tile + 1);
-    left = ends_patch() ? ap_uint<6>(kLanes - 1) : ap_uint<6>(left - 1);
+    words.cycle(kLanes - 2);
   }
 };
 
