@@ -22,11 +22,14 @@ inline void configure(
 #pragma HLS array_partition variable = words type = complete
   DescriptorCheck check;
   check.rules.start();
-  Status status = read_checked<kStatusBadDescriptor, kEarlyWords>(descriptor, words, check, limits);
+  const Outcome outcome =
+      read_checked<kStatusBadDescriptor, kEarlyWords>(descriptor, words, check, limits);
   Layer layer = unpack_layer(words);
   layer.feature_words = check.most.feature_words;
-  verdict.write(verdict_of(status, 0));
-  if (status != kStatusOk) return;
+  Verdict found = verdict_of(outcome.status, 0);
+  found.ok = outcome.is_ok;
+  verdict.write(found);
+  if (!outcome.is_ok) return;
   plan_reads.write(plan_reads_config(layer));
   store_plane.write(store_plane_config(layer));
   gather_pixels.write(gather_pixels_config(layer));

@@ -4,7 +4,10 @@
 // numbers is not in the descriptor or compared here.
 //
 // Products are formed while the rest of the descriptor arrives, one bit of a factor per word, so
-// that they cost no cycle and no multiplier: what they need is in the first kEarlyWords words.
+// that they cost no cycle and no multiplier: what they need is in the first kEarlyWords words. All
+// else is compared when the last word has come, in kRuleSteps steps: sums, comparisons, one
+// verdict. A step begins and ends at registers, so no rule has more than one sum or one comparison
+// in it.
 #pragma once
 
 #include "program.hpp"
@@ -41,14 +44,15 @@ each_bit:
   return sum;
 }
 
-// a * b, a bit of `a` per step.
+// a * b, a bit of `a` per step; `product` is there A + 2 steps after its start.
 template <int A, int B>
 struct Product {
   ap_uint<A> a;
-  ap_uint<A + B> b, sum;
+  ap_uint<A + B> b, sum, product;
 
   void run(bool starts, ap_uint<A> new_a, ap_uint<B> new_b) {
 #pragma HLS inline
+    product = sum;
     ap_uint<A + B> next = choose<ap_uint<A + B>>((a & 1) != 0, ap_uint<A + B>(sum + b), sum);
     sum = choose<ap_uint<A + B>>(starts, 0, next);
     a = choose<ap_uint<A>>(starts, new_a, ap_uint<A>(a >> 1));
@@ -85,37 +89,83 @@ inline Bound border_size(ap_uint<3> padding, Bound strips, bool is_last) {
   return choose<Bound>(!is_last || strips < 0, Bound(padding), Bound(0));
 }
 
-// A strip that pixels are gathered from holds its border and all that is read.
-inline bool is_no_gather(const Layer& l) {
+// Rows and columns of a strip that pixels are gathered from, which are read or padding, as bounds.
+struct PaddedRead {
+  WideBound first_row = 0, last_row = 0, first = 0, last = 0;
+
+  void settle(const Layer& l) {
 #pragma HLS inline
-  WideBound first_row = WideBound(l.read_rows_first) + border_size(l.pad_top, l.strips_down, false);
-  WideBound last_row = WideBound(l.read_rows_last) + border_size(l.pad_top, l.strips_down, true);
-  WideBound first = WideBound(l.read_words_first) + border_size(l.pad_left, l.strips_across, false);
-  WideBound last = WideBound(l.read_words_last) + border_size(l.pad_left, l.strips_across, true);
-  return l.op != kOpDirect || first_row > l.rows_full || last_row > l.rows_last ||
-         first > l.columns_full || last > l.columns_last;
+    first_row = WideBound(l.read_rows_first) + border_size(l.pad_top, l.strips_down, false);
+    last_row = WideBound(l.read_rows_last) + border_size(l.pad_top, l.strips_down, true);
+    first = WideBound(l.read_words_first) + border_size(l.pad_left, l.strips_across, false);
+    last = WideBound(l.read_words_last) + border_size(l.pad_left, l.strips_across, true);
+  }
+  // Whether the strip does not hold them, or the layer gathers nothing.
+  bool is_beyond(const Layer& l) const {
+#pragma HLS inline
+    return l.op != kOpDirect || first_row > l.rows_full || last_row > l.rows_last ||
+           first > l.columns_full || last > l.columns_last;
+  }
+};
+
+// Words that the first and the last strip of a linear layer hold, and of how many something is
+// read.
+struct LinearWords {
+  WideSize first = 0, last = 0, first_room = 0, last_room = 0;
+
+  void settle(const Layer& l) {
+#pragma HLS inline
+    const bool dense = l.op == kOpDense;
+    first = words_of<kLanes>(l.groups_full);
+    last = words_of<kLanes>(l.groups_last_both);
+    first_room = choose<WideSize>(dense, words_of<kLanes>(l.groups_last_both),
+                                  words_of<kLinearPixels>(l.groups_full));
+    last_room = choose<WideSize>(dense, words_of<kLanes>(l.groups_last_both),
+                                 words_of<kLinearPixels>(l.groups_last_both));
+  }
+  // Whether a strip is not one row of whole tile groups.
+  bool are_uneven(const Layer& l) const {
+#pragma HLS inline
+    bool rows = l.rows_full != -1 || l.rows_last != -1 || l.strips_down != -1;
+    bool columns = WideSize(l.columns_full + 2) != first || WideSize(l.columns_last + 2) != last ||
+                   (l.op == kOpDense && l.strips_across != -1);
+    bool reads = steps_of(l.read_words_first) > first_room ||
+                 steps_of(l.read_words_middle) > first_room ||
+                 steps_of(l.read_words_last) > last_room;
+    return rows || columns || reads;
+  }
+};
+
+// What is no size of this engine.
+inline bool is_too_large(const Layer& l) {
+#pragma HLS inline
+  constexpr int kMost = kOutTiles / kPt - 2, kMostDirect = kOutTiles / (kPt * kLinearTiles) - 2;
+  return l.keep > kSubRow - 2 || l.sub_rows > kVWords - 2 || l.groups_full > kVWords - 2 ||
+         l.part_steps > kWWords - 2 || l.planes > kVWords - 2 || l.kernel_rows > 5 ||
+         l.kernel_columns > 5 || l.v_limit > kMaxVLimit || l.groups_full > kMost ||
+         (l.op == kOpDirect && l.groups_full > kMostDirect);
 }
 
-// A strip of a linear layer is one row of whole tile groups.
-inline bool is_no_linear(const Layer& l) {
+// Whether a strip in the last row or column, or a part of one, is larger than a full one.
+inline bool is_longer(const Layer& l) {
 #pragma HLS inline
-  bool dense = l.op == kOpDense;
-  WideSize full = words_of<kLanes>(l.groups_full), last = words_of<kLanes>(l.groups_last_both);
-  WideSize pixels = words_of<kLinearPixels>(l.groups_full);
-  WideSize last_pixels = words_of<kLinearPixels>(l.groups_last_both);
-  WideSize first_room = choose<WideSize>(dense, last, pixels);
-  WideSize last_room = choose<WideSize>(dense, last, last_pixels);
-  bool rows = l.rows_full != -1 || l.rows_last != -1 || l.strips_down != -1;
-  bool columns = WideSize(l.columns_full + 2) != full || WideSize(l.columns_last + 2) != last ||
-                 (dense && l.strips_across != -1);
-  bool reads = steps_of(l.read_words_first) > first_room ||
-               steps_of(l.read_words_middle) > first_room ||
-               steps_of(l.read_words_last) > last_room;
-  return rows || columns || reads;
+  return l.groups_last_column > l.groups_full || l.groups_last_row > l.groups_full ||
+         l.groups_last_both > l.groups_full || l.rows_last > l.rows_full ||
+         l.columns_last > l.columns_full || l.read_rows_first > l.rows_full ||
+         l.read_rows_middle > l.rows_full || l.read_rows_last > l.rows_last ||
+         l.read_words_middle > l.columns_full;
 }
+
+constexpr int kRuleSteps = 3;
+constexpr int kFactorSteps = 5;  // from the early words to the factors of the latest product
+
+static_assert(kEarlyWords + kFactorSteps + kSizeBits + 1 < kLayerWords,
+              "products are there with the last word");
 
 class LayerCheck {
  public:
+  bool is_bad = false;  // settled kRuleSteps steps after the last word
+
   // Before a descriptor; every step of it, `starts` in that where the early words are in place.
   void start() {
 #pragma HLS inline
@@ -123,99 +173,106 @@ class LayerCheck {
   }
   void step(bool starts, const Layer& early) {
 #pragma HLS inline
-    beats_.run((fresh_ & 8) != 0, blocks_, block_beats_);
+    beats_.run((fresh_ >> (kFactorSteps - 1)) != 0, blocks_, block_beats_);
     v_.run((fresh_ & 1) != 0, groups_, sub_rows_);
     tiles_.run((fresh_ & 1) != 0, tile_rows_, tile_columns_);
     strips_.run((fresh_ & 1) != 0, down_, across_);
-    planes_.run((fresh_ & 1) != 0, places_, plane_count_);
-    is_bad_ = fewer_ || uneven_ || longer_ || winograd_ || linear_ || gathered_;
+    planes_.run((fresh_ >> (kFactorSteps - 1)) != 0,
+                choose<ap_uint<6>>(gathers_, ap_uint<6>(places_.sum), 1), plane_count_);
+    places_.run((fresh_ & 1) != 0, kernel_rows_, kernel_columns_);
 
-    block_beats_ =
-        BlockBeats(low_ + kBiasBeats + (wide_ ? BlockBeats((low_ + 1) >> 1) : BlockBeats(0)));
-    BlockBeats shared = BlockBeats((BlockBeats(steps_) + kLanesPerBeat - 1) / kLanesPerBeat);
-    low_ = choose<BlockBeats>(direct_, shared, times<kBeatsOfStep, kBlockBits>(BlockBeats(steps_)));
-    steps_ = multiply_keep();
-    fresh_ = ap_uint<4>(fresh_ << 1) | ap_uint<4>(starts ? 1 : 0);
+    block_beats_ = BlockBeats(low_beats_ + high_beats_);
+    const BlockBeats steps = BlockBeats(steps_), own = times<kBeatsOfStep, kBlockBits>(steps);
+    low_beats_ = choose<BlockBeats>(
+        direct_, BlockBeats((steps + kLanesPerBeat * (kBiasBeats + 1) - 1) / kLanesPerBeat),
+        BlockBeats(own + kBiasBeats));
+    const BlockBeats high = choose<BlockBeats>(
+        direct_, BlockBeats((steps + 2 * kLanesPerBeat - 1) / (2 * kLanesPerBeat)),
+        BlockBeats((own + 1) >> 1));
+    high_beats_ = choose<BlockBeats>(wide_, high, 0);
+    steps_ = Steps(some_steps_ + more_steps_);
+    some_steps_ = steps_of_keep(0);
+    more_steps_ = steps_of_keep(2);
+    fresh_ = ap_uint<kFactorSteps>(fresh_ << 1) | ap_uint<kFactorSteps>(starts ? 1 : 0);
     if (starts) take(early);
   }
-  // Whether the early words, or the products, or `layer` break a rule.
-  bool is_bad(const Layer& layer, Length feature_words) const {
+  // After a descriptor, kRuleSteps times.
+  void settle(const Layer& l, Length feature_words) {
 #pragma HLS inline
-    bool late = has_no_bound(layer) || layer.v_limit > kMaxVLimit;
+    is_bad = no_bound_ || large_ || longer_ || uneven_ || winograd_ || linear_ || gathered_ ||
+             cut_ || other_beats_ || other_v_ || other_tiles_ || other_planes_ || many_strips_;
+
+    no_bound_ = has_no_bound(l);
+    large_ = is_too_large(l);
+    longer_ = is_longer(l);
+    uneven_ = WideSize(blocks_) != channel_blocks_;
+    winograd_ = l.op == kOpWinograd && is_no_winograd(l);
+    linear_ = l.op != kOpWinograd && l.gathers == 0 && words_.are_uneven(l);
+    gathered_ = l.gathers != 0 && padded_.is_beyond(l);
     // a block in parts: only one sum can wait for the next one
-    bool is_cut = WideSize(part_) < WideSize(steps_) && groups_ != 1;
-    bool product = beats_.sum != layer.strip_beats || v_.sum > kVWords || is_cut ||
-                   (!linear_op_ && tiles_.sum != groups_) || strips_.sum > feature_words ||
-                   planes_.sum != sub_rows_;
-    return is_bad_ || late || product;
+    cut_ = WideSize(steps_of(l.part_steps)) < WideSize(steps_) && groups_ != 1;
+    other_beats_ = beats_.product != l.strip_beats;
+    other_v_ = v_.product > kVWords;
+    other_tiles_ = l.op == kOpWinograd && tiles_.product != groups_;
+    other_planes_ = planes_.product != sub_rows_;
+    many_strips_ = strips_.product > feature_words;
+
+    channel_blocks_ = WideSize(steps_of(l.channel_groups) * kBlocksPerGroup);
+    words_.settle(l);
+    padded_.settle(l);
   }
 
  private:
   using Steps = ap_uint<kVSizeBits + 4>;
+  using Kernel = ap_uint<3>;
 
-  ap_uint<4> fresh_;
-  bool wide_, direct_, linear_op_;
-  bool fewer_, uneven_, longer_, winograd_, linear_, gathered_, is_bad_;
-  Size blocks_, down_, across_, part_;
-  VSize sub_rows_;
+  ap_uint<kFactorSteps> fresh_;  // steps since the early words were taken, a bit for each
+  bool wide_, direct_, gathers_;
+  Size blocks_, down_, across_;
+  VSize sub_rows_, plane_count_;
   ap_uint<4> keep_;
-  ap_uint<6> places_;  // of the kernel that a plane is read for, one if it is not gathered from
-  VSize plane_count_;
+  Kernel kernel_rows_, kernel_columns_;
   VSize groups_, tile_rows_, tile_columns_;
-  Steps steps_;
-  BlockBeats low_, block_beats_;
+  Steps some_steps_, more_steps_, steps_;
+  BlockBeats low_beats_, high_beats_, block_beats_;
   Product<kSizeBits, kBlockBits> beats_;
   Product<kVSizeBits, kVSizeBits> v_;
   Product<kVSizeBits, kVSizeBits> tiles_;
   Product<kSizeBits, kSizeBits> strips_;
-  Product<6, kVSizeBits> planes_;
+  Product<Kernel::width, Kernel::width> places_;
+  Product<2 * Kernel::width, kVSizeBits> planes_;
 
-  Steps multiply_keep() const {
+  bool no_bound_ = false, large_ = false, longer_ = false, uneven_ = false, winograd_ = false;
+  bool linear_ = false, gathered_ = false, cut_ = false, many_strips_ = false;
+  bool other_beats_ = false, other_v_ = false, other_tiles_ = false, other_planes_ = false;
+  WideSize channel_blocks_ = 0;
+  LinearWords words_;
+  PaddedRead padded_;
+
+  // Steps of two bits of `keep`.
+  Steps steps_of_keep(int bit) const {
 #pragma HLS inline
-    Steps sum = 0;
-  each_bit:
-    for (int i = 0; i < 4; i++) {
-#pragma HLS unroll
-      sum = Steps(sum + choose<Steps>(((keep_ >> i) & 1) != 0, Steps(Steps(sub_rows_) << i), 0));
-    }
-    return sum;
+    Steps one = choose<Steps>(((keep_ >> bit) & 1) != 0, Steps(Steps(sub_rows_) << bit), 0);
+    Steps two =
+        choose<Steps>(((keep_ >> (bit + 1)) & 1) != 0, Steps(Steps(sub_rows_) << (bit + 1)), 0);
+    return Steps(one + two);
   }
   void take(const Layer& l) {
 #pragma HLS inline
     wide_ = l.wide_weights != 0;
     direct_ = l.op == kOpDirect;
-    linear_op_ = l.op != kOpWinograd;
+    gathers_ = l.gathers != 0;
     blocks_ = steps_of(l.blocks);
     down_ = steps_of(l.strips_down);
     across_ = steps_of(l.strips_across);
     sub_rows_ = VSize(steps_of(l.sub_rows));
-    part_ = steps_of(l.part_steps);
     plane_count_ = VSize(steps_of(l.planes));
-    ap_uint<6> rows = ap_uint<6>(l.kernel_rows + 2), places = 0;
-  each_column:
-    for (int i = 0; i < 7; i++) {
-#pragma HLS unroll
-      if (i < l.kernel_columns + 2) places = ap_uint<6>(places + rows);
-    }
-    places_ = choose<ap_uint<6>>(l.gathers != 0, places, 1);
     keep_ = ap_uint<4>(l.keep + 2);
+    kernel_rows_ = Kernel(l.kernel_rows + 2);
+    kernel_columns_ = Kernel(l.kernel_columns + 2);
     groups_ = VSize(steps_of(l.groups_full));
     tile_rows_ = VSize(ap_uint<kBoundBits>(l.rows_full) / kM);
     tile_columns_ = VSize(ap_uint<kBoundBits>(l.columns_full) / (kM * kPt));
-    fewer_ = l.keep > kSubRow - 2 || l.sub_rows > kVWords - 2 || l.groups_full > kVWords - 2 ||
-             l.part_steps > kWWords - 2 || l.planes > kVWords - 2 || l.kernel_rows > 5 ||
-             l.kernel_columns > 5;
-    constexpr int kMost = kOutTiles / kPt - 2, kMostDirect = kOutTiles / (kPt * kLinearTiles) - 2;
-    uneven_ = WideSize(blocks_) != WideSize(steps_of(l.channel_groups) * kBlocksPerGroup) ||
-              l.groups_full > kMost || (direct_ && l.groups_full > kMostDirect);
-    longer_ = l.groups_last_column > l.groups_full || l.groups_last_row > l.groups_full ||
-              l.groups_last_both > l.groups_full || l.rows_last > l.rows_full ||
-              l.columns_last > l.columns_full || l.read_rows_first > l.rows_full ||
-              l.read_rows_middle > l.rows_full || l.read_rows_last > l.rows_last ||
-              l.read_words_middle > l.columns_full;
-    winograd_ = !linear_op_ && is_no_winograd(l);
-    linear_ = l.op != kOpWinograd && l.gathers == 0 && is_no_linear(l);
-    gathered_ = l.gathers != 0 && is_no_gather(l);
   }
 };
 

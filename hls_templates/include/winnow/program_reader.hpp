@@ -26,10 +26,14 @@ inline Status check_header(const Word (&words)[kHeaderWords]) {
 }
 
 struct HeaderCheck {
+  Status status = kStatusOk;
+
   void step(bool, const Word (&)[kHeaderWords]) {}
-  Status status(const Word (&words)[kHeaderWords]) const {
+  Status found() const { return status; }
+  bool is_sound() const { return status == kStatusOk; }
+  void settle(const Word (&words)[kHeaderWords]) {
 #pragma HLS inline
-    return check_header(words);
+    status = check_header(words);
   }
 };
 
@@ -41,19 +45,29 @@ struct Limits {
 struct DescriptorCheck {
   LayerCheck rules;
   Limits most;
+  ap_uint<33> weights_end = 0;
+  bool is_outside = false, is_unknown = false;
 
   void step(bool starts, const Word (&early)[kLayerWords], Stream<Limits>& limits) {
 #pragma HLS inline
     if (starts) most = limits.read();
     rules.step(starts, unpack_layer(early));
   }
-  Status status(const Word (&words)[kLayerWords]) const {
+  // What is wrong, kRuleSteps steps after the last word.
+  Status found() const {
+#pragma HLS inline
+    const Status status = choose<Status>(is_outside, kStatusBadAddress, kStatusOk);
+    const Status sized = choose<Status>(rules.is_bad, kStatusBadSize, status);
+    return choose<Status>(is_unknown, kStatusBadOpcode, sized);
+  }
+  bool is_sound() const { return !is_unknown && !rules.is_bad && !is_outside; }
+  void settle(const Word (&words)[kLayerWords]) {
 #pragma HLS inline
     const Layer layer = unpack_layer(words);
-    if (layer.op > kOpDense) return kStatusBadOpcode;
-    if (rules.is_bad(layer, most.feature_words)) return kStatusBadSize;
-    const bool fits = ap_uint<33>(layer.weight_base) + layer.strip_beats <= most.weight_beats;
-    return fits ? kStatusOk : kStatusBadAddress;
+    rules.settle(layer, most.feature_words);
+    is_unknown = layer.op > kOpDense;
+    is_outside = weights_end > most.weight_beats;
+    weights_end = ap_uint<33>(layer.weight_base) + layer.strip_beats;
   }
 };
 
@@ -64,66 +78,63 @@ inline Status with_checksum(Status found, bool intact, int damaged) {
   return choose<Status>(tells, found, Status(damaged));
 }
 
-// Take N words and check them; the last one is the checksum of the others. The words pass through a
-// line of registers that is kSettle longer, so that every decision about them has a step of its own
-// before they are used. `check` sees the first EARLY words as soon as they are there,
-// and takes then what the host allows.
-constexpr int kSettle = 3;
+// Take N words and check them; the last one is the checksum of the others. `check` sees the first
+// EARLY words as soon as they are there, and takes then what the host allows. When all have come,
+// its decisions get kSettle steps, so that each of them begins and ends at registers.
+constexpr int kSettle = kRuleSteps + 2;
+
+struct Outcome {
+  Status status;
+  bool is_ok;  // status is kStatusOk; a register of its own
+};
 
 template <int DAMAGED, int EARLY, int N, class Check, class... Limit>
-Status read_checked(Stream<Word>& source, Word (&words)[N], Check& check, Limit&... limit) {
+Outcome read_checked(Stream<Word>& source, Word (&words)[N], Check& check, Limit&... limit) {
 #pragma HLS inline
-  Word line[N + kSettle];
-#pragma HLS array_partition variable = line type = complete
-  DownCounter<WordBound> left;
+  DownCounter<WordBound> left, steps;
   left.start(N - 2);
   Crc crc = kCrcStart, before;
-  Status found = kStatusOk, status = kStatusOk, settled_status;
-  bool intact = false, reads = true, compares = false, decides = false, settled;
+  bool starts = false, last;
 each_word:
   do {
 #pragma HLS pipeline II = 1
-    settled = decides;
-    decides = compares;
-    compares = !reads;
-    settled_status = status;
-    status = with_checksum(found, intact, DAMAGED);
-    Word arrived[N];
-  view:  // where the words are in the step after the last one
-    for (int j = 0; j < N; j++) {
-#pragma HLS unroll
-      arrived[j] = line[j + kSettle];
-    }
     Word early[N];
   early_view:  // where the first words are once EARLY of them have come
     for (int j = 0; j < N; j++) {
 #pragma HLS unroll
-      early[j] = j < EARLY ? line[(j + kSettle + N - EARLY) % (N + kSettle)] : Word(0);
+      early[j] = j < EARLY ? words[(j + N - EARLY) % N] : Word(0);
     }
-    found = check.status(arrived);
-    check.step(left.left == N - EARLY - 2, early, limit...);
-    intact = Word(Crc(~before)) == line[N + kSettle - 1];
-    Word word = 0;
-    if (reads) {
-      word = source.read();
-      before = crc;
-      crc = update_crc<64>(crc, word);
-      reads = !left.is_last();
-      left.step();
-    }
+    check.step(starts, early, limit...);
+    starts = left.left == N - EARLY - 1;
+    before = crc;
+    const Word word = source.read();
+    crc = update_crc<64>(crc, word);
   shift:
-    for (int j = 0; j < N + kSettle - 1; j++) {
+    for (int j = 0; j < N - 1; j++) {
 #pragma HLS unroll
-      line[j] = line[j + 1];
+      words[j] = words[j + 1];
     }
-    line[N + kSettle - 1] = word;
-  } while (!settled);
-take:
-  for (int j = 0; j < N; j++) {
-#pragma HLS unroll
-    words[j] = line[j];
-  }
-  return settled_status;
+    words[N - 1] = word;
+    last = left.is_last();
+    left.step();
+  } while (!last);
+  Outcome settled, outcome = {kStatusOk, false};
+  Crc expected = 0;
+  bool intact = false;
+  steps.start(kSettle - 2);
+each_decision:
+  do {
+#pragma HLS pipeline II = 1
+    settled = outcome;
+    outcome.status = with_checksum(check.found(), intact, DAMAGED);
+    outcome.is_ok = intact && check.is_sound();
+    check.settle(words);
+    intact = Word(expected) == words[N - 1];
+    expected = ~before;
+    last = steps.is_last();
+    steps.step();
+  } while (!last);
+  return settled;
 }
 
 struct Verdict {
@@ -165,7 +176,7 @@ inline void check_program(Stream<Length>& program_words, Stream<Word>& header,
   Word words[kHeaderWords];
 #pragma HLS array_partition variable = words type = complete
   HeaderCheck check;
-  Status status = read_checked<kStatusBadHeader, kHeaderWords>(header, words, check);
+  Status status = read_checked<kStatusBadHeader, kHeaderWords>(header, words, check).status;
   const ap_uint<16> num_layers = unpack_header(words).num_layers;
   const bool fits = Length(num_layers) * kLayerWords + kHeaderWords <= most;
   if (status == kStatusOk && !fits) status = kStatusBadAddress;
@@ -179,7 +190,7 @@ void forward(Port<Word>& program, Address address, Stream<Word>& words) {
   program.read_request(address, N);
   DownCounter<WordBound> left;
   left.start(N - 2);
-  bool last;
+  bool starts = false, last;
 each_word:
   do {
 #pragma HLS pipeline II = 1
