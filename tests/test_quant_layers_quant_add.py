@@ -69,4 +69,5 @@ def test_branch_that_gives_nearly_nothing_gets_a_grid_that_the_engine_can_align(
     assert not add.relu
     found = [int(exponents(scale_of(made.get_submodule(n).output_quant))) for n in ("b", "add")]
     assert found[1] - found[0] <= ADD_SPREAD
-    assert branch == 1.0 or found[1] - found[0] == ADD_SPREAD
+    if branch == 2.0**-12:
+        assert found[1] - found[0] == ADD_SPREAD

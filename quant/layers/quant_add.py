@@ -36,20 +36,20 @@ class QuantAdd(nn.Module):
 
 
 class QuantAverage(nn.Module):
-    """Sum over the pixels of a map over 2^k, the least power of two not below their number.
+    """Sum over the pixels of a map over 2^log2_pixels, the least power not below their number.
 
-    The mean times h w / 2^k: the layer behind it holds the inverse of that factor. Input
+    The mean times h w / 2^log2_pixels: the layer behind it holds the inverse of that factor. Input
     [n, c, h, w], output [n, c, 1, 1], or with `flat` [n, c]; unsigned with `relu`.
     """
 
-    def __init__(self, bits: int, *, relu: bool, flat: bool) -> None:
+    def __init__(self, bits: int, *, relu: bool, flat: bool, log2_pixels: int) -> None:
         super().__init__()
-        self.bits, self.relu, self.flat = bits, relu, flat
+        self.bits, self.relu, self.flat, self.log2_pixels = bits, relu, flat, log2_pixels
         self.output_quant = _fixed_quantizer(bits, signed=not relu)
 
     def total(self, x: Tensor) -> Tensor:
-        """Return the sum over 2^k, not rounded."""
-        return x.sum((2, 3), keepdim=not self.flat) * 2.0 ** -log2_pixels(x.shape[2], x.shape[3])
+        """Return the sum over 2^log2_pixels, not rounded."""
+        return x.sum((2, 3), keepdim=not self.flat) * 2.0**-self.log2_pixels
 
     def forward(self, x: Tensor) -> Tensor:
         return value_of(self.output_quant(self.total(x)))

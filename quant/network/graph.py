@@ -231,6 +231,7 @@ class QuantAverage(Node):
     bits: int
     relu: bool
     flat: bool
+    log2_pixels: int
 
     def result_shape(self, shapes: Sequence[Shape]) -> Shape:
         _expect_map(self, shapes[0])

@@ -194,8 +194,12 @@ KINDS: Mapping[type[nn.Module], Kind] = {
     ),
     QuantAverage: Kind(
         graph.QuantAverage,
-        lambda module: {**_sum(module), "flat": module.flat},
-        lambda n: QuantAverage(n.bits, relu=n.relu, flat=n.flat),
+        lambda module: {
+            **_sum(module),
+            "flat": module.flat,
+            "log2_pixels": module.log2_pixels,
+        },
+        lambda n: QuantAverage(n.bits, relu=n.relu, flat=n.flat, log2_pixels=n.log2_pixels),
     ),
     QuantAdd: Kind(graph.QuantAdd, _sum, lambda n: QuantAdd(n.bits, relu=n.relu)),
 }

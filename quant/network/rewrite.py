@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from quant.layers.bit_widths import BitWidths
-from quant.layers.quant_add import QuantAdd, QuantAverage, share_of_mean
+from quant.layers.quant_add import QuantAdd, QuantAverage, log2_pixels, share_of_mean
 from quant.layers.quant_layer import (
     QuantDense,
     QuantDirectConv2d,
@@ -184,7 +184,12 @@ def _with_quantized_sums(net: Network, bits: int) -> Network:
         elif is_global_average(node, graph.shape_of(node.inputs[0])):
             _fold_pixels(net, node)
             relu = isinstance(_behind(graph, node.inputs[0]), Relu)
-            made[node.name] = QuantAverage(bits, relu=relu, flat=len(node.shape) == 1)
+            made[node.name] = QuantAverage(
+                bits,
+                relu=relu,
+                flat=len(node.shape) == 1,
+                log2_pixels=log2_pixels(*graph.shape_of(node.inputs[0])[1:]),
+            )
     nodes = []
     for node in graph.nodes:
         record = layer_node(made[node.name], node.name, node.inputs) if node.name in made else node
