@@ -71,12 +71,18 @@ def _deviation(modelled: int, measured: int) -> float:
     return 100 * (modelled - measured) / measured
 
 
+def _name_width(plan: Schedule) -> int:
+    """Return the width of the column of names: users' layers may have long ones."""
+    return 1 + max(11, *(len(layer.name) for layer in plan.layers))
+
+
 def _layers(records: Records, plan: Schedule) -> list[str]:
     rtl = records["rtlsim"].numbers["stall_0"]
     lines = [
         "layers: cycles modelled (ideal memory) and measured in RTL simulation; use, measured, =",
         "products / (RTL cycles x multipliers)",
-        f"  {'layer':<12}{'op':<10}{'input':>10}{'out ch':>7}{'keep':>5}{'bits':>5}"
+        f"  {'layer':<{_name_width(plan)}}{'op':<10}{'input':>10}{'out ch':>7}{'keep':>5}"
+        f"{'bits':>5}"
         f"{'model':>8}{'RTL':>8}{'dev %':>7}{'use %':>7}{'bound by':>10}",
     ]
     for layer in plan.layers:
@@ -84,7 +90,7 @@ def _layers(records: Records, plan: Schedule) -> list[str]:
         measured = rtl["layer_cycles"][layer.name]
         size = f"{shape.in_channels}x{shape.height}x{shape.width}"
         lines.append(
-            f"  {layer.name:<12}{shape.op:<10}{size:>10}{shape.out_channels:>7}"
+            f"  {layer.name:<{_name_width(plan)}}{shape.op:<10}{size:>10}{shape.out_channels:>7}"
             f"{shape.keep:>5}{shape.weight_bits:>5}{cycles.total:>8}{measured:>8}"
             f"{_deviation(cycles.total, measured):>7.1f}"
             f"{100 * cycles.utilisation * cycles.total / measured:>7.1f}{cycles.bound:>10}"
@@ -104,7 +110,7 @@ def _network(records: Records, plan: Schedule) -> list[str]:
     missed = abs(_deviation(worst.cycles.total, rtl["layer_cycles"][worst.name]))
     note = "" if missed <= MODEL_PERCENT else "warning: "
     return [
-        f"  {'network':<49}{plan.total_cycles:>8}{measured:>8}"
+        f"  {'network':<{_name_width(plan) + 37}}{plan.total_cycles:>8}{measured:>8}"
         f"{_deviation(plan.total_cycles, measured):>7.1f}",
         f"  {note}the model misses {worst.name} most, by {missed:.1f} % (limit "
         f"{MODEL_PERCENT:g} %)",

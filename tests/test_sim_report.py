@@ -81,6 +81,21 @@ def plan() -> Schedule:
 NAMES = [stage.name for stage in STAGES if not stage.optional]
 
 
+def test_long_names_move_the_columns(plan: Schedule) -> None:
+    first = plan.layers[0]
+    long = replace(first, name="blocks_0_branch_conv")
+    records = dict(RECORDS)
+    numbers = dict(NUMBERS["rtlsim"]["stall_0"])
+    numbers["layer_cycles"] = numbers["layer_cycles"] | {long.name: 1000}
+    records["rtlsim"] = Record("rtlsim", {}, {}, NUMBERS["rtlsim"] | {"stall_0": numbers})
+    lines = format_report(records, replace(plan, layers=(long, *plan.layers[1:]))).splitlines()
+    header = next(line for line in lines if line.startswith("  layer "))
+    column = header.index("op ")
+    rows = lines[lines.index(header) + 1 :][: len(plan.layers)]
+    assert rows[0].startswith("  blocks_0_branch_conv ")
+    assert all(row[column - 1] == " " and row[column] != " " for row in rows)
+
+
 def test_report_of_values_shows_errors(plan: Schedule) -> None:
     scores = {
         "train": {"fp32_error": 0.0123456},
