@@ -98,6 +98,7 @@ inline void write_features(Stream<WriteFeaturesConfig>& config, Stream<Burst>& b
   average.start();
   const bool averages = c.average != 0;
   bool ends_layer;
+  Row next = rows.read();  // taken a row ahead, so that all of a row comes from registers
 each_plane:
   do {
     ReadLock<TileBlock> b0(banks[0]), b1(banks[1]), b2(banks[2]), b3(banks[3]);
@@ -112,8 +113,9 @@ each_plane:
     do {
 #pragma HLS pipeline II = 1
       if (starts_row) {
-        row = rows.read();
+        row = next;
         words.start(row.words);
+        if (row.ends_layer == 0) next = rows.read();
         Burst burst = burst_plan.read();
         bool writes_row = row.skip == 0 && (!averages || row.ends_plane != 0);
         if (writes_row) bursts.request(memory, burst);
