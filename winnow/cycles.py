@@ -32,7 +32,7 @@ from winnow.blocking import (
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
 
-FILL_CYCLES = 108  # descriptor, first memory latency and pipeline fill of one layer, from RTL
+FILL_CYCLES = 118  # descriptor, first memory latency and pipeline fill of one layer, from RTL
 SUMS_PERIOD = 2  # cycles between two sums of a lane: the stream behind it is one register
 W_QUEUE = 4  # W words of a lane that wait in front of its bank: the depth of stream `w_words`
 MAX_SIMULATED = 200_000  # blocks, over all strips compared: the search ends behind them
