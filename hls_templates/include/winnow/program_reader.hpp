@@ -190,7 +190,7 @@ void forward(Port<Word>& program, Address address, Stream<Word>& words) {
   program.read_request(address, N);
   DownCounter<WordBound> left;
   left.start(N - 2);
-  bool starts = false, last;
+  bool last;
 each_word:
   do {
 #pragma HLS pipeline II = 1
