@@ -25,6 +25,8 @@ from deploy.bundle import write_bundle
 from deploy.bus import Bus
 from deploy.device import DeviceError, RtlDevice, open_device
 from deploy.driver.winnow_pynq import Engine, errors
+from deploy.driver.winnow_pynq import network as network_module
+from deploy.stages.bundle import drive
 from deploy.virtual_board import VirtualBoard, rtl_digest, virtual_board
 from sim import csim, rtl
 from tests.engines import chain_case, compiled, expected_maps
@@ -82,6 +84,16 @@ HOSTS: dict[str, Host] = {
 @pytest.mark.parametrize("host", HOSTS)
 def test_every_host_gives_the_interpreters_maps(host: str, bundle: Path) -> None:
     require_equal(MAPS, HOSTS[host](PLAN, bundle, IMAGES))
+
+
+def test_stage_waits_for_a_simulator_that_is_slower_than_any_board(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network_module, "LEAST_SECONDS", 0)
+    monkeypatch.setattr(network_module, "TIMES_MODELLED", 0)
+    with pytest.raises(errors.RunTimeoutError):
+        by_driver(PLAN, bundle, IMAGES)
+    require_equal(MAPS, drive(harness(ENGINE), rtl_folder(ENGINE), bundle, IMAGES)[0])
 
 
 def test_profile_counts_the_cycles_of_the_harness(board: VirtualBoard, bundle: Path) -> None:

@@ -21,6 +21,8 @@ from sim import rtl
 from winnow.fixed_point import IntArray
 from winnow.flow import Build, Result
 
+SIMULATED_SECONDS = 3600.0  # for an image: the simulator's speed says nothing about the engine's
+
 
 def run(build: Build, _: Mapping[str, str]) -> Result:
     """Load the bundle into a virtual board and compare every layer of its golden images."""
@@ -49,7 +51,7 @@ def drive(
     with (
         virtual_board(harness, folder) as board,
         Engine(board) as engine,
-        engine.load(bundle) as network,
+        engine.load(bundle, timeout_s=SIMULATED_SECONDS) as network,
     ):
         started = time.monotonic()
         maps = network.maps(images)
