@@ -398,6 +398,26 @@ def test_illegal_descriptor_stops_at_its_layer(network: Network, field: str, val
     network.require_stopped(outcome, 1)
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(1, ENGINE.plane_pixels + 1), (ENGINE.plane_pixels + 1, 1), (24, 22)]
+)
+def test_strip_beyond_the_plane_buffer_is_illegal(tmp_path: Path, rows: int, columns: int) -> None:
+    """Of direct convolution: 24 x 22 pixels are more than 512, if neither side is."""
+    graph, plan = direct_cases(ENGINE, 1)[0]
+    emit_data(tmp_path, plan)
+    images = random_images(graph, 0, 1)
+    network = Network(plan, tmp_path, images, expected_maps(graph, images))
+    words, place = network.words, descriptor(0)
+    values = parse_layer(ENGINE, np.array(words[place], dtype=np.uint64))
+    least = {"read_rows_first": 1, "read_rows_middle": 1, "read_rows_last": 1, "pad_top": 0}
+    least |= {"read_words_first": 1, "read_words_middle": 1, "read_words_last": 1, "pad_left": 0}
+    size = {"rows_full": rows, "rows_last": rows, "columns_full": columns, "columns_last": columns}
+    words[place] = layer_words(ENGINE, values | least | size)
+    outcome = network.execute(words)
+    assert outcome.status is Status.BAD_SIZE
+    network.require_stopped(outcome, 0)
+
+
 def test_every_status_is_provoked() -> None:
     provoked = {status for *_, status in BAD_HEADERS} | set(BAD_FIELDS.values())
     provoked |= {

@@ -23,7 +23,12 @@ constexpr int kVSizeBits = ceil_log2(kVWords + 1);
 constexpr int kBeatsOfStep = kLanes / kLanesPerBeat;
 constexpr int kBlockBits = ceil_log2(2 * kSubRow * kVWords * kBeatsOfStep + kBiasBeats + 1);
 
+// Rows and columns of a strip: of tiles, or of pixels where they are gathered from a plane.
+constexpr int kPlaneSizeBits = ceil_log2(kPlanePixels + 1);
+constexpr int kEdgeBits = kPlaneSizeBits > kVSizeBits ? kPlaneSizeBits : kVSizeBits;
+
 using VSize = ap_uint<kVSizeBits>;
+using Edge = ap_uint<kEdgeBits>;
 using BlockBeats = ap_uint<kBlockBits>;
 
 inline Size steps_of(Bound bound) {
@@ -104,7 +109,8 @@ struct PaddedRead {
   bool is_beyond(const Layer& l) const {
 #pragma HLS inline
     return l.op != kOpDirect || first_row > l.rows_full || last_row > l.rows_last ||
-           first > l.columns_full || last > l.columns_last;
+           first > l.columns_full || last > l.columns_last || l.rows_full > kPlanePixels - 2 ||
+           l.columns_full > kPlanePixels - 2;
   }
 };
 
@@ -175,7 +181,7 @@ class LayerCheck {
 #pragma HLS inline
     beats_.run((fresh_ >> (kFactorSteps - 1)) != 0, blocks_, block_beats_);
     v_.run((fresh_ & 1) != 0, groups_, sub_rows_);
-    tiles_.run((fresh_ & 1) != 0, tile_rows_, tile_columns_);
+    edges_.run((fresh_ & 1) != 0, rows_, columns_);
     strips_.run((fresh_ & 1) != 0, down_, across_);
     planes_.run((fresh_ >> (kFactorSteps - 1)) != 0,
                 choose<ap_uint<6>>(gathers_, ap_uint<6>(places_.sum), 1), plane_count_);
@@ -200,7 +206,8 @@ class LayerCheck {
   void settle(const Layer& l, Length feature_words) {
 #pragma HLS inline
     is_bad = no_bound_ || large_ || longer_ || uneven_ || winograd_ || linear_ || gathered_ ||
-             cut_ || other_beats_ || other_v_ || other_tiles_ || other_planes_ || many_strips_;
+             cut_ || other_beats_ || other_v_ || other_tiles_ || other_planes_ || many_strips_ ||
+             large_plane_;
 
     no_bound_ = has_no_bound(l);
     large_ = is_too_large(l);
@@ -213,7 +220,8 @@ class LayerCheck {
     cut_ = WideSize(steps_of(l.part_steps)) < WideSize(steps_) && groups_ != 1;
     other_beats_ = beats_.product != l.strip_beats;
     other_v_ = v_.product > kVWords;
-    other_tiles_ = l.op == kOpWinograd && tiles_.product != groups_;
+    other_tiles_ = l.op == kOpWinograd && edges_.product != groups_;
+    large_plane_ = l.gathers != 0 && edges_.product > kPlanePixels;
     other_planes_ = planes_.product != sub_rows_;
     many_strips_ = strips_.product > feature_words;
 
@@ -232,18 +240,20 @@ class LayerCheck {
   VSize sub_rows_, plane_count_;
   ap_uint<4> keep_;
   Kernel kernel_rows_, kernel_columns_;
-  VSize groups_, tile_rows_, tile_columns_;
+  VSize groups_;
+  Edge rows_, columns_;
   Steps some_steps_, more_steps_, steps_;
   BlockBeats low_beats_, high_beats_, block_beats_;
   Product<kSizeBits, kBlockBits> beats_;
   Product<kVSizeBits, kVSizeBits> v_;
-  Product<kVSizeBits, kVSizeBits> tiles_;
+  Product<kEdgeBits, kEdgeBits> edges_;
   Product<kSizeBits, kSizeBits> strips_;
   Product<Kernel::width, Kernel::width> places_;
   Product<2 * Kernel::width, kVSizeBits> planes_;
 
   bool no_bound_ = false, large_ = false, longer_ = false, uneven_ = false, winograd_ = false;
   bool linear_ = false, gathered_ = false, cut_ = false, many_strips_ = false;
+  bool large_plane_ = false;
   bool other_beats_ = false, other_v_ = false, other_tiles_ = false, other_planes_ = false;
   WideSize channel_blocks_ = 0;
   LinearWords words_;
@@ -271,8 +281,11 @@ class LayerCheck {
     kernel_rows_ = Kernel(l.kernel_rows + 2);
     kernel_columns_ = Kernel(l.kernel_columns + 2);
     groups_ = VSize(steps_of(l.groups_full));
-    tile_rows_ = VSize(ap_uint<kBoundBits>(l.rows_full) / kM);
-    tile_columns_ = VSize(ap_uint<kBoundBits>(l.columns_full) / (kM * kPt));
+    const bool gathers = l.gathers != 0;
+    const Edge tile_rows = Edge(ap_uint<kBoundBits>(l.rows_full) / kM);
+    const Edge tile_columns = Edge(ap_uint<kBoundBits>(l.columns_full) / (kM * kPt));
+    rows_ = choose<Edge>(gathers, Edge(l.rows_full + 2), tile_rows);
+    columns_ = choose<Edge>(gathers, Edge(l.columns_full + 2), tile_columns);
   }
 };
 
