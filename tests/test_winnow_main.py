@@ -140,6 +140,7 @@ def test_status_says_why(run: Run, calls: list[list[str]]) -> None:
     Path("build/net/csim.json").unlink()
     code, text, _ = run("status", "--config", "net")
     lines = dict(line.split(maxsplit=1) for line in text.splitlines())
+    assert list(lines) == [stage.name for stage in STAGES]  # a gap behind the longest name too
     assert (code, calls) == (0, [])
     assert lines["train"] == "current"
     assert lines["prune"] == "must run: prune.txt is missing"

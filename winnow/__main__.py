@@ -113,12 +113,13 @@ def start(folder: str, verb: str, build: Build, arguments: Sequence[str] = ()) -
 def status(build: Build) -> None:
     """Print a line per stage; a stage after one that must run must run too, or be checked again."""
     current: set[str] = set()
+    width = max(len(stage.name) for stage in STAGES) + 2
     for stage in STAGES:
         waits = [name for name in stage.reads if name not in current]
         reason = f"after {', '.join(waits)}" if waits else staleness(stage, build)
         if reason is None:
             current.add(stage.name)
-        print(f"{stage.name:<10}{'current' if reason is None else f'must run: {reason}'}")
+        print(f"{stage.name:<{width}}{'current' if reason is None else f'must run: {reason}'}")
 
 
 def parser() -> argparse.ArgumentParser:
