@@ -90,6 +90,24 @@ def test_run_does_everything_once_in_order(run: Run, calls: list[list[str]]) -> 
     assert text == f"up to date: {', '.join(NAMES)}\n"
 
 
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [("/x/bin/winnow", "winnow"), ("/x/winnow/__main__.py", "python -m winnow")],
+)
+def test_new_names_the_command_that_it_was_called_by(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    called: str,
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [called, "new", "mine"])
+    assert guard(command.main) == 0
+    text = capsys.readouterr().out
+    assert text.endswith(f"\nnext: {name} check --config mine/mine.toml\n")
+
+
 def test_training_stages_get_the_device(run: Run, calls: list[list[str]]) -> None:
     run("run", "--config", "net", "--device", "cuda", "--threads", "2", "--progress")
     for call in calls:

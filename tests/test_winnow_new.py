@@ -43,8 +43,8 @@ def test_what_is_written_passes_check(tmp_path: Path) -> None:
     assert (made.returncode, made.stderr) == (0, "")
     first, second = made.stdout.splitlines()
     assert first == "new: mine/mine.toml, mine/net.py, mine/data.py"
-    assert second == "next: winnow check --config mine/mine.toml"
-    result = winnow(tmp_path, *second.split()[2:])
+    assert second == "next: python -m winnow check --config mine/mine.toml"
+    result = winnow(tmp_path, *second.split()[4:])
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("check: 3 layers fit, ")
 

@@ -160,7 +160,9 @@ def new(options: argparse.Namespace) -> None:
     """Write a starting project and print what it is."""
     files = write_new(options.name, options.folder)
     print(f"new: {', '.join(map(str, files))}")
-    print(f"next: winnow check --config {shlex.quote(str(files[0]))}")
+    # Only who installed the package has a command of that name; a checkout has the module.
+    winnow = "winnow" if Path(sys.argv[0]).stem == "winnow" else "python -m winnow"
+    print(f"next: {winnow} check --config {shlex.quote(str(files[0]))}")
 
 
 def main() -> None:
