@@ -51,11 +51,24 @@ def test_missing_file_lists_its_neighbours(tmp_path: Path) -> None:
         load_config(tmp_path / "no.toml")
     text = f"configuration '{tmp_path}/no.toml' is missing; {tmp_path}/ has: "
     assert str(caught.value) == text + "none"
-    for name in ("b", "a"):
+    for name in ("b", "a", "pyproject"):
         (tmp_path / f"{name}.toml").write_text("")
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path / "no.toml")
     assert str(caught.value) == text + "a, b"
+
+
+def test_name_where_a_file_is_taken_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "net.toml").write_text("")
+    with pytest.raises(ConfigError) as caught:
+        load_config(Path("net"))
+    assert str(caught.value) == (
+        "configuration 'net' is missing; this command takes a file: configs/net.toml"
+    )
 
 
 def test_broken_toml(tmp_path: Path) -> None:

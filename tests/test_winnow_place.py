@@ -23,6 +23,8 @@ def test_names_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ConfigError) as caught:
         config_place("nett")
     assert str(caught.value) == "configuration 'configs/nett.toml' is missing; configs/ has: net"
+    with pytest.raises(ConfigError, match=r"^configuration 'a b' is a folder; name a .toml file$"):
+        config_place("a b/")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from winnow.engine import EngineConfig
 from winnow.errors import ConfigError, shown, shown_text
 from winnow.model_config import CHAIN, MODELS, ModelConfig
 from winnow.parts import EXAMPLE, find_part
+from winnow.place import CONFIGS
 from winnow.schema import choice, flag, from_table, integer, integers, plain, real, table, text
 from winnow.srbs import SUB_ROW
 
@@ -240,11 +241,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
-        names = ", ".join(sorted(p.stem for p in path.parent.glob("*.toml"))) or "none"
-        known = shown_text(names, LISTED)
-        raise ConfigError(
-            f"configuration '{path}' is missing; {path.parent}/ has: {known}"
-        ) from error
+        raise ConfigError(f"configuration '{path}' is missing; {_remedy(path)}") from error
     except IsADirectoryError as error:
         raise ConfigError(f"configuration '{path}' is a folder; name a .toml file") from error
     except OSError as error:
@@ -258,6 +255,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     except ValueError as error:  # tomllib's own, no UTF-8, integers of thousands of digits
         reason = shown_text(str(error), REASON)
         raise ConfigError(f"'{path}' is not valid TOML: {reason}") from error
+
+
+def _remedy(path: Path) -> str:
+    """Say which file the missing configuration may be."""
+    if path.name == str(path) and (named := CONFIGS / f"{path}.toml").is_file():
+        return f"this command takes a file: {named}"
+    names = sorted(p.stem for p in path.parent.glob("*.toml") if p.name != "pyproject.toml")
+    return f"{path.parent}/ has: {shown_text(', '.join(names) or 'none', LISTED)}"
 
 
 def load_config(path: Path) -> Config:

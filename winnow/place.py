@@ -33,6 +33,8 @@ def config_place(name: str) -> Path:
     Raises ConfigError when there is no such file.
     """
     path = Path(name) if "/" in name or name.endswith(".toml") else CONFIGS / f"{name}.toml"
+    if path.is_dir():
+        raise ConfigError(f"configuration '{path}' is a folder; name a .toml file")
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml"))) or "none"
         raise ConfigError(f"configuration '{path}' is missing; {CONFIGS}/ has: {known}")
