@@ -115,6 +115,12 @@ def test_training_stages_get_the_device(run: Run, calls: list[list[str]]) -> Non
         assert call[6:] == more
 
 
+def test_impossible_number_of_threads_starts_nothing(run: Run, calls: list[list[str]]) -> None:
+    code, _, error = run("run", "--config", "net", "--threads", "0")
+    assert (code, calls) == (1, [])
+    assert error == "error: --threads must be at least 1, got 0\n"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_damaged_result_is_made_again_before_the_report(
     run: Run, calls: list[list[str]], name: str

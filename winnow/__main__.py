@@ -22,7 +22,7 @@ from pathlib import Path
 from winnow import process
 from winnow.cli import guard
 from winnow.config import load_config
-from winnow.errors import ArtefactError
+from winnow.errors import ArtefactError, ConfigError
 from winnow.flow import BY_NAME, STAGES, Build, Stage, refuse_to_lose_import, staleness
 from winnow.host import HLS_CHOICES, find_vitis
 from winnow.lock import folder_lock
@@ -181,6 +181,8 @@ def work(options: argparse.Namespace, build: Build) -> None:
     elif options.verb == "check":
         run(build, Options(), wanted_stages("check", vitis=False))
     elif options.verb == "run":
+        if options.threads < 1:
+            raise ConfigError(f"--threads must be at least 1, got {options.threads}")
         if options.hls == "vitis":
             find_vitis()
         how = Options(options.device, options.threads, options.progress)
