@@ -39,7 +39,7 @@ def overlay(options: argparse.Namespace, build: Build) -> None:
         raise ConfigError(
             "--bit FILE and --clock MHZ go together: the clock at which timing closed"
         )
-    require_current(["bundle"], build)
+    require_current(["bundle"], build, verb="run")
     bitstream = None if options.bit is None else Bitstream(options.bit, options.clock)
     path = write_wheel(build.out, build.out / "bundle", build.out.name, bitstream)
     kilobytes = path.stat().st_size / 1000
@@ -55,7 +55,7 @@ def board(options: argparse.Namespace, build: Build) -> None:
             f"--anyone: whoever reaches the port may run what they like on the board"
         )
     place, python = find_board(options.board), pynq_python()
-    require_current(["bundle"], build)
+    require_current(["bundle"], build, verb="run")
     wheel = write_wheel(build.out, build.out / "bundle", build.out.name)
     digest = rtl_digest(build.rtl)
     bit = write_overlay(build.out / "board", place, digest)
@@ -85,7 +85,7 @@ def vivado(options: argparse.Namespace, build: Build) -> None:
 def send(options: argparse.Namespace, build: Build) -> None:
     """Bring the build's wheel to a board, or print the commands that would."""
     host = require_host(options.to)
-    require_current(["bundle"], build)
+    require_current(["bundle"], build, verb="run")
     package = package_name(build.out.name)
     wheels = list(build.out.glob(f"{package}-*.whl"))
     if len(wheels) != 1:

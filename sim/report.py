@@ -38,7 +38,7 @@ def read_records(build: Build) -> dict[str, Record]:
     So what is printed was checked on the files that are there now.
     """
     names = [stage.name for stage in STAGES if not stage.optional]
-    require_current(names, build)
+    require_current(names, build, verb="run")
     return {name: build.record(name) for name in names}
 
 

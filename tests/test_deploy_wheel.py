@@ -157,5 +157,5 @@ def test_overlay_packs_a_build_that_is_current(
     assert (code, text) == (1, "")
     assert error == (
         "error: 'build/net': stage 'bundle' must run first: bundle/weights.bin is not the one it "
-        "made; run: python -m deploy bundle --config net.toml --out build/net\n"
+        "made; run: python -m winnow run --config net.toml --out build/net\n"
     )

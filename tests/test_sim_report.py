@@ -135,7 +135,7 @@ def test_stage_that_has_not_run_is_named(tmp_path: Path, missing: str) -> None:
         read_records(build)
     assert str(caught.value) == (
         f"'{tmp_path}': stage '{missing}' must run first: it has not run; run: "
-        f"{build.command(missing)}"
+        f"python -m winnow run --config configs/x.toml --out {tmp_path}"
     )
 
 

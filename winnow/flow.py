@@ -328,19 +328,24 @@ def _changed_files(record: Record, out: Path) -> Iterator[str]:
             yield f"{name} is not the one it made"
 
 
-def require_current(names: Sequence[str], build: Build, seen: set[str] | None = None) -> None:
-    """Raise ArtefactError unless the stages `names`, and all that they read, are current."""
+def require_current(
+    names: Sequence[str], build: Build, seen: set[str] | None = None, *, verb: str | None = None
+) -> None:
+    """Raise ArtefactError unless the stages `names`, and all that they read, are current.
+
+    It names the command of the first stage that is not, or of `verb`.
+    """
     seen = set() if seen is None else seen
     for name in names:
         if name in seen:
             continue
         stage = BY_NAME[name]
-        require_current(stage.reads, build, seen)
+        require_current(stage.reads, build, seen, verb=verb)
         reason = staleness(stage, build)
         if reason is not None:
             raise ArtefactError(
                 f"'{build.out}': stage '{name}' must run first: {reason}; run: "
-                f"{build.command(name)}"
+                f"{build.command(verb or name)}"
             )
         seen.add(name)
 
