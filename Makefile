@@ -11,6 +11,8 @@ PY     := .venv/bin/python
 VENV   := .venv/installed-$(firstword $(shell cksum < pyproject.toml))
 CPP    := $(shell find hls_templates sim tests -name '*.[ch]pp' 2> /dev/null)
 quoted  = '$(subst ','\'',$(1))'
+PACKED  = $(if $(BIT),--bit $(call quoted,$(BIT))) $(if $(CLOCK),--clock $(call quoted,$(CLOCK)))
+BOARDS  = $(if $(BOARD),--board $(call quoted,$(BOARD)))
 BUILD   = --config $(call quoted,$(CONFIG)) $(if $(OUT),--out $(call quoted,$(OUT)))
 
 .PHONY: help hls sim overlay board deploy vivado report status bench bench-compression test fuzz lint golden setup setup-pynq clean check check-hls
@@ -28,19 +30,22 @@ sim: check-hls | $(VENV) ## cocotb regression of a build's RTL at its AXI pins (
 	@$(PY) -m winnow cocotb $(BUILD) $(if $(RTL),--rtl $(call quoted,$(RTL))) $(if $(WAVES),--waves)
 
 overlay: check-hls | $(VENV) ## one wheel for a board: driver, network (BIT=file.bit CLOCK=MHz: bitstream)
+	@$(PY) -m deploy overlay $(BUILD) $(PACKED) --check
 	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to bundle
-	@$(PY) -m deploy overlay $(BUILD) $(if $(BIT),--bit $(call quoted,$(BIT))) $(if $(CLOCK),--clock $(call quoted,$(CLOCK)))
+	@$(PY) -m deploy overlay $(BUILD) $(PACKED)
 
 board: check-hls | $(VENV) ## a virtual PYNQ board in front of the RTL, for clients of pynq (HOST=127.0.0.2)
+	@$(PY) -m deploy board $(BUILD) $(BOARDS) $(if $(HOST),--host $(call quoted,$(HOST))) --check
 	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to bundle
-	@$(PY) -m deploy board $(BUILD) $(if $(BOARD),--board $(call quoted,$(BOARD))) $(if $(HOST),--host $(call quoted,$(HOST)))
+	@$(PY) -m deploy board $(BUILD) $(BOARDS) $(if $(HOST),--host $(call quoted,$(HOST)))
 
 deploy: check-hls | $(VENV) ## bring the wheel to a board over ssh (BOARD=user@host, DRYRUN=1 only prints)
 	@$(PY) -m deploy push $(BUILD) --to $(call quoted,$(BOARD)) $(if $(DRYRUN),--dry-run)
 
 vivado: check-hls | $(VENV) ## scripts that make a bitstream with Vivado (BOARD=PYNQ-Z2); never run by us
+	@$(PY) -m deploy vivado $(BUILD) $(BOARDS) --check
 	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to rtl
-	@$(PY) -m deploy vivado $(BUILD) $(if $(BOARD),--board $(call quoted,$(BOARD)))
+	@$(PY) -m deploy vivado $(BUILD) $(BOARDS)
 
 report: ## print the summary of a build
 status: ## print which stages of a build are current, and why the others are not

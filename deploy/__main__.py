@@ -39,8 +39,12 @@ def overlay(options: argparse.Namespace, build: Build) -> None:
         raise ConfigError(
             "--bit FILE and --clock MHZ go together: the clock at which timing closed"
         )
-    require_current(["bundle"], build, verb="run")
     bitstream = None if options.bit is None else Bitstream(options.bit, options.clock)
+    if bitstream:
+        bitstream.files()
+    if options.check:
+        return
+    require_current(["bundle"], build, verb="run")
     path = write_wheel(build.out, build.out / "bundle", build.out.name, bitstream)
     kilobytes = path.stat().st_size / 1000
     held = "driver, network, bitstream" if bitstream else "driver and network, no bitstream"
@@ -55,6 +59,8 @@ def board(options: argparse.Namespace, build: Build) -> None:
             f"--anyone: whoever reaches the port may run what they like on the board"
         )
     place, python = find_board(options.board), pynq_python()
+    if options.check:
+        return
     require_current(["bundle"], build, verb="run")
     wheel = write_wheel(build.out, build.out / "bundle", build.out.name)
     digest = rtl_digest(build.rtl)
@@ -74,6 +80,8 @@ def board(options: argparse.Namespace, build: Build) -> None:
 def vivado(options: argparse.Namespace, build: Build) -> None:
     """Write the scripts of a board, and print how they are run."""
     place = find_board(options.board)
+    if options.check:
+        return
     require_current(["rtl"], build)
     folder = build.out / "vivado" / place.name
     write_scripts(folder, build.rtl, place, build.config.target.clock_mhz)
@@ -85,6 +93,8 @@ def vivado(options: argparse.Namespace, build: Build) -> None:
 def send(options: argparse.Namespace, build: Build) -> None:
     """Bring the build's wheel to a board, or print the commands that would."""
     host = require_host(options.to)
+    if options.check:
+        return
     require_current(["bundle"], build, verb="run")
     package = package_name(build.out.name)
     wheels = list(build.out.glob(f"{package}-*.whl"))
@@ -116,6 +126,9 @@ def _add_verb(verbs: Any, name: str) -> argparse.ArgumentParser:
     )
     verb.add_argument("--config", required=True, metavar="NAME", help="in configs/, or a .toml")
     verb.add_argument("--out", type=Path, help="folder of the build's files (build/NAME)")
+    verb.add_argument(
+        "--check", action="store_true", help="refuse what is wrong before a build is made, and stop"
+    )
     return verb
 
 

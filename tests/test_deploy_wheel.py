@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -132,6 +133,37 @@ def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, 
     code = guard(deploy.__main__.main)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("vivado", "--board", "nope"), r"must be one of PYNQ-Z1, .*, got 'nope'"),
+        (("board", "--board", "nope"), r"must be one of PYNQ-Z1, .*, got 'nope'"),
+        (("board",), r"\.venv-pynq.* make setup-pynq"),
+        (("board", "--host", "10.0.0.1"), r"--host must be 127\.0\.0\.N, got '10\.0\.0\.1'"),
+        (("overlay", "--bit", "x.bit"), r"--bit FILE and --clock MHZ go together"),
+        (("overlay", "--bit", "x.bit", "--clock", "9"), r"'x\.bit' is missing"),
+        (("push", "--to=-x"), r"'-x'"),
+    ],
+)
+def test_wrong_words_are_refused_before_a_build_is_made(
+    words: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`make` asks with --check, where nothing is built yet."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.toml").touch()
+    verb, *rest = words
+    code, text, error = command(capsys, verb, "--config", "net.toml", "--check", *rest)
+    assert (code, text) == (1, "")
+    assert re.search(said, error)
+    assert error.count("\n") == 1
+    code, text, error = command(capsys, "vivado", "--config", "net.toml", "--check")
+    assert (code, text, error) == (0, "", "")
 
 
 def test_overlay_packs_a_build_that_is_current(

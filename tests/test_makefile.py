@@ -109,25 +109,31 @@ def test_sim_needs_the_rtl_only(tree: Tree) -> None:
     assert tree.calls()[1][-3:] == ["--rtl", "vitis/my rtl", "--waves"]
 
 
+def deploy_calls(verb: str, to: str, *words: str) -> list[list[str]]:
+    """What is wrong with the words is said before the build, which may be long."""
+    command = ["-m", "deploy", verb, *DIGITS, *words]
+    return [[*command, "--check"], [*run_words(), "--to", to], command]
+
+
 def test_overlay_packs_what_a_run_left(tree: Tree) -> None:
     assert tree.make("overlay").returncode == 0
-    run = [*run_words(), "--to", "bundle"]
-    assert tree.calls() == [run, ["-m", "deploy", "overlay", *DIGITS]]
+    assert tree.calls() == deploy_calls("overlay", "bundle")
     tree.make("overlay", "BIT=my design.bit", "CLOCK=100")
-    assert tree.calls()[1][-4:] == ["--bit", "my design.bit", "--clock", "100"]
+    words = ("--bit", "my design.bit", "--clock", "100")
+    assert tree.calls() == deploy_calls("overlay", "bundle", *words)
 
 
 def test_board_serves_what_a_run_left(tree: Tree) -> None:
     assert tree.make("board").returncode == 0
-    assert tree.calls()[1] == ["-m", "deploy", "board", *DIGITS]
+    assert tree.calls() == deploy_calls("board", "bundle")
     tree.make("board", "BOARD=KV260", "HOST=127.0.0.2")
-    assert tree.calls()[1][-4:] == ["--board", "KV260", "--host", "127.0.0.2"]
+    words = ("--board", "KV260", "--host", "127.0.0.2")
+    assert tree.calls() == deploy_calls("board", "bundle", *words)
 
 
 def test_vivado_writes_scripts_of_the_rtl(tree: Tree) -> None:
     assert tree.make("vivado", "BOARD=ZCU104").returncode == 0
-    run = [*run_words(), "--to", "rtl"]
-    assert tree.calls() == [run, ["-m", "deploy", "vivado", *DIGITS, "--board", "ZCU104"]]
+    assert tree.calls() == deploy_calls("vivado", "rtl", "--board", "ZCU104")
 
 
 def test_deploy_sends_what_overlay_left(tree: Tree) -> None:
