@@ -24,7 +24,7 @@ from quant.bench.runs import Narrow, RecipeResult, run_recipe
 from quant.bench.table import format_tables, verdict
 from quant.data.load import read_split
 from quant.recipes import Recipe, load_recipes, merge
-from tests.test_winnow_process import ends
+from tests.test_winnow_process import children_of, ends
 from winnow.artefact import Record, load_arrays
 from winnow.cli import guard
 from winnow.config import (
@@ -372,16 +372,6 @@ def test_jobs_end_with_the_comparison(
     assert error == (f"{told}; run the same command again to resume\n" if told else "")
     assert len(workers) >= 2
     assert [pid for pid in workers if not ends(pid)] == []
-
-
-def children_of(pid: int) -> list[int]:
-    """Return the numbers of a process's children."""
-    parents = {
-        int(path.parent.name): int(path.read_text().rpartition(") ")[2].split()[1])
-        for path in Path("/proc").glob("[0-9]*/stat")
-        if path.is_file()
-    }
-    return [child for child, parent in parents.items() if parent == pid]
 
 
 def test_impossible_number_of_jobs_is_one_line(

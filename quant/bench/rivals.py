@@ -13,13 +13,11 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from quant.allocate.sizes import layer_shapes, total_cycles
+from quant.allocate.layer_cost import WEIGHT_BITS, layer_costs
 from quant.build import Build, compressed_network, new_network
-from quant.network.rewrite import tap_layers, to_winograd
 from winnow.config import CHAIN, ChannelPruningConfig, Config, ModelConfig
 from winnow.srbs import SUB_ROW
 
-BITS = 8  # of the narrow network's weights
 STEPS = 64  # widths that are tried, equally far apart
 
 
@@ -45,7 +43,7 @@ def narrow_rival(config: Config, cycles: int, teacher: Path) -> Config | None:
     """
     for model in _narrower(config.model):
         if dense_cycles(replace(config, model=model)) <= cycles:
-            quantize = replace(config.quantize, weight_bits=(BITS,), budget_share=1.0)
+            quantize = replace(config.quantize, weight_bits=(WEIGHT_BITS,), budget_share=1.0)
             distill = replace(config.distill, teacher=str(teacher))
             return replace(_dense(config), model=model, quantize=quantize, distill=distill)
     return None
@@ -79,8 +77,5 @@ def _narrower(model: ModelConfig) -> Iterator[ModelConfig]:
 def dense_cycles(config: Config) -> int:
     """Return the modelled cycles of the configuration's network if nothing is pruned."""
     build = Build(config, Path("nowhere"))
-    net = to_winograd(compressed_network(build, new_network(build)), config.engine.m)
-    layers = tap_layers(net)
-    keeps = {name: min(SUB_ROW, layer.in_channels) for name, layer in layers.items()}
-    shapes = layer_shapes(net, keeps, dict.fromkeys(layers, BITS))
-    return total_cycles(config.engine, shapes)
+    net = compressed_network(build, new_network(build))
+    return sum(layer_costs(net, _dense(config)).values())
