@@ -59,6 +59,14 @@ STRIP_SIZES = ((2, 13), (2, 49), (3, 8), (4, 17), (4, 25), (3, 25), (13, 8), (13
 CACHE = Path(__file__).parent.parent / "build" / ".cache" / "tests"
 
 
+def shell_engine(script: str, folder: Path) -> Path:
+    """Return a shell script in the place of an engine's binary; it may write its output to "$4"."""
+    path = folder / "script"
+    path.write_text(f'#!/bin/sh\n: > "$4"\n{script}\n')
+    path.chmod(0o755)
+    return path
+
+
 @cache
 def compiled(name: str) -> csim.Engine:
     """Return the compiled engine of a variant."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from sim import csim
 from tests.engines import (
     ENGINES,
     compiled,
+    shell_engine,
 )
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
@@ -33,11 +33,8 @@ def project_at(folder: Path, main: str) -> Path:
 
 
 def engine_of(script: str, folder: Path) -> csim.Engine:
-    """Return an engine that is a shell script; it may write its output to "$4"."""
-    path = folder / "script"
-    path.write_text(f'#!/bin/sh\n: > "$4"\n{script}\n')
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return csim.Engine(path)
+    """Return an engine that is a shell script."""
+    return csim.Engine(shell_engine(script, folder))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from codegen.ir import Graph
 from codegen.schedule import Schedule, schedule
 from openhls.deadlock import AxiMaster, End, WaitForGraph
 from sim import rtl, verilator
-from tests.engines import chain_case
+from tests.engines import chain_case, shell_engine
 from tests.ladder import random_images
 from tests.test_sim_rtl import ENGINES
 from winnow import process
@@ -28,11 +27,8 @@ def network() -> tuple[Graph, Schedule]:
 
 
 def harness_of(script: str, folder: Path) -> rtl.Harness:
-    """Return a harness that is a shell script; it may write its output to "$4"."""
-    path = folder / "script"
-    path.write_text(f'#!/bin/sh\n: > "$4"\n{script}\n')
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return rtl.Harness(path)
+    """Return a harness that is a shell script."""
+    return rtl.Harness(shell_engine(script, folder))
 
 
 @pytest.mark.parametrize(
