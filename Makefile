@@ -15,7 +15,7 @@ PACKED  = $(if $(BIT),--bit $(call quoted,$(BIT))) $(if $(CLOCK),--clock $(call 
 BOARDS  = $(if $(BOARD),--board $(call quoted,$(BOARD)))
 BUILD   = --config $(call quoted,$(CONFIG)) $(if $(OUT),--out $(call quoted,$(OUT)))
 
-.PHONY: help hls sim overlay board deploy vivado report status bench bench-compression test fuzz lint golden setup setup-pynq clean check check-hls
+.PHONY: help data hls sim overlay board deploy vivado report status bench bench-compression test fuzz lint golden setup setup-pynq clean check check-hls
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -50,7 +50,8 @@ vivado: check-hls | $(VENV) ## scripts that make a bitstream with Vivado (BOARD=
 report: ## print the summary of a build
 status: ## print which stages of a build are current, and why the others are not
 bench: ## measure speeds without caches and print all numbers of a build (minutes)
-report status bench: | $(VENV)
+data: ## print what the data of a configuration are, or how to get them
+report status bench data: | $(VENV)
 	@$(PY) -m winnow $@ $(BUILD)
 
 bench-compression: | $(VENV) ## train recipes with 3 seeds and compare them (RECIPES=files, ARGS=)

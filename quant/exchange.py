@@ -10,6 +10,7 @@ from pathlib import Path
 
 from quant.build import Build, load_quantized, load_trained, new_network
 from quant.data import to_input
+from quant.data.source import describe
 from quant.distill.exits import ask, curve, format_curve, leaving_costs, whole_cost
 from quant.distill.teacher import described
 from quant.interchange.onnx_export import export_onnx, export_qonnx
@@ -83,6 +84,11 @@ def export(build: Build, options: argparse.Namespace) -> None:
     )
 
 
+def print_data(build: Build, _: argparse.Namespace) -> None:
+    """Print what the data are; ConfigError says how to get them if they are not there."""
+    print(describe(build.config.data))
+
+
 def report(build: Build, _: argparse.Namespace) -> None:
     """Write OUT/report.html: curves, accuracy against cycles, sparsity maps."""
     build.require_classes("report")
@@ -136,6 +142,7 @@ def _no_options(_: argparse.ArgumentParser) -> None: ...
 
 
 TOOLS = {
+    "data": Tool("Print what the data are, or how to get them", _no_options, print_data),
     "import": Tool(
         "Take a PyTorch checkpoint for the trained network", _import_options, import_checkpoint
     ),

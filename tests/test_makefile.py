@@ -151,7 +151,7 @@ def test_failed_flow_stops_make(tree: Tree) -> None:
     assert len(tree.calls()) == 1
 
 
-@pytest.mark.parametrize("verb", ["report", "status", "bench"])
+@pytest.mark.parametrize("verb", ["report", "status", "bench", "data"])
 def test_reports_run_no_stage(tree: Tree, verb: str) -> None:
     assert tree.make(verb).returncode == 0
     assert tree.calls() == [["-m", "winnow", verb, *DIGITS]]
@@ -184,7 +184,7 @@ def test_unknown_config_is_one_line_naming_the_known_ones(tree: Tree, verb: str)
     first, *rest = result.stderr.splitlines()
     assert (
         first
-        == "error: configuration 'configs/digit.toml' is missing; configs/ has: colour, digits"
+        == "error: configuration 'configs/digit.toml' is missing; configs/ has: colour, digits, fashion"
     )
     assert all(line.startswith("make: ***") for line in rest)
     assert tree.calls() == []

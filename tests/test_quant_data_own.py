@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from quant.data import InputShape, input_shape, load_split, read_split
 from quant.data.arrays import as_array, split_of
 from quant.data.augment import PHOTOS
 from quant.data.own import require_repeatable
+from quant.data.source import describe
 from winnow.config import Config, DataConfig, load_config
-from winnow.errors import ConfigError
+from winnow.errors import ConfigError, shown
 from winnow.flow import BY_NAME, Build, stage_inputs
 from winnow.schema import plain
 
@@ -381,6 +383,25 @@ def test_damaged_idx_files_are_named(tmp_path: Path) -> None:
     refused(lambda: load_split(config), "must hold the IDX file train-images-idx3-ubyte (or .gz)")
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(content)[:-9])
     refused(lambda: load_split(config), "train-images-idx3-ubyte.gz' cannot be read (")
+
+
+def test_data_are_described_or_how_to_get_them(tmp_path: Path) -> None:
+    config = mnist(tmp_path)
+    assert describe(config).splitlines() == [
+        f"data.source 'idx', data.path {shown(str(tmp_path))}",
+        "27 training, 3 validation and 9 test images of 1 x 10 x 14; 3 classes",
+    ]
+    normalised = replace(config, mean=(0.25,), std=(0.5,))
+    assert describe(normalised).endswith("of 2 x 10 x 14, the last channel constant; 3 classes")
+    (tmp_path / "train-labels-idx1-ubyte").unlink()
+    refused(lambda: describe(config), "must hold the IDX file train-labels-idx1-ubyte")
+    refused(lambda: describe(config), "package dataset-fashion-mnist")
+    missing = DataConfig(source="cifar10", path="nothing", base=tmp_path)
+    refused(lambda: describe(missing), "Nothing is downloaded: get CIFAR-10's binary")
+    own = DataConfig(source="npz", path="nothing.npz", base=tmp_path)
+    with pytest.raises(ConfigError) as found:
+        describe(own)
+    assert "downloaded" not in str(found.value)
 
 
 # --- folders ----------------------------------------------------------------------------------

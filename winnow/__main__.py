@@ -2,6 +2,7 @@
 """The `winnow` command: `python -m winnow VERB --config NAME_OR_FILE`.
 
 new      a configuration, a network and data to start from
+data     what the data are, or how to get them
 check    whether network, data and engine go together, found with untrained weights
 run      every stage whose inputs or outputs have changed, then the report
 status   which stages are current, and why the others are not
@@ -30,6 +31,7 @@ from winnow.new import write_new
 from winnow.place import child_environment, config_place, default_out, require_plain
 
 VERBS = {
+    "data": "print what the data are, or how to get them",
     "check": "find out in seconds what a run would refuse",
     "run": "run every stage that has changed, then report",
     "status": "print which stages are current, and why the others are not",
@@ -189,8 +191,8 @@ def work(options: argparse.Namespace, build: Build) -> None:
         run(build, how, wanted_stages(options.to, vitis=options.hls == "vitis"))
         if options.to is None:
             start("sim", "report", build)
-    elif options.verb == "trace":
-        start("quant", "trace", build)
+    elif options.verb in ("data", "trace"):
+        start("quant", options.verb, build)
     else:
         start("sim", options.verb, build, _cocotb_arguments(options))
 
