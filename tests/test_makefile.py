@@ -183,8 +183,7 @@ def test_unknown_config_is_one_line_naming_the_known_ones(tree: Tree, verb: str)
     result = tree.make(verb, "CONFIG=digit")
     first, *rest = result.stderr.splitlines()
     assert (
-        first
-        == "error: configuration 'configs/digit.toml' is missing; "
+        first == "error: configuration 'configs/digit.toml' is missing; "
         "configs/ has: colour, digits, fashion"
     )
     assert all(line.startswith("make: ***") for line in rest)
