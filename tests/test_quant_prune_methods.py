@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -138,6 +139,7 @@ def test_admm_follows_its_equations() -> None:
     assert layer.weight.grad.flatten().tolist() == [1, 1]
     pruner.release()
     assert sorted(name for name, _ in layer.named_buffers()) == ["mask", "tap_gain"]
+    assert list(pruner.numbers()["cut"].values()) == pytest.approx([1 / math.hypot(1, 2.5)])
 
 
 @pytest.mark.parametrize("sub_row", [8, 16])
@@ -242,6 +244,11 @@ def test_resumed_run_ends_with_the_same_bits(
     assert want.keys() == got.keys()
     assert all(want[name].tobytes() == got[name].tobytes() for name in want)
     assert any((want[name] == 0).any() for name in want if name.endswith("mask"))
+    kept, again = (Record.load(b.out / "prune.json", "").numbers.get("cut") for b in (whole, cut))
+    assert kept == again
+    assert (kept is not None and all(0 < share < 1 for share in kept.values())) == (
+        variant.method == "admm"
+    )
 
 
 @pytest.mark.parametrize("method", ["admm", "straight_through"])

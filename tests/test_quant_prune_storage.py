@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SPM: what is packed comes back, in as many bytes as the format says."""
+"""SPM: what is packed comes back, in as many bytes as are counted."""
 
 from __future__ import annotations
 

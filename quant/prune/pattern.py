@@ -112,7 +112,7 @@ class PatternAdmm(Admm):
             name: ["".join(str(int(place)) for place in pattern) for pattern in patterns]
             for name, patterns in self.patterns.items()
         }
-        return {"patterns": texts}
+        return {"patterns": texts, **super().numbers()}
 
 
 def _kernels(layer: TapLayer) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pruned 3x3 convolutions take in memory, and the SPM format of pattern-pruned ones.
+"""What pruned 3x3 convolutions take in memory, and the packing of pattern-pruned ones.
 
 SPM (sparsity pattern mask; PCNN, Tan et al., DAC 2020): a layer stores its few patterns once, and
 per kernel a pattern's index in ceil(log2(patterns)) bits and the values in it, row by row, of which
@@ -30,7 +30,7 @@ def index_bits(choices: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Spm:
-    """A layer's kernels in SPM format.
+    """A layer's kernels packed as sparsity pattern masks.
 
     Members:
         patterns: bool [patterns, 9], each with the same number of places.
@@ -59,7 +59,7 @@ def srbs_bits(weights: int, sub_row: int, weight_bits: int) -> int:
 
 
 def pack(kernels: NDArray[Any], patterns: NDArray[np.bool_]) -> Spm:
-    """Return kernels [kernels, 9] in SPM format.
+    """Return kernels [kernels, 9] packed as sparsity pattern masks.
 
     Raises ValueError for a kernel with a weight outside every pattern.
     """
