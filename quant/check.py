@@ -10,7 +10,7 @@ import torch
 from quant.allocate.bits import check_budget as check_bits
 from quant.allocate.bits import cost_table
 from quant.allocate.layer_cost import cost_terms
-from quant.allocate.sizes import sparse_layers
+from quant.allocate.sizes import layer_keeps, sparse_layers
 from quant.build import Build, compressed_network, new_network, other_teacher
 from quant.distill.teacher import check_blocks
 from quant.network.rewrite import to_winograd
@@ -37,4 +37,6 @@ def check_recipe(build: Build) -> None:
         check_budget(config, terms, compressed)
     tapped = to_winograd(compressed, config.engine.m)
     check_pruning(config.prune, sparse_layers(tapped, config.prune.skip))
-    check_bits(cost_table(config, tapped), config.quantize.budget_share)
+    check_bits(
+        cost_table(config, tapped, layer_keeps(config, tapped)), config.quantize.budget_share
+    )

@@ -86,7 +86,7 @@ def test_default_budget_can_be_met_by_ordinary_chains(seed: int) -> None:
     """The share of 0.92 that was the default refused most of them."""
     config = Config(model=ordinary_chain(seed))
     net = to_winograd(backbone(network_of(config.model, InputShape(3, 32, 10))), 2)
-    cost = cost_table(config, net)
+    cost = cost_table(config, net, layer_keeps(config, net))
     columns = choose(np.tile([1.0, 0.0], (len(cost), 1)), cost, config.quantize.budget_share)
     least = least_share(cost)
     assert least - 1e-9 <= share_of(cost, columns) <= max(WISHED_SHARE, least)
@@ -163,7 +163,10 @@ def test_direct_layers_count_as_far_as_the_engine_has_them() -> None:
     strided = Window(Axis(3, 2, 1, 1), Axis(3, 2, 1, 1))
     assert [shape.window for shape in shapes.values()] == [strided, Window()]
     assert list(shapes) == ["0", "1"]
-    assert all((cost_table(Config(), net) > 0).all(axis=1) == [True, True, False, False])
+    assert all(
+        (cost_table(Config(), net, layer_keeps(Config(), net)) > 0).all(axis=1)
+        == [True, True, False, False]
+    )
 
 
 def test_bit_operations_are_products_times_both_widths() -> None:
@@ -180,9 +183,11 @@ def test_narrow_operands_pay_in_bit_operations_only() -> None:
     quantize = QuantizeConfig(weight_bits=(8,), operand_bits=(4, 8))
     config = replace(SMALL, quantize=quantize)
     net = winograd_of(config)
-    cycles = cost_table(config, net)
+    cycles = cost_table(config, net, layer_keeps(config, net))
     assert (cycles[:, 0] == cycles[:, 1]).all()
-    bops = cost_table(replace(config, quantize=replace(quantize, budget="bops")), net)
+    bops = cost_table(
+        replace(config, quantize=replace(quantize, budget="bops")), net, layer_keeps(config, net)
+    )
     assert (2 * bops[:, 0] == bops[:, 1]).all()
     assert choose(np.zeros((3, 2)), bops, 0.5) == [0, 0, 0]
 

@@ -60,6 +60,11 @@ VARIANTS = {
         distill=DistillConfig(feature=1.0, schedule="cosine"),
         quantize=QuantizeConfig(budget="bops", budget_share=1.0, epochs=1, sensitivity="hessian"),
     ),
+    "keeps by cycles": replace(
+        SHORT,
+        prune=PruneConfig(steps=1, epochs=1, per_layer=True),
+        quantize=QuantizeConfig(epochs=1),
+    ),
     "exit": replace(SHORT, model=replace(TINY.model, exit=1)),
 }
 

@@ -108,8 +108,9 @@ class PruneConfig:
 
     `method` decides how: docs/compression.md. `steps` is how many times all but "admm" and
     "pattern" lower the number kept. Sub-rows are `sub_row` channels long; of 16, twice
-    `keep` stay. `per_tap` lets taps keep different numbers, with the mean of `keep`. `rho` is the
-    first penalty weight of "admm" and "pattern"; `decay` fades what "straight_through" drops.
+    `keep` stay. `per_tap` lets taps keep different numbers, with the mean of `keep`; `per_layer`
+    lets layers, within the modelled cycles of `keep` in all of them. `rho` is the first penalty
+    weight of "admm" and "pattern"; `decay` fades what "straight_through" drops.
     "kernels" prunes whole kernels, the same for all taps.
     "pattern" prunes no sub-rows but 3x3 kernels: `pattern_keep` of 9 weights stay, in one of
     `patterns` shapes per layer. `batch` 0 is that of [train].
@@ -119,6 +120,7 @@ class PruneConfig:
     keep: int = integer(2, low=1, high=SUB_ROW)
     sub_row: int = choice(SUB_ROW, (SUB_ROW, 2 * SUB_ROW))
     per_tap: bool = flag(False)
+    per_layer: bool = flag(False)
     skip: int = integer(1, low=0, high=64)
     steps: int = integer(6, low=1, high=64)
     rho: float = real(0.01, low=1e-6, high=100.0)
@@ -140,9 +142,15 @@ class PruneConfig:
                 f"prune.per_tap must be false for prune.method '{KERNELS}', whose taps all keep "
                 "the same channels, got true; remove it or choose another method"
             )
+        if self.per_layer and (self.per_tap or self.sub_row != SUB_ROW):
+            raise ConfigError(
+                "prune.per_layer is for sub-rows of 8 whose taps keep the same number, got true "
+                f"beside prune.per_tap {shown(self.per_tap)} and prune.sub_row {self.sub_row}; "
+                "remove one of them"
+            )
         if self.method != PATTERN:
             return
-        for key, default in (("per_tap", False), ("sub_row", SUB_ROW)):
+        for key, default in (("per_tap", False), ("per_layer", False), ("sub_row", SUB_ROW)):
             if getattr(self, key) != default:
                 raise ConfigError(
                     f"prune.{key} is for sub-rows, which prune.method 'pattern' has none of; "
@@ -211,6 +219,11 @@ class Config:
             raise ConfigError(
                 "train.epochs must be at least 1 for a network without weights, got 0; set "
                 "model.checkpoint to the file of its weights"
+            )
+        if self.prune.per_layer and self.quantize.budget_share:
+            raise ConfigError(
+                "quantize.budget_share must be 0 with prune.per_layer, as which share the widths "
+                f"can reach is known after pruning only; got {self.quantize.budget_share:g}"
             )
 
     def section(self, *names: str) -> dict[str, Any]:

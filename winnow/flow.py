@@ -71,6 +71,12 @@ def _channel_keys(config: Config) -> Keys:
     return ("seed", "data", "model", "train", "distill", "prune_channels", *engine)
 
 
+def _prune_keys(config: Config) -> Keys:
+    """Return what the pruned network depends on: an engine only if its cycles choose keeps."""
+    engine = "engine" if config.prune.per_layer else "engine.m"
+    return ("seed", "data", "train", "distill", "prune", engine)
+
+
 _TORCH = ("torch", "brevitas", "numpy", "scipy", "scikit-learn")
 _DATA = ("data.path", "")
 _TEACHER = ("distill.teacher", "train.npz")
@@ -111,7 +117,7 @@ STAGES: tuple[Stage, ...] = (
         "prune",
         "prune by the configured method, fold BatchNorm",
         "quant.stages.prune",
-        ("seed", "data", "train", "distill", "prune", "engine.m"),
+        _prune_keys,
         ("train", "prune_channels"),
         tools=_TORCH,
         outside=(_DATA, _TEACHER),
@@ -120,7 +126,7 @@ STAGES: tuple[Stage, ...] = (
         "bits",
         "choose the widths of every layer under the budget",
         "quant.stages.bits",
-        ("data", "prune", "quantize", "engine"),
+        ("data", "quantize", "engine"),
         ("prune",),
         tools=_TORCH,
         outside=(_DATA,),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.optimize import LinearConstraint
 
 from quant.allocate.integer_program import solve
-from quant.allocate.sizes import layer_keeps, layer_shapes
+from quant.allocate.sizes import layer_shapes
 from quant.network.layer_graph import layer_graph
 from quant.network.network import Network
 from quant.network.rewrite import tap_layers
@@ -84,9 +84,9 @@ def multiplications(net: Network, keeps: Mapping[str, int]) -> list[int]:
     return counts
 
 
-def cost_table(config: Config, net: Network) -> NDArray[np.int64]:
-    """Return what the configured budget counts, [tap layers, choices], at the configured keeps."""
-    choices, keeps = choices_of(config), layer_keeps(config, net)
+def cost_table(config: Config, net: Network, keeps: Mapping[str, int]) -> NDArray[np.int64]:
+    """Return what the configured budget counts, [tap layers, choices], with `keeps` of 8."""
+    choices = choices_of(config)
     if config.quantize.budget == "bops":
         return bit_operations(multiplications(net, keeps), choices)
     names = list(tap_layers(net))
@@ -118,7 +118,14 @@ def choose(sensitivity: NDArray[np.float64], cost: NDArray[np.int64], share: flo
 
     Of choices that are as good the last, widest one is taken. Raises ConfigError as `check_budget`.
     """
-    allowed, spare = check_budget(cost, share), 0
+    return choose_within(sensitivity, cost, check_budget(cost, share))
+
+
+def choose_within(
+    sensitivity: NDArray[np.float64], cost: NDArray[np.int64], allowed: int
+) -> list[int]:
+    """Return the same for a budget that the cheapest choices can reach."""
+    spare = 0
     while True:
         columns = _solve(sensitivity, cost, allowed - spare)
         if columns is None:  # only the cheapest choices are within the budget

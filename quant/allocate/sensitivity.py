@@ -34,14 +34,14 @@ def weight_divergence(
 
     It is the KL divergence, or the mean square of the change for a network that gives `values`.
     """
-    reference = _outputs(net, x, values=values)
+    reference = outputs(net.eval(), x, values=values)
     layers = tap_layers(net)
     table = np.zeros((len(layers), len(widths)))
     for row, layer in enumerate(layers.values()):
         exact = layer.u
         for column, bits in enumerate(widths):
             layer.set_u(quantize_weight(exact, bits))
-            table[row, column] = _divergence(net, x, reference, values=values)
+            table[row, column] = divergence(net, x, reference, values=values)
         layer.set_u(exact)
     return table
 
@@ -51,13 +51,13 @@ def operand_divergence(
     net: nn.Module, x: Tensor, widths: Sequence[int], *, values: bool = False
 ) -> Table:
     """Return the same of rounding one layer's operands V."""
-    reference = _outputs(net, x, values=values)
+    reference = outputs(net.eval(), x, values=values)
     layers = tap_layers(net)
     table = np.zeros((len(layers), len(widths)))
     for row, layer in enumerate(layers.values()):
         for column, bits in enumerate(widths):
             handle = layer.register_forward_hook(_rounding(bits))
-            table[row, column] = _divergence(net, x, reference, values=values)
+            table[row, column] = divergence(net, x, reference, values=values)
             handle.remove()
     return table
 
@@ -74,13 +74,15 @@ def _rounding(bits: int) -> Callable[[TapLayer, tuple[Tensor, ...], Tensor], Ten
     return hook
 
 
-def _outputs(net: nn.Module, x: Tensor, *, values: bool) -> Tensor:
-    found: Tensor = net.eval()(x)
+def outputs(net: nn.Module, x: Tensor, *, values: bool) -> Tensor:
+    """Return the log-probabilities [n, classes] of inputs x, or the `values` [n, k] themselves."""
+    found: Tensor = net(x)
     return found if values else F.log_softmax(found, dim=1)
 
 
-def _divergence(net: nn.Module, x: Tensor, reference: Tensor, *, values: bool) -> float:
-    changed = _outputs(net, x, values=values)
+def divergence(net: nn.Module, x: Tensor, reference: Tensor, *, values: bool) -> float:
+    """Return how far the outputs of x have moved from `reference`: KL divergence or mean square."""
+    changed = outputs(net, x, values=values)
     if values:
         return float(F.mse_loss(changed, reference))
     return float(F.kl_div(changed, reference, reduction="batchmean", log_target=True))

@@ -51,7 +51,9 @@ def narrow_rival(config: Config, cycles: int, teacher: Path) -> Config | None:
 
 def _dense(config: Config) -> Config:
     prune = config.prune
-    plain = replace(prune, method="magnitude", keep=SUB_ROW, sub_row=SUB_ROW, per_tap=False)
+    plain = replace(
+        prune, method="magnitude", keep=SUB_ROW, sub_row=SUB_ROW, per_tap=False, per_layer=False
+    )
     return replace(config, prune=plain)
 
 

@@ -64,24 +64,33 @@ def storage(config: PruneConfig, layers: Mapping[str, TapLayer]) -> dict[str, fl
 
 
 def new_pruner(
-    config: PruneConfig, net: Network, layers: Mapping[str, TapLayer], x: Tensor
+    config: PruneConfig,
+    net: Network,
+    layers: Mapping[str, TapLayer],
+    x: Tensor,
+    keeps: Mapping[str, int] | None = None,
 ) -> Pruner:
     """Return the configured method for `layers` of a dense network, with sample inputs x.
 
-    It may change how the network is parametrized until it is finished.
+    `keeps` are those of single layers, in the place of `config.keep`. The method may change how the
+    network is parametrized until it is finished.
     """
     chosen = kernels_in(layers) if config.method == PATTERN else layers
-    targets = srbs_targets(config, net, chosen, x)
+    targets = srbs_targets(config, net, chosen, x, keeps or {})
     return METHODS[config.method](PruningTask(config, net, targets, x))
 
 
 def srbs_targets(
-    config: PruneConfig, net: Network, layers: Mapping[str, TapLayer], x: Tensor
+    config: PruneConfig,
+    net: Network,
+    layers: Mapping[str, TapLayer],
+    x: Tensor,
+    chosen: Mapping[str, int],
 ) -> tuple[Target, ...]:
     """Return the SRBS patterns that layers shall have: `keep` of 8 in all, on the average per tap.
 
-    Keeps per tap follow from the OBS saliencies of the dense network, so that every method gets
-    the same pattern.
+    Layers with a `chosen` keep have that. Keeps per tap follow from the OBS saliencies of the dense
+    network, so that every method gets the same pattern.
     """
     length, keep = config.sub_row, config.keep * config.sub_row // SUB_ROW
     keeps: dict[TapLayer, NDArray[np.int64]] = {}
@@ -92,7 +101,7 @@ def srbs_targets(
     if config.per_tap:
         visit_layers(net, list(layers.values()), x, share)
     return tuple(
-        Target(name, layer, keeps.get(layer, _uniform(layer, keep)), length)
+        Target(name, layer, keeps.get(layer, _uniform(layer, chosen.get(name, keep))), length)
         for name, layer in layers.items()
     )
 

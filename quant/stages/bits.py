@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from quant.allocate.bits import choices_of, choose, cost_table, least_share, share_of
 from quant.allocate.sensitivity import sensitivities
+from quant.allocate.sizes import measured_keeps
 from quant.build import Build, load_pruned
 from quant.data import to_input
 from quant.network.rewrite import tap_layers
@@ -20,7 +21,7 @@ def run(build: Build, resume: Resume) -> Result:  # noqa: ARG001 (no training he
     labels = samples.labels[:SAMPLE_IMAGES].to(build.device)
     choices, names = choices_of(config), list(tap_layers(net))
     table = sensitivities(net, x, labels, choices, config.quantize.sensitivity)
-    cost = cost_table(config, net)
+    cost = cost_table(config, net, measured_keeps(net))
     columns = choose(table, cost, config.quantize.budget_share)
     chosen = {name: choices[column] for name, column in zip(names, columns, strict=True)}
     share = share_of(cost, columns)
