@@ -48,7 +48,7 @@ each_pixel:
     Pixel own = clamp<9>(rne_shift(y, c.shift), c.low, c.high);
     pixel[i] = choose<Pixel>(c.no_add != 0, own, add_shortcut(own, shortcut[i], c));
   }
-  ByteTile out;
+  ap_uint<8> out[kTilePixels];
 emit:
   for (int i = 0; i < kTilePixels; i++) {
 #pragma HLS unroll
@@ -61,9 +61,9 @@ emit:
     }
     ap_uint<8> raw = i < 4 ? ap_uint<8>(first >> (8 * (i % 4))) : ap_uint<8>(0);
     ap_uint<8> byte = choose<ap_uint<8>>(c.pool != 0, pooled, plain);
-    out.pixel[i] = choose<ap_uint<8>>(c.raw != 0, raw, byte);
+    out[i] = choose<ap_uint<8>>(c.raw != 0, raw, byte);
   }
-  return out;
+  return pack_word(out);
 }
 
 // Where the tiles of a strip go: channel by channel within a tile group, all channels of a block.

@@ -74,17 +74,17 @@ each_step:
 }
 
 // Two tiles of one channel as one multiplier operand: {v1 - (v0 < 0), v0}.
-inline ap_uint<8 * kPt> pack_operand(const ap_int<8> (&v)[kPt]) {
+inline Operand pack_operand(const ap_int<8> (&v)[kPt]) {
 #pragma HLS inline
   ap_uint<8> low = ap_uint<8>(v[0]);
-  if (kPt == 1) return ap_uint<8 * kPt>(low);
+  if (kPt == 1) return Operand(low);
   ap_uint<8> high = ap_uint<8>(ap_int<8>(v[kPt - 1] - (v[0] < 0 ? 1 : 0)));
-  return (ap_uint<8 * kPt>(high) << 8) | ap_uint<8 * kPt>(low);
+  return (Operand(high) << 8) | Operand(low);
 }
 
 inline void load_v(Stream<VSlice>& slices, Bank<VBlock>& bank) {
-  ap_int<8> first_tile[kSubRow];       // of the pair, oldest channel first
-  ap_uint<8 * kPt> operands[kSubRow];  // the same of what is packed
+  ap_int<8> first_tile[kSubRow];  // of the pair, oldest channel first
+  Operand operands[kSubRow];      // the same of what is packed
 #pragma HLS array_partition variable = first_tile type = complete
 #pragma HLS array_partition variable = operands type = complete
   VSlice slice;
@@ -98,7 +98,7 @@ each_strip:
 #pragma HLS pipeline II = 1
       slice = slices.read();
       // A borrow needs the first tile's value, which came kTransformSteps slices ago.
-      ap_uint<8 * kPt> packed[kTransformChannels];
+      Operand packed[kTransformChannels];
     pack_channels:
       for (int k = 0; k < kTransformChannels; k++) {
 #pragma HLS unroll
@@ -121,13 +121,7 @@ each_strip:
       }
       bool complete = step == kPt * kTransformSteps - 1;
       if (complete) {
-        VWord word;
-      each_channel:
-        for (int k = 0; k < kSubRow; k++) {
-#pragma HLS unroll
-          word.channel[k] = operands[k];
-        }
-        block[address] = word;
+        block[address] = pack_word(operands);
         address++;
       }
       step = complete ? ap_uint<4>(0) : ap_uint<4>(step + 1);

@@ -40,7 +40,7 @@ constexpr int kProductSpacing = 17;
 constexpr unsigned long long kSumStart = kPt == 1 ? 0 : 1ull << (kAccBits - 1);
 
 // One multiplication: kPt products in fields of kAccBits, the upper one short of its borrow.
-inline ap_uint<kSumBits> multiply(ap_uint<8 * kPt> v, ap_int<8> w) {
+inline ap_uint<kSumBits> multiply(Operand v, ap_int<8> w) {
 #pragma HLS inline
   ap_int<8> low = ap_int<8>(v);
   if (kPt == 1) return ap_uint<kSumBits>(ap_int<kSumBits>(ap_int<16>(low * w)));
@@ -72,15 +72,17 @@ each_strip:
       do {
 #pragma HLS pipeline II = 1
         step = steps.read();
-        VWord v = v_block[step.v_address];
-        WWord w = w_block[step.w_address];
+        Operand operands[kSubRow];
+        Entry entries[kPo];
+        unpack_word<8 * kPt>(v_block[step.v_address], operands);
+        unpack_word<8 + kIndexBits>(w_block[step.w_address], entries);
         Sums result;
       each_channel:
         for (int p = 0; p < kPo; p++) {
 #pragma HLS unroll
-          ap_uint<8 * kPt> operand =
-              Select<kSubRow, ap_uint<8 * kPt>>::of(v.channel, unsigned(w.entry[p].index));
-          ap_uint<kSumBits> product = multiply(operand, w.entry[p].value);
+          unsigned channel = unsigned(ap_uint<kIndexBits>(entries[p] >> 8));
+          Operand operand = Select<kSubRow, Operand>::of(operands, channel);
+          ap_uint<kSumBits> product = multiply(operand, ap_int<8>(entries[p]));
           ap_uint<kSumBits> before = step.first != 0 ? ap_uint<kSumBits>(kSumStart) : acc[p];
           acc[p] = before + product;
           result.sum[p] = acc[p];

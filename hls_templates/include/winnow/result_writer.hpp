@@ -27,7 +27,9 @@ inline Word gather_pixel(const ByteTile (&tiles)[kSubRow], unsigned index) {
 each_channel:
   for (int k = 0; k < kSubRow; k++) {
 #pragma HLS unroll
-    ap_uint<8> byte = Select<kTilePixels, ap_uint<8>>::of(tiles[k].pixel, index);
+    ap_uint<8> pixels[kTilePixels];
+    unpack_word<8>(tiles[k], pixels);
+    ap_uint<8> byte = Select<kTilePixels, ap_uint<8>>::of(pixels, index);
     word = word | (Word(byte) << (8 * k));
   }
   return word;

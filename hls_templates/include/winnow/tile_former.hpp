@@ -19,9 +19,7 @@
 namespace winnow {
 
 // The rows above the current one: one RAM word per column.
-struct LineWord {
-  Word row[kAlpha - 1];
-};
+using LineWord = ap_uint<64 * (kAlpha - 1)>;
 
 // Put `enters[r]` into the last column of every row that `takes[r]`, after all columns moved on if
 // the window `moves`.
@@ -151,20 +149,22 @@ each_pixel:
       pixel = token.word;
     }
     if (!gathers && plane.is_inside(c) && !finished) pixel = pixels.read();
-    LineWord above = {}, next;
-    if (!linear) above = lines.read(unsigned(plane.column));
+    LineWord line = 0;
+    if (!linear) line = lines.read(unsigned(plane.column));
+    Word above[kAlpha - 1], next[kAlpha - 1];
+    unpack_word<64>(line, above);
     Word enters[kAlpha];
     bool takes[kAlpha];
   stack_rows:
     for (int r = 0; r < kAlpha; r++) {
 #pragma HLS unroll
       Word stacked = pixel;
-      if (r < kAlpha - 1) stacked = above.row[r % (kAlpha - 1)];
-      if (r > 0) next.row[(r + kAlpha - 2) % (kAlpha - 1)] = stacked;
+      if (r < kAlpha - 1) stacked = above[r % (kAlpha - 1)];
+      if (r > 0) next[(r + kAlpha - 2) % (kAlpha - 1)] = stacked;
       enters[r] = choose<Word>(linear, pixel, stacked);
       takes[r] = !linear || fills == r;
     }
-    if (!linear) lines.write(unsigned(plane.column), next);
+    if (!linear) lines.write(unsigned(plane.column), pack_word(next));
     update_window(window, enters, takes, !linear || fills == 0);
     if (emits) patches.write(patch);
 

@@ -57,21 +57,17 @@ struct VSlice {
   ap_uint<1> ends_layer;
 };
 
-// V of 8 channels x kPt tiles at one tap. With two tiles a channel is {v1 - (v0 < 0), v0}: the
+// What a multiplier takes of one channel: V of kPt tiles. With two it is {v1 - (v0 < 0), v0}: the
 // borrow of the packed product is paid here, once.
-struct VWord {
-  ap_uint<8 * kPt> channel[kSubRow];
-};
+using Operand = ap_uint<8 * kPt>;
+
+// The operands of 8 channels at one tap.
+using VWord = ap_uint<8 * kPt * kSubRow>;
 typedef VWord VBlock[kVWords];
 
-// A non-zero weight and its position in the sub-row.
-struct Entry {
-  ap_int<8> value;
-  ap_uint<kIndexBits> index;
-};
-struct WWord {
-  Entry entry[kPo];
-};
+// A non-zero weight, 8 bits, and above it its position in the sub-row; kPo of them.
+using Entry = ap_uint<8 + kIndexBits>;
+using WWord = ap_uint<(8 + kIndexBits) * kPo>;
 typedef WWord WBlock[kWWords];
 
 struct WToken {
@@ -120,9 +116,7 @@ struct AccTile {
 };
 
 // A finished output tile of one channel: bytes, row-major; after pooling the first quarter of them.
-struct ByteTile {
-  ap_uint<8> pixel[kTilePixels];
-};
+using ByteTile = ap_uint<8 * kTilePixels>;
 typedef ByteTile TileBlock[kOutTiles];
 
 // One pixel of 8 channels of every tile: what is added to a strip lies in a bank per place in a

@@ -70,4 +70,27 @@ struct Select<1, T> {
   }
 };
 
+// A word of a memory is one number of elements of BITS bits, the first one lowest: Vitis HLS takes
+// an array of structs apart into an array per member (docs/vitis.md).
+template <int BITS, int N>
+ap_uint<N * BITS> pack_word(const ap_uint<BITS> (&elements)[N]) {
+#pragma HLS inline
+  ap_uint<N * BITS> word = 0;
+pack:
+  for (int i = 0; i < N; i++) {
+#pragma HLS unroll
+    word = word | (ap_uint<N * BITS>(elements[i]) << (BITS * i));
+  }
+  return word;
+}
+template <int BITS, int N>
+void unpack_word(ap_uint<N * BITS> word, ap_uint<BITS> (&elements)[N]) {
+#pragma HLS inline
+unpack:
+  for (int i = 0; i < N; i++) {
+#pragma HLS unroll
+    elements[i] = ap_uint<BITS>(word >> (BITS * i));
+  }
+}
+
 }  // namespace winnow

@@ -69,9 +69,9 @@ take:
 }
 
 // The lane word at position `e` of a low beat. `high` holds the matching high nibbles.
-inline WWord unpack_word(Beat low, ap_uint<kAxiBits / 2> high, bool wide, int e) {
+inline WWord lane_word(Beat low, ap_uint<kAxiBits / 2> high, bool wide, int e) {
 #pragma HLS inline
-  WWord word;
+  Entry entries[kPo];
 each_channel:
   for (int p = 0; p < kPo; p++) {
 #pragma HLS unroll
@@ -80,10 +80,10 @@ each_channel:
     ap_uint<4> upper = ap_uint<4>(high >> (4 * (e * kPo + p)));
     ap_int<4> narrow_value = ap_int<4>(nibble);
     ap_uint<8> wide_value = (ap_uint<8>(upper) << 4) | ap_uint<8>(nibble);
-    word.entry[p].value = wide ? ap_int<8>(wide_value) : ap_int<8>(narrow_value);
-    word.entry[p].index = ap_uint<kIndexBits>(pair >> 4);
+    ap_uint<8> value = wide ? wide_value : ap_uint<8>(ap_int<8>(narrow_value));
+    entries[p] = (Entry(ap_uint<kIndexBits>(pair >> 4)) << 8) | Entry(value);
   }
-  return word;
+  return pack_word(entries);
 }
 
 // What the current beat is. Exactly one holds, a register each, known a beat ahead.
@@ -155,7 +155,7 @@ each_beat:
   each_word:
     for (int e = 0; e < kLanesPerBeat; e++) {
 #pragma HLS unroll
-      unpacked[e] = unpack_word(low, ap_uint<kAxiBits / 2>(nibbles), wide, e);
+      unpacked[e] = lane_word(low, ap_uint<kAxiBits / 2>(nibbles), wide, e);
     }
     WWord shared = Select<kLanesPerBeat, WWord>::of(unpacked, unsigned(word_of_beat));
   each_lane:
