@@ -11,7 +11,8 @@ A loop that is pipelined, or around one that is, stays a loop; every other loop 
     #pragma HLS stream variable = x depth = 4   ->   __openhls_depth(&(x), 4);
     #pragma HLS dependence variable = x inter false   ->   __openhls_independent(&(x));
 
-All other HLS pragmas have no meaning here and disappear.
+All other HLS pragmas have no meaning here and disappear. `#pragma openhls` is the same for openhls
+alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _TOKEN = re.compile(
     r"|(?P<word>\w+)|(?P<scope>::)|(?P<sign>[^\s\w])",
     re.MULTILINE,
 )
-_HLS = re.compile(r"\s*#\s*pragma\s+hls\s+(\w+)(.*)", re.IGNORECASE)
+_HLS = re.compile(r"\s*#\s*pragma\s+(?:open)?hls\s+(\w+)(.*)", re.IGNORECASE)
 _OPTION = re.compile(r"(\w+)\s*=\s*([\w.]+)")
 _INDEPENDENT = re.compile(r"\binter\b.*\bfalse\b", re.IGNORECASE)
 _CLOSING = {"(": ")", "{": "}", "[": "]"}

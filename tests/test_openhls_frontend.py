@@ -48,11 +48,15 @@ def test_pragmas_become_statements_or_nothing() -> None:
     text = """#pragma HLS dataflow
 # pragma hls Stream variable = x depth=4
 #pragma HLS bind_storage variable = x
+#pragma openhls dependence variable = x inter false
+#pragma openhls design = 0x12
 char c = '"'; const char* s = "for (;;)";
 """
     assert rewrite_pragmas(text).splitlines() == [
         "__openhls_dataflow();",
         "__openhls_depth(&(x), 4);",
+        "",
+        "__openhls_independent(&(x));",
         "",
         """char c = '"'; const char* s = "for (;;)";""",
     ]

@@ -8,7 +8,9 @@ namespace hls {
 template <class T, int N>
 class ram {
  public:
+  // Inlined, so that the pragmas are those of the process that holds the memory.
   ram() {
+#pragma HLS inline
 #pragma HLS bind_storage variable = words_ type = ram_s2p impl = bram
 #pragma HLS dependence variable = words_ type = inter false
   }

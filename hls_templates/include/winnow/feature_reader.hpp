@@ -13,7 +13,7 @@ namespace winnow {
 constexpr int kReadAhead = 4;
 
 // Requests the next burst; tells whether it was the layer's last.
-inline bool request_burst(Stream<Burst>& bursts, Port<Word>& memory) {
+inline bool request_burst(Stream<Burst>& bursts, Port<Word> memory) {
 #pragma HLS inline
   Burst burst = bursts.read();
   if (burst.skip == 0) memory.read_request(burst.address, burst.words);

@@ -29,14 +29,14 @@ each_plane:
     WriteLock<PlaneBlock> block(planes);
     const WideBound columns_bound =
         choose<WideBound>(strip.in_last_column(), c.columns_last, c.columns_full);
-    const Bound words = c.read_words.at(strip.in_first_column, strip.in_last_column());
+    const Bound words = size_at(c.read_words, strip.in_first_column, strip.in_last_column());
     const Border left = border_of(c.pad_left, strip.in_first_column);
     DownCounter<Bound> rows;
     DownCounter<WideBound> columns;
     Inside y, x;
     rows.start(choose<Bound>(strip.in_last_row(), c.rows_last, c.rows_full));
     columns.start(columns_bound);
-    y.start(c.read_rows.at(strip.in_first_row, strip.in_last_row()),
+    y.start(size_at(c.read_rows, strip.in_first_row, strip.in_last_row()),
             border_of(c.pad_top, strip.in_first_row));
     x.start(words, left);
     PlaneAddress row = 0, address = 0;

@@ -185,7 +185,7 @@ inline void check_program(Stream<Length>& program_words, Stream<Word>& header,
 
 // Pass N words on as they arrive.
 template <int N>
-void forward(Port<Word>& program, Address address, Stream<Word>& words) {
+void forward(Port<Word> program, Address address, Stream<Word>& words) {
 #pragma HLS inline
   program.read_request(address, N);
   DownCounter<WordBound> left;

@@ -70,7 +70,7 @@ struct BurstWriter {
 #pragma HLS inline
     unacknowledged = 0;
   }
-  void request(Port<Word>& memory, const Burst& burst) {
+  void request(Port<Word> memory, const Burst& burst) {
 #pragma HLS inline
     if (unacknowledged == kWriteBehind) {
       memory.write_response();
@@ -79,7 +79,7 @@ struct BurstWriter {
     }
     memory.write_request(burst.address, burst.words);
   }
-  void finish(Port<Word>& memory) {
+  void finish(Port<Word> memory) {
 #pragma HLS inline
   each_response:
     while (unacknowledged != 0) {

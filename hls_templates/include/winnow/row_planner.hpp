@@ -43,7 +43,7 @@ inline void plan_rows(Stream<PlanRowsConfig>& config, Stream<Burst>& bursts, Str
   Lookahead<Bound> planes;
   planes.start(c.planes);
   DownCounter<Bound> rows_left;
-  rows_left.start(c.rows.at(true, strip.in_last_row()));
+  rows_left.start(size_at(c.rows, true, strip.in_last_row()));
   const Address row_words = choose<Address>(c.average != 0, 0, c.row_words);
   const Address plane_words = choose<Address>(c.average != 0, 1, c.plane_words);
   Address strip_address = c.base, plane = c.base, row = c.base;
@@ -69,7 +69,7 @@ each_row:
     bool ends_plane = rows_left.is_last() || c.idle != 0;
     bool ends_strip = ends_plane && planes.last;
     bool tail = strip.in_last_column() && (c.dense == 0 || planes.last);
-    Bound words = choose<Bound>(c.idle != 0, -1, c.words.at(strip.in_first_column, tail));
+    Bound words = choose<Bound>(c.idle != 0, -1, size_at(c.words, strip.in_first_column, tail));
     burst.address = row;
     const ap_uint<kBoundBits> length =
         choose<ap_uint<kBoundBits>>(c.average != 0, 1, ap_uint<kBoundBits>(words + 2));
@@ -90,7 +90,7 @@ each_row:
     if (ends_plane) {
       plane = choose<Address>(ends_strip, strip_address, plane + plane_words);
       planes.cycle(c.planes);
-      rows_left.start(c.rows.at(strip.in_first_row, strip.in_last_row()));
+      rows_left.start(size_at(c.rows, strip.in_first_row, strip.in_last_row()));
     } else {
       rows_left.step();
     }

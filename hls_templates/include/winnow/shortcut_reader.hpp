@@ -15,7 +15,7 @@
 namespace winnow {
 
 // Takes the plan of the next burst and requests it if it `adds`; tells whether it was the last.
-inline bool request_shortcut(bool adds, Stream<Burst>& bursts, Port<Word>& memory) {
+inline bool request_shortcut(bool adds, Stream<Burst>& bursts, Port<Word> memory) {
 #pragma HLS inline
   Burst burst = bursts.read();
   if (adds && burst.skip == 0) memory.read_request(burst.address, burst.words);

@@ -49,12 +49,13 @@ struct StripWalk {
 // Of three sizes the one of a place. A place that is first and last is last.
 struct Places {
   Bound first, middle, last;
-
-  Bound at(bool is_first, bool is_last) const {
-#pragma HLS inline
-    return choose<Bound>(is_last, last, choose<Bound>(is_first, first, middle));
-  }
 };
+
+// A function of its own: what travels in a stream has no methods (docs/vitis.md).
+inline Bound size_at(const Places& p, bool is_first, bool is_last) {
+#pragma HLS inline
+  return choose<Bound>(is_last, p.last, choose<Bound>(is_first, p.first, p.middle));
+}
 
 // Steps of an axis that lie in front of the map, less one: negative when there are none.
 using Border = ap_int<4>;

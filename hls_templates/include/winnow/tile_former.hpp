@@ -54,7 +54,7 @@ struct PlaneWalk {
   void start(const FormTilesConfig& c, const StripWalk& strip, bool last_sub_row) {
 #pragma HLS inline
     rows.start(choose<Bound>(strip.in_last_row(), c.rows_last, c.rows_full));
-    y.start(c.read_rows.at(strip.in_first_row, strip.in_last_row()),
+    y.start(size_at(c.read_rows, strip.in_first_row, strip.in_last_row()),
             border_of(1, c.linear == 0 && strip.in_first_row));
     row_phase = Phase(c.linear != 0 ? 0 : kAlpha - 1);
     start_row(c, strip, last_sub_row);
@@ -63,7 +63,7 @@ struct PlaneWalk {
 #pragma HLS inline
     bool tail = strip.in_last_column() && (c.dense == 0 || last_sub_row);
     columns.start(choose<WideBound>(strip.in_last_column(), c.columns_last, c.columns_full));
-    x.start(c.read_words.at(strip.in_first_column, tail),
+    x.start(size_at(c.read_words, strip.in_first_column, tail),
             border_of(1, c.linear == 0 && strip.in_first_column));
     column_phase = Phase(c.linear != 0 ? kLanes - 1 : kAlpha - 1);
     column = 0;
@@ -123,7 +123,7 @@ inline void form_tiles(Stream<FormTilesConfig>& config, Stream<Word>& pixels,
   const bool linear = c.linear != 0, gathers = c.gathers != 0;
   // A column is read and written again a padded row later, never sooner: see Ram.
   Ram<LineWord, kLinePixels> lines;
-#pragma HLS dependence variable = lines type = inter false
+#pragma openhls dependence variable = lines type = inter false
   Word window[kLanes];
 #pragma HLS array_partition variable = window type = complete
   StripWalk strip;
