@@ -62,6 +62,7 @@ def _context(engine: EngineConfig, target: TargetConfig) -> dict[str, Any]:
         "structs": config_structs(engine),
         "configs": process_configs(engine),
         "ports": ports.PORTS,
+        "depths": ports.MEMORY_DEPTHS,
         "outputs": ports.OUTPUTS,
         "inputs": ports.INPUTS,
         "arguments": ports.ARGUMENTS,

@@ -77,6 +77,11 @@ class Input:
     doc: str
 
 
+# Words or beats of a memory that the cosimulation of Vitis HLS copies for every run: `depth` of the
+# interface pragmas. Larger networks cannot be cosimulated.
+MEMORY_DEPTHS = {"program": 1 << 13, "weights": 1 << 16, "features": 1 << 17}
+
+
 # In the order of the top function's arguments, and of their registers. A new port goes behind
 # `status`, so that no register moves.
 ARGUMENTS: tuple[Port | Output | Input, ...] = (

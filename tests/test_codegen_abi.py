@@ -229,8 +229,9 @@ def test_top_has_the_reference_pins(tmp_path: Path) -> None:
             "offset": "slave",
             f"num_{direction}_outstanding": str(outstanding),
             f"max_{direction}_burst_length": str(burst),
+            "depth": str({"program": 8192, "weights": 65536, "features": 131072}[memory]),
         }
-        for name, bundle, direction, _, _, outstanding, burst, _ in PORTS
+        for name, bundle, direction, _, _, outstanding, burst, memory in PORTS
     ]
     offsets = {name: REGISTERS[name][0] for name in list(REGISTERS)[4:13]}
     *arguments, control = pragmas(top, "s_axilite")

@@ -5,6 +5,7 @@
 //
 // IMAGES holds INPUT_WORDS 8-byte words per image. Prints one line "status CODE LAYERS" per image.
 // Exit code 0 when all ran, 2 when the engine reported an error, 3 on an illegal access.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -13,14 +14,16 @@
 #include <string>
 #include <vector>
 
+#include "test_port.hpp"
 #include "winnow/engine.hpp"
 
 // What is done with every port: see WINNOW_PORTS in abi.hpp.
 #define PARAMETER(index, name, master, bits, region, offset) hls::burst_maxi<ap_uint<bits>> name,
 #define OPEN(index, name, master, bits, region, offset) \
-  hls::burst_maxi<ap_uint<bits>> name##_port(#name, region.data(), region.size());
+  hls::burst_maxi<ap_uint<bits>> name##_port =          \
+      test_port::open<ap_uint<bits>>(#name, region.data(), region.size());
 #define PASS(index, name, ...) name##_port,
-#define AND_IDLE(index, name, ...) &&name##_port.idle()
+#define AND_IDLE(index, name, ...) &&test_port::is_idle(name##_port, 0)
 
 extern "C" void winnow_engine(WINNOW_PORTS(PARAMETER, PARAMETER) ap_uint<32>* status,
                               const ap_uint<32>* program_words, const ap_uint<32>* weight_beats,
@@ -52,6 +55,17 @@ std::vector<T> to_beats(const std::vector<std::uint64_t>& words, int words_per_b
   return beats;
 }
 
+// AMD's cosimulation copies as much of a memory as the pragmas of the ports say, so there must be
+// as much; the engine is told what there is of it.
+template <class T>
+void grow(std::vector<T>& memory, const char* name, std::size_t copied) {
+  if (test_port::has_size<T>()) return;
+  if (memory.size() > copied) {
+    std::fprintf(stderr, "note: cosimulation copies %zu of %zu %s\n", copied, memory.size(), name);
+  }
+  memory.resize(std::max(memory.size(), copied), T(0));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -68,6 +82,9 @@ int main(int argc, char** argv) {
   std::ofstream output(argv[4], std::ios::binary);
   const std::size_t feature_words = std::stoull(argv[5]);
   const std::size_t input_base = std::stoull(argv[6]), input_words = std::stoull(argv[7]);
+  const ap_uint<32> words = program.size(), beats = weights.size(), features_end = feature_words;
+  grow(program, "words of the program", winnow::kProgramDepth);
+  grow(weights, "beats of weights", winnow::kWeightsDepth);
 
   int failures = 0;
   for (std::size_t image = 0; image < images.size() / input_words; image++) {
@@ -76,10 +93,10 @@ int main(int argc, char** argv) {
     for (std::size_t i = 0; i < input_words; i++) {
       features[input_base + i] = images[image * input_words + i];
     }
+    grow(features, "words of features", winnow::kFeaturesDepth);
     ap_uint<32> status = 0xFFFFFFFF;
     WINNOW_PORTS(OPEN, OPEN)
     ap_uint<32>* const result = &status;
-    const ap_uint<32> words = program.size(), beats = weights.size(), features_end = feature_words;
     winnow_engine(WINNOW_PORTS(PASS, PASS) result, &words, &beats, &features_end);
     const unsigned code = winnow::status_code(status.to_uint());
     std::printf("status %u %u\n", code, winnow::status_layers(status.to_uint()));
@@ -88,8 +105,8 @@ int main(int argc, char** argv) {
       std::fprintf(stderr, "error: a port has an unfinished burst\n");
       return 3;
     }
-    for (const Word& w : features) {
-      const std::uint64_t value = w.to_uint64();
+    for (std::size_t i = 0; i < feature_words; i++) {
+      const std::uint64_t value = features[i].to_uint64();
       output.write(reinterpret_cast<const char*>(&value), 8);
     }
   }
