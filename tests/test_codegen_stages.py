@@ -16,9 +16,11 @@ from codegen.graph_text import load_graph, save_graph
 from codegen.ir import Graph
 from codegen.stages import lower
 from codegen.stages.schedule import format_schedule, read_schedule
+from codegen.vitis_report import REPORT
 from tests.builds import TRAINING, play, play_all
 from tests.engines import chain_case, expected_maps
 from tests.ladder import random_images
+from tests.vitis_reports import report
 from winnow.artefact import Record, save_arrays
 from winnow.config import Config
 from winnow.engine import EngineConfig
@@ -216,14 +218,32 @@ def tool_at(folder: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatc
     ("name", "arguments"),
     [("vitis_hls", "-f csynth.tcl"), ("vitis-run", "--mode hls --tcl csynth.tcl")],
 )
-def test_vitis_runs_the_script_and_keeps_its_log(
-    build: Build, name: str, arguments: str, monkeypatch: pytest.MonkeyPatch
+def test_vitis_runs_the_script_and_reads_its_report(
+    build: Build,
+    name: str,
+    arguments: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tool_at(build.out / "bin", name, 'echo "$PWD $*"', monkeypatch)
+    left = build.out / "csynth.xml"
+    copy = f"mkdir -p {REPORT.parent} && cp {left} {REPORT}"
+    tool_at(build.out / "bin", name, f'echo "$PWD $*"; {copy}', monkeypatch)
+    left.write_text(report({"each_step": 1}))
     run_verb("emit", build)
     run_verb("vitis", build)
     assert (build.hls / "vitis.log").read_text() == f"{build.hls} {arguments}\n"
-    assert set(Record.load(build.out / "vitis.json", "").outputs) == {"hls/vitis.log"}
+    record = Record.load(build.out / "vitis.json", "")
+    assert set(record.outputs) == {"hls/vitis.log", "hls/vitis.txt"}
+    assert record.numbers["clock_ns"] == 6.21
+    assert "each_step_process each_step   1      9\n" in capsys.readouterr().out
+    left.write_text(report({"each_step": 2}))
+    run_verb("emit", build)
+    (build.out / "vitis.json").unlink()
+    with pytest.raises(
+        ToolError, match=r"^Vitis HLS lost II 1: each_step of each_step_process has"
+    ):
+        run_verb("vitis", build)
+    assert not (build.out / "vitis.json").exists()
 
 
 def test_failing_vitis_names_its_log(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
