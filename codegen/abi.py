@@ -18,11 +18,12 @@ from winnow.artefact import sha256_value
 from winnow.engine import EngineConfig
 
 MAGIC = 0x57494E4F  # "WINO"
-VERSION = 5
+VERSION = 6
 HEADER_WORDS = 8
 LAYER_WORDS = 32
 EARLY_WORDS = 8  # of a descriptor, with all that products are formed of while the others arrive
 MAX_LAYERS = 256
+MAX_IMAGES = 255  # of a run: the register `status` counts them in 8 bits
 WORD_BITS = 64
 BOUND_BITS = 17  # of a loop bound: n - 2 of a 16-bit count
 KEEP_BITS = 5  # of the bound of `keep`
@@ -49,6 +50,7 @@ class Status(IntEnum):
     BAD_DESCRIPTOR = 8
     BAD_WEIGHTS = 9
     BAD_ADDRESS = 10
+    BAD_IMAGE_COUNT = 11
     HUNG = 255
 
 
@@ -64,20 +66,25 @@ STATUS_TEXT = {
     Status.BAD_DESCRIPTOR: "the descriptor of a layer is damaged",
     Status.BAD_WEIGHTS: "the weights of a layer are damaged",
     Status.BAD_ADDRESS: "the program lies or reaches beyond the memory that the host allows",
+    Status.BAD_IMAGE_COUNT: f"the number of images is not 1..{MAX_IMAGES}",
     Status.HUNG: "the run did not end and was stopped, by the watchdog or the host",
 }
 
 
-# The register `status`: the code, and above it the number of layers that ran. After an error that
-# is the number of the layer that failed. A run that openhls' guard stopped reads as all ones.
+# The register `status`: the code, above it the number of layers of the last image that ran, and the
+# number of images that did. After an error these are the numbers of the layer and the image that
+# failed. A run that openhls' guard stopped reads as all ones.
 STATUS_CODE_BITS = 8
 STATUS_LAYERS_BITS = 16
+STATUS_IMAGES_BITS = 8
 
 
-def decode_status(word: int) -> tuple[int, int]:
-    """Split the register `status` into (code, layers that ran)."""
+def decode_status(word: int) -> tuple[int, int, int]:
+    """Split the register `status` into (code, layers that ran, images that ran)."""
     code = word & (1 << STATUS_CODE_BITS) - 1
-    return code, word >> STATUS_CODE_BITS & (1 << STATUS_LAYERS_BITS) - 1
+    above = word >> STATUS_CODE_BITS
+    layers = above & (1 << STATUS_LAYERS_BITS) - 1
+    return code, layers, above >> STATUS_LAYERS_BITS & (1 << STATUS_IMAGES_BITS) - 1
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,10 @@ HEADER = (
     HeaderField("signature", 1, 0, 64, True, "signature of the engine"),
     HeaderField("input_base", 2, 0, 64, False, "first word of the input"),
     HeaderField("input_words", 3, 0, 64, False, "words of the input"),
-    HeaderField("feature_words", 4, 0, 64, False, "words of feature memory"),
+    HeaderField("feature_words", 4, 0, 64, False, "words of feature memory, of an image"),
     HeaderField("weight_beats", 5, 0, 64, False, "beats of weight memory"),
+    HeaderField("num_images", 6, 0, 8, True, f"number of images of a run, 1..{MAX_IMAGES}"),
+    HeaderField("image_words", 6, 32, 32, True, "words from the maps of one image to the next's"),
 )
 
 

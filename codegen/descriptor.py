@@ -122,7 +122,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Given:
-    """A number that no descriptor holds: the host's register of that name, for the run."""
+    """A number that no descriptor holds: the host's, for the run, or that of an image."""
 
     name: str
     reads: tuple[Read, ...]
@@ -201,6 +201,12 @@ GIVEN = (
         "feature_words",
         _reads("plan_reads plan_shortcuts plan_writes", "limit"),
         "words of the feature maps that may be read and written",
+        "Address",
+    ),
+    Given(
+        "image_base",
+        _reads("plan_reads plan_shortcuts plan_writes", "image_base"),
+        "first word of the image's maps",
         "Address",
     ),
 )

@@ -34,7 +34,7 @@ from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "hls_templates"
-MEMORY_FORMAT = 2
+MEMORY_FORMAT = 3
 
 
 def _environment() -> Environment:
@@ -130,9 +130,10 @@ def _region(region: Region) -> dict[str, Any]:
 def memory_map(schedule: Schedule) -> dict[str, Any]:
     """Return what a driver needs: sizes, the input's and every layer's place, the arguments.
 
-    A layer's `cycles` are modelled; `header` says where a program's number of layers lies.
+    A layer's `cycles` are modelled; `header` says at which bytes a program's numbers of layers (16
+    bits) and of images (8 bits) lie.
     """
-    (count,) = (field for field in abi.HEADER if field.name == "num_layers")
+    places = {field.name: field.word * 8 + field.low // 8 for field in abi.HEADER}
     return {
         "format": MEMORY_FORMAT,
         "engine_id": f"{abi.engine_signature(schedule.engine):016x}",
@@ -140,7 +141,12 @@ def memory_map(schedule: Schedule) -> dict[str, Any]:
         "weight_bytes": schedule.weight_beats * schedule.engine.axi_bits // 8,
         "weight_beats": schedule.weight_beats,
         "feature_words": schedule.feature_words,
-        "header": {"bytes": abi.HEADER_WORDS * 8, "layers_at": count.word * 8 + count.low // 8},
+        "header": {
+            "bytes": abi.HEADER_WORDS * 8,
+            "layers_at": places["num_layers"],
+            "images_at": places["num_images"],
+            "most_images": abi.MAX_IMAGES,
+        },
         "input": _region(schedule.input),
         "layers": {
             plan.name: {**_region(plan.result), "cycles": plan.cycles.total}
@@ -161,10 +167,13 @@ def sealed_json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps({**content, "seal": sha256_value(content)}, indent=2) + "\n").encode()
 
 
-def emit_data(folder: Path, schedule: Schedule) -> list[Path]:
-    """Write program, weights and memory map of a scheduled network; return the files."""
+def emit_data(folder: Path, schedule: Schedule, images: int = 1) -> list[Path]:
+    """Write program, weights and memory map of a scheduled network; return the files.
+
+    A run of the program takes `images`, whose maps lie `feature_words` apart.
+    """
     weights = b"".join(plan.packed.tobytes() for plan in schedule.layers)
-    contents = {"program.bin": program_words(schedule).tobytes(), "weights.bin": weights}
+    contents = {"program.bin": program_words(schedule, images).tobytes(), "weights.bin": weights}
     hashes = {name: sha256_bytes(content) for name, content in contents.items()}
     contents["memory.json"] = sealed_json({**memory_map(schedule), "sha256": hashes})
     files = {folder / name: content for name, content in contents.items()}

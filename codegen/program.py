@@ -22,8 +22,8 @@ from winnow.engine import EngineConfig
 Words = NDArray[np.uint64]
 
 
-def header_words(schedule: Schedule) -> list[int]:
-    """Return the header: every field of `abi.HEADER`, and the checksum."""
+def header_words(schedule: Schedule, images: int = 1) -> list[int]:
+    """Return the header for a run of some images: every field of `abi.HEADER`, and the checksum."""
     values = {
         "magic": MAGIC,
         "version": VERSION,
@@ -33,6 +33,8 @@ def header_words(schedule: Schedule) -> list[int]:
         "input_words": schedule.input.words,
         "feature_words": schedule.feature_words,
         "weight_beats": schedule.weight_beats,
+        "num_images": images,
+        "image_words": schedule.feature_words,
     }
     words = [0] * HEADER_WORDS
     for field in HEADER:
@@ -61,9 +63,9 @@ def layer_words(engine: EngineConfig, values: Values) -> list[int]:
     return words
 
 
-def program_words(schedule: Schedule) -> Words:
-    """Return the whole program, uint64."""
-    words = header_words(schedule)
+def program_words(schedule: Schedule, images: int = 1) -> Words:
+    """Return the whole program for a run of some images, uint64."""
+    words = header_words(schedule, images)
     for plan in schedule.layers:
         words += layer_words(schedule.engine, plan.values)
     return np.array(words, dtype="<u8")

@@ -39,6 +39,7 @@ FLAGS = (
     "-Wno-uninitialized",
 )
 LEFTOVER = "leftover data"  # what hls_stream.h prints when a stream is destroyed with tokens in it
+GAP = 0xA5  # what fills memory between the inputs of a start
 
 
 def ap_types() -> Path:
@@ -113,10 +114,11 @@ def _compile(project: Path, binary: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What the engine reported, and the feature memory [images, bytes] after each image."""
+    """What the engine reported, and the feature memory [starts, bytes] after each start."""
 
     status: Status
     layers_run: int
+    images_run: int
     memory: Bytes
 
 
@@ -141,26 +143,49 @@ def execute(engine: Engine, folder: Path, images: bytes, sizes: tuple[int, int, 
         memory = np.frombuffer(output.read_bytes(), dtype=np.uint8)
     reports = [line.split()[1:] for line in result.stdout.splitlines() if line.startswith("status")]
     worst = max(reports, key=lambda report: int(report[0]))
-    return Outcome(Status(int(worst[0])), int(worst[1]), memory.reshape(-1, sizes[0] * 8))
+    code, layers, ran = map(int, worst)
+    return Outcome(Status(code), layers, ran, memory.reshape(-1, sizes[0] * 8))
 
 
-def run(engine: Engine, schedule: Schedule, images: IntArray) -> LayerMaps:
+@dataclass(frozen=True)
+class Starts:
+    """What the hosts' command lines take: the memory of inputs of every start, and its sizes.
+
+    `sizes` are the feature words of a start, the first word of its inputs and their words.
+    """
+
+    content: bytes
+    sizes: tuple[int, int, int]
+
+
+def starts(plan: Schedule, images: IntArray, per_start: int = 1) -> Starts:
+    """Lay integer images [n, c, h, w] out for starts of `per_start` images, which must divide n."""
+    packed = pack_features(plan.input.tensor, images)
+    slot, first = plan.feature_words * 8, plan.input.base * 8
+    memory = np.full((len(images), slot), GAP, np.uint8)
+    memory[:, first : first + packed.shape[1]] = packed
+    last = (per_start - 1) * slot + first + packed.shape[1]
+    content = memory.reshape(-1, per_start * slot)[:, first:last].tobytes()
+    words = (per_start * plan.feature_words, plan.input.base, (last - first) // 8)
+    return Starts(content, words)
+
+
+def run(engine: Engine, schedule: Schedule, images: IntArray, *, per_start: int = 1) -> LayerMaps:
     """Run a scheduled network on integer images [n, c, h, w]; return every layer's map.
 
-    Raises MismatchError when the engine reports an error.
+    A start runs `per_start` images. Raises MismatchError when the engine reports an error.
     """
-    words = pack_features(schedule.input.tensor, images)
-    sizes = (schedule.feature_words, schedule.input.base, schedule.input.words)
+    inputs = starts(schedule, images, per_start)
     with tempfile.TemporaryDirectory() as folder:
-        emit_data(Path(folder), schedule)
-        outcome = execute(engine, Path(folder), words.tobytes(), sizes)
+        emit_data(Path(folder), schedule, per_start)
+        outcome = execute(engine, Path(folder), inputs.content, inputs.sizes)
     if outcome.status is not Status.OK:
         name = schedule.layers[min(outcome.layers_run, len(schedule.layers) - 1)].name
         raise MismatchError(
             f"the engine stopped at layer '{name}' with status {outcome.status.value}: "
             f"{STATUS_TEXT[outcome.status]}"
         )
-    return layer_maps(schedule, outcome.memory)
+    return layer_maps(schedule, outcome.memory.reshape(len(images), -1))
 
 
 def layer_maps(schedule: Schedule, memory: Bytes) -> LayerMaps:

@@ -55,6 +55,7 @@ from winnow.fixed_point import IntArray
 BASES = {"program": 0x1000_0000, "weights": 0x2000_0000, "features": 0x4000_0000}
 NO_MEMORY = 0x7000_0000
 RESET_CYCLES = 8
+IMAGES_OF_A_START = 3
 HEADER_FIELDS = {field.name: field for field in HEADER}
 FIELDS = {field.name: field for field in layer_fields(EngineConfig()) if not field.is_array}
 
@@ -161,8 +162,13 @@ class Bench:
         """Fill the feature memory with a pattern and put an image in its place."""
         words = len(self.features.data) // 8
         self.features.data[:] = bytes((0x5A ^ (i * 37)) & 0xFF for i in range(8)) * words
+        self.put_image(index)
+
+    def put_image(self, index: int, place: int = 0) -> None:
+        """Put an image where that number `place` of a start lies."""
         image = self.setup.image_bytes(index)
-        first = self.setup.memory_map["input"]["base"] * 8
+        words = self.setup.memory_map["input"]["base"]
+        first = (place * self.setup.memory_map["feature_words"] + words) * 8
         self.features.data[first : first + len(image)] = image
 
     async def run(self) -> int:
@@ -202,17 +208,19 @@ class Bench:
     async def status(self) -> tuple[Status, int]:
         """Return (status code, layers that ran)."""
         word = await self.registers.read(OFFSETS["status"])
-        code, layers = decode_status(word)
+        code, layers, _ = decode_status(word)
         return Status(code), layers
 
     async def axi_error(self) -> int:
         """Return a bit per master that saw an error response; RTL of Vitis ignores them: 0."""
         return 0 if self.setup.waits is None else await self.registers.read(OFFSETS["axi_error"])
 
-    def check_layers(self, index: int) -> None:
-        """Compare every layer's map in memory with the golden one."""
+    def check_layers(self, index: int, place: int = 0) -> None:
+        """Compare every layer's map of image number `place` of a start with the golden one."""
         actual = {}
-        memory = np.frombuffer(bytes(self.features.data), dtype=np.uint8)[None]
+        slot = self.setup.memory_map["feature_words"] * 8
+        content = bytes(self.features.data)[place * slot : (place + 1) * slot]
+        memory = np.frombuffer(content, dtype=np.uint8)[None]
         for name, region in self.setup.memory_map["layers"].items():
             first = region["base"] * 8
             part = memory[:, first : first + region["words"] * 8]
@@ -282,6 +290,26 @@ async def network_equals_the_model(dut: Any) -> None:
 
 
 @cocotb.test()
+async def one_start_runs_several_images(dut: Any) -> None:
+    """Each in memory of its own, at a distance that the header has; then one again."""
+    bench = await make_bench(dut)
+    images = min(IMAGES_OF_A_START, len(bench.setup.arrays["images"]))
+    bench.features.data *= images
+    await bench.registers.write(OFFSETS["feature_words"], len(bench.features.data) // 8)
+    bench.load_image(0)
+    for place in range(images):
+        bench.put_image(place, place)
+    bench.edit_program(*bench.header("num_images", images))
+    await bench.run()
+    word = await bench.registers.read(OFFSETS["status"])
+    assert decode_status(word) == (Status.OK, len(bench.setup.memory_map["layers"]), images)
+    for place in range(images):
+        bench.check_layers(place, place)
+    bench.edit_program(*bench.header("num_images", 1))
+    await bench.check_image(0)
+
+
+@cocotb.test()
 async def reset_in_mid_run_recovers(dut: Any) -> None:
     """A run that is cut off by reset leaves nothing behind that disturbs the next."""
     bench = await make_bench(dut)
@@ -337,6 +365,7 @@ async def corrupt_program_ends_with_its_status(dut: Any) -> None:
         (*bench.header("version", VERSION ^ 1), Status.BAD_VERSION),
         (*bench.header("signature", 0), Status.WRONG_ENGINE),
         (*bench.header("num_layers", 0), Status.BAD_LAYER_COUNT),
+        (*bench.header("num_images", 0), Status.BAD_IMAGE_COUNT),
         (*bench.first_layer("op", 0xFF), Status.BAD_OPCODE),
         (*bench.first_layer("keep", 0), Status.BAD_SIZE),
     )

@@ -22,12 +22,11 @@ from codegen import ports
 from codegen.abi import STATUS_TEXT, Status
 from codegen.emit import abi_header, emit_data
 from codegen.fuse import LayerMaps
-from codegen.layout import pack_features
 from codegen.schedule import Schedule
 from openhls import deadlock
 from openhls.deadlock import Snapshot, WaitForGraph
 from sim.contract import axi_error_ports, require_top
-from sim.csim import layer_maps
+from sim.csim import layer_maps, starts
 from sim.verilator import (
     FST,
     build_harness,
@@ -103,7 +102,7 @@ def build(rtl: Path, engine: EngineConfig, cache: Path, *, explains: bool = Fals
 
 @dataclass(frozen=True, eq=False)
 class RtlRun:
-    """Every layer's maps, and per image the cycles of the run and of each layer.
+    """Every layer's maps, and per start the cycles of the run and of each layer.
 
     `counted` are the cycles by the engine's own register.
     """
@@ -115,21 +114,27 @@ class RtlRun:
 
 
 def run(
-    harness: Harness, plan: Schedule, images: IntArray, *, stall: int = 0, seed: int = 0
+    harness: Harness,
+    plan: Schedule,
+    images: IntArray,
+    *,
+    stall: int = 0,
+    seed: int = 0,
+    per_start: int = 1,
 ) -> RtlRun:
     """Run a scheduled network on integer images [n, c, h, w] with random stalls in percent.
 
-    Raises MismatchError when the engine hangs, sees an error response or reports an error.
+    A start runs `per_start` images. Raises MismatchError when the engine hangs, sees an error
+    response or reports an error.
     """
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        emit_data(folder, plan)
-        words = pack_features(plan.input.tensor, images)
-        (folder / "images.bin").write_bytes(words.tobytes())
+        emit_data(folder, plan, per_start)
+        inputs = starts(plan, images, per_start)
+        (folder / "images.bin").write_bytes(inputs.content)
         names = ("program.bin", "weights.bin", "images.bin", "output.bin")
-        sizes = (plan.feature_words, plan.input.base, plan.input.words)
         arguments = [str(folder / name) for name in names]
-        arguments += map(str, (*sizes, stall, seed, WATCHDOG_CYCLES))
+        arguments += map(str, (*inputs.sizes, stall, seed, WATCHDOG_CYCLES))
         result = _execute(harness, arguments)
         if result.code not in (0, 2):
             raise MismatchError(_failure(harness, arguments, result))
@@ -169,7 +174,7 @@ def _require_ok(plan: Schedule, reports: Mapping[str, Sequence[Sequence[int]]]) 
     for (bits,) in reports["axi_error"]:
         if bits:
             raise MismatchError(f"the RTL saw an error response on {axi_error_ports(bits)}")
-    for code, layers in reports["status"]:
+    for code, layers, _ in reports["status"]:
         if code != Status.OK:
             name = plan.layers[min(layers, len(plan.layers) - 1)].name
             raise MismatchError(

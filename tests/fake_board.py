@@ -47,7 +47,7 @@ class FakeBoard:
     hangs: bool = False
     axi_error: int = 0
     status: int | None = None
-    room: int = 1 << 20
+    room: int = 1 << 24
     mhz: float | None = None
     engine_id: int | None = None
     registers: dict[int, int] = field(default_factory=dict)
@@ -131,22 +131,29 @@ class FakeBoard:
         words = np.frombuffer(bytes(program), "<u8")[: abi.HEADER_WORDS]
         if zlib.crc32(words[:-1].tobytes()) != words[-1]:
             return int(abi.Status.BAD_HEADER)
-        layers = int(words[0]) >> 48
-        source = self.plan.input
-        at = slice(source.base * 8, (source.base + source.words) * 8)
-        image = np.frombuffer(bytes(features[at]), np.uint8)[None]
-        results = interpret(self.graph, unpack_features(source.tensor, image))
-        maps = written_maps(fuse(self.graph), results)
+        layers, images, slot = int(words[0]) >> 48, int(words[6]) & 0xFF, (int(words[6]) >> 32) * 8
+        assert images * slot <= len(features)
         for number, layer in enumerate(self.plan.layers[:layers]):
             beat = self.plan.engine.axi_bits // 8
             start = layer.weight_base * beat
             if weights[start : start + layer.packed.size] != layer.packed.tobytes():
                 return int(abi.Status.BAD_WEIGHTS) | number << abi.STATUS_CODE_BITS
+        for image in range(images):
+            self._run_image(memoryview(features)[image * slot :], layers)
+        self.registers[OFFSETS["cycles"]] = LAYER_CYCLES * layers * images
+        return layers << abi.STATUS_CODE_BITS | images << 24
+
+    def _run_image(self, features: memoryview, layers: int) -> None:
+        """Read an image and write the maps of its first layers."""
+        source = self.plan.input
+        at = slice(source.base * 8, (source.base + source.words) * 8)
+        image = np.frombuffer(bytes(features[at]), np.uint8)[None]
+        results = interpret(self.graph, unpack_features(source.tensor, image))
+        maps = written_maps(fuse(self.graph), results)
+        for layer in self.plan.layers[:layers]:
             result = layer.result
             packed = pack_region(result.tensor, maps[layer.name])
             features[result.base * 8 : (result.base + result.words) * 8] = packed
-        self.registers[OFFSETS["cycles"]] = LAYER_CYCLES * layers
-        return layers << abi.STATUS_CODE_BITS
 
 
 def ports_of_limits() -> tuple[str, ...]:

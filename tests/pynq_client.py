@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, sys.argv[1])
-from winnow_pynq import errors
+from winnow_pynq import errors, profile, selftest, throughput
 from winnow_pynq.pynq_board import find_engine, open_overlay
 
 
@@ -41,11 +41,11 @@ def main() -> None:
         found["added"] = engine.backend.has_added_registers
         with engine.load(bundle) as network:
             started = time.monotonic()
-            found["compared"] = network.selftest()
+            found["compared"] = selftest(network)
             images = network.bundle.golden()["images"]
             found["seconds_per_image"] = (time.monotonic() - started) / len(images)
-            found["cycles"] = [layer.cycles for layer in network.profile(images[0])]
-            found["images_per_second"] = network.throughput(images).images_per_second
+            found["cycles"] = [layer.cycles for layer in profile(network, images[0])]
+            found["images_per_second"] = throughput(network, images).images_per_second
             network.timeout_s = 0.0
             found["timeout"] = error_of(lambda: network.run(images[:1]))
             network.timeout_s = 60.0

@@ -111,6 +111,8 @@ HEADER = {
     "input_words": (3, 0, 64),
     "feature_words": (4, 0, 64),
     "weight_beats": (5, 0, 64),
+    "num_images": (6, 0, 8),
+    "image_words": (6, 32, 32),
 }
 REGISTERS = {
     "control": (0x00, 32),
@@ -152,6 +154,7 @@ STATUS = {
     "BAD_DESCRIPTOR": 8,
     "BAD_WEIGHTS": 9,
     "BAD_ADDRESS": 10,
+    "BAD_IMAGE_COUNT": 11,
     "HUNG": 255,
 }
 OPCODES = {"WINOGRAD": 0, "DIRECT": 1, "DENSE": 2}
@@ -172,9 +175,11 @@ def test_descriptor_has_the_reference_layout(m: int) -> None:
 
 def test_header_has_the_reference_layout() -> None:
     assert {f.name: (f.word, f.low, f.bits) for f in abi.HEADER} == HEADER
-    assert [f.name for f in abi.HEADER if f.for_engine] == list(HEADER)[:4]
+    for_engine = [*list(HEADER)[:4], *list(HEADER)[8:]]
+    assert [f.name for f in abi.HEADER if f.for_engine] == for_engine
     sizes = (abi.MAGIC, abi.VERSION, abi.HEADER_WORDS, abi.LAYER_WORDS, abi.MAX_LAYERS)
-    assert sizes == (0x57494E4F, 5, 8, 32, 256)
+    assert sizes == (0x57494E4F, 6, 8, 32, 256)
+    assert abi.MAX_IMAGES == (1 << abi.STATUS_IMAGES_BITS) - 1
 
 
 def test_opcodes_and_status_codes_are_the_reference_ones() -> None:
@@ -182,10 +187,10 @@ def test_opcodes_and_status_codes_are_the_reference_ones() -> None:
     assert {status.name: status.value for status in abi.Status} == STATUS
 
 
-def test_status_register_holds_code_and_layers() -> None:
-    assert decode_status(0) == (0, 0)
-    assert decode_status(0x0000_0307) == (7, 3)
-    assert decode_status(0xAB_FFFF_05) == (5, 0xFFFF)
+def test_status_register_holds_code_layers_and_images() -> None:
+    assert decode_status(0) == (0, 0, 0)
+    assert decode_status(0x0000_0307) == (7, 3, 0)
+    assert decode_status(0xABFF_FF05) == (5, 0xFFFF, 0xAB)
 
 
 def test_registers_are_the_reference_ones() -> None:

@@ -80,8 +80,9 @@ def test_header_tells_host_and_engine_what_they_need() -> None:
     assert words[0] >> 48 == 4
     assert words[1] == engine_signature(EngineConfig())
     assert words[2:6] == [0, plan.input.words, plan.feature_words, plan.weight_beats]
-    assert words[6] == 0
+    assert words[6] == 1 | plan.feature_words << 32
     assert words[7] == checksum(words[:7])
+    assert header_words(plan, 5)[6] == 5 | plan.feature_words << 32
 
 
 def test_every_descriptor_ends_with_its_checksum() -> None:

@@ -28,6 +28,7 @@ from codegen.schedule import schedule
 from deploy.bundle import write_bundle
 from deploy.driver import winnow_pynq as driver
 from deploy.driver.winnow_pynq import errors, layout, runner
+from deploy.driver.winnow_pynq import network as network_module
 from deploy.driver.winnow_pynq.bundle import Bundle
 from tests.conftest import ROOT
 from tests.engines import ENGINES, chain_case, expected_maps
@@ -35,7 +36,7 @@ from tests.fake_board import LAYER_CYCLES, FakeBoard, pack_region
 from tests.ladder import random_images
 
 PACKAGE = ROOT / "deploy" / "driver" / "winnow_pynq"
-CORE_LINES, BOARD_LINES = 560, 100  # of code: all but the boards, and each of them
+CORE_LINES, OTHER_LINES = 500, 100  # of code: what runs networks, and each board and `measure`
 GRAPH = chain_case(0, 4)
 PLAN = schedule(GRAPH, ENGINES["default"])
 LAST = PLAN.layers[-1].name
@@ -113,21 +114,21 @@ def test_profile_times_every_layer_and_leaves_the_program_whole(
     board: FakeBoard, bundle: Path
 ) -> None:
     with driver.Engine(board) as engine, engine.load(bundle) as network:
-        times = network.profile(golden().images[0])
+        times = driver.profile(network, golden().images[0])
         assert [time.name for time in times] == [layer.name for layer in PLAN.layers]
         assert [time.cycles for time in times] == [LAYER_CYCLES] * 4
         assert [t.modelled_cycles for t in times] == [p.cycles.total for p in PLAN.layers]
         assert np.array_equal(network.run(golden().images), golden().layers[LAST])
     board.has_added_registers = False
     with driver.Engine(board) as engine, engine.load(bundle) as network:
-        assert [time.cycles for time in network.profile(golden().images[0])] == [None] * 4
+        assert [time.cycles for time in driver.profile(network, golden().images[0])] == [None] * 4
 
 
 def test_selftest_counts_what_it_compared_and_names_what_differs(
     board: FakeBoard, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with driver.Engine(board) as engine, engine.load(bundle) as network:
-        assert network.selftest() == sum(maps.size for maps in golden().layers.values())
+        assert driver.selftest(network) == sum(maps.size for maps in golden().layers.values())
         good = pack_region
 
         def bad(tensor: Any, maps: Any) -> bytes:
@@ -140,15 +141,53 @@ def test_selftest_counts_what_it_compared_and_names_what_differs(
             errors.MismatchError,
             match=r"layer 'winograd_0', image 0, channel 0, y 0, x 0: the board gives",
         ):
-            network.selftest()
+            driver.selftest(network)
 
 
 def test_throughput_tells_transfers_apart(board: FakeBoard, bundle: Path) -> None:
     with driver.Engine(board) as engine, engine.load(bundle) as network:
-        found = network.throughput(golden().images)
+        found = driver.throughput(network, golden().images)
     assert found.images == 4
     assert found.transfer_seconds > 0
     assert found.images_per_second == 4 / (found.transfer_seconds + found.engine_seconds)
+
+
+@pytest.mark.parametrize(("batch", "starts"), [(1, 4), (3, 2), (4, 1), (255, 1), (None, 1)])
+def test_a_start_runs_a_batch(
+    batch: int | None, starts: int, board: FakeBoard, bundle: Path
+) -> None:
+    start = (ports.OFFSETS["control"], int(ports.Control.START))
+    with driver.Engine(board) as engine, engine.load(bundle, batch=batch) as network:
+        assert np.array_equal(network.run(golden().images), golden().layers[LAST])
+        assert board.writes.count(start) == starts
+        for name, found in network.maps(golden().images[:2]).items():
+            assert np.array_equal(found, golden().layers[name][:2])
+        assert network.limits["feature_words"] == network.batch * PLAN.feature_words
+        assert driver.throughput(network, golden().images).images == 4
+        driver.profile(network, golden().images[0])
+        assert np.array_equal(network.run(golden().images), golden().layers[LAST])
+
+
+@pytest.mark.parametrize("batch", [0, -1, 256])
+def test_a_batch_that_no_start_can_run_is_refused(
+    batch: int, board: FakeBoard, bundle: Path
+) -> None:
+    with (
+        driver.Engine(board) as engine,
+        pytest.raises(errors.InputError, match=rf"batch must be 1\.\.255, got {batch}"),
+    ):
+        engine.load(bundle, batch=batch)
+    assert board.buffers == []
+
+
+def test_the_usual_batch_is_bounded_by_the_memory_of_its_maps(
+    board: FakeBoard, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = PLAN.feature_words
+    with driver.Engine(board) as engine:
+        for most, batch in ((1 << 30, 16), (3 * words + 1, 3), (1, 1)):
+            monkeypatch.setattr(network_module, "USUAL_WORDS", most)
+            assert engine.load(bundle).batch == batch
 
 
 def test_two_networks_take_turns_on_one_engine(board: FakeBoard, bundle: Path) -> None:
@@ -194,9 +233,10 @@ def test_constants_are_those_of_the_interface() -> None:
     assert ports.OFFSETS["control"] == runner.CONTROL
     for name in ("START", "DONE", "IDLE", "ABORT"):
         assert getattr(runner, name) == ports.Control[name]
-    word = 0x123456
-    code, layers = abi.decode_status(word)
+    word = 0x56123456
+    code, layers, images = abi.decode_status(word)
     assert word & runner.CODE_MASK == code
+    assert word >> runner.IMAGES_SHIFT == images
     assert word >> runner.LAYERS_SHIFT & runner.LAYERS_MASK == layers
     assert abi.Status.HUNG == runner.HUNG
     assert layout.RAW_BITS == 32
@@ -249,7 +289,7 @@ BROKEN: list[tuple[str, Break, type[Exception], str]] = [
     ("program damaged", damaged("program.bin"), errors.MismatchError, "is damaged or of another"),
     ("map damaged", damaged("memory.json"), errors.MismatchError, "memory.json' (is|has|lacks)"),
     ("map is no JSON", not_json, errors.MismatchError, "memory.json' is damaged"),
-    ("older", edited("memory.json", format=1), errors.MismatchError, "has format 1, .* reads 2"),
+    ("older", edited("memory.json", format=1), errors.MismatchError, "has format 1, .* reads 3"),
     ("lacking", edited("memory.json", input={}), errors.MismatchError, "lacks something"),
     ("other engine", having(engine_id=5), errors.MismatchError, "engine 0000000000000005, .* is"),
     ("clock", having(mhz=142.857), errors.MismatchError, r"142\.857 MHz, .* at 100 MHz; lower"),
@@ -257,7 +297,12 @@ BROKEN: list[tuple[str, Break, type[Exception], str]] = [
     ("runs", having(control=0), errors.BusyError, "still runs"),
     ("hangs", having(hangs=True), errors.RunTimeoutError, r"no result after 0\.05 s: control 0x0"),
     ("bus", having(axi_error=0b1010), errors.BusError, "memory answered gmem1, gmem3 with"),
-    ("status", having(status=0x0109), errors.EngineError, "at layer 'winograd_1': the weights of"),
+    (
+        "status",
+        having(status=0x0109),
+        errors.EngineError,
+        "at layer 'winograd_1' of image 0: the ",
+    ),
     ("hung", having(status=0xFFFFFFFF), errors.EngineError, "stopped: the run did not end"),
 ]
 
@@ -441,6 +486,6 @@ def code_lines(path: Path) -> int:
 
 def test_package_is_short() -> None:
     lines = {path.name: code_lines(path) for path in PACKAGE.glob("*.py")}
-    boards = [lines.pop(name) for name in ("pynq_board.py", "uio_board.py")]
+    others = [lines.pop(name) for name in ("pynq_board.py", "uio_board.py", "measure.py")]
     assert sum(lines.values()) < CORE_LINES
-    assert max(boards) < BOARD_LINES
+    assert max(others) < OTHER_LINES

@@ -24,7 +24,7 @@ from codegen.schedule import Schedule, schedule
 from deploy.bundle import write_bundle
 from deploy.bus import Bus
 from deploy.device import DeviceError, RtlDevice, open_device
-from deploy.driver.winnow_pynq import Engine, errors
+from deploy.driver.winnow_pynq import Engine, errors, profile, selftest
 from deploy.driver.winnow_pynq import network as network_module
 from deploy.stages.bundle import drive
 from deploy.virtual_board import VirtualBoard, rtl_digest, virtual_board
@@ -65,11 +65,11 @@ def board() -> Iterator[VirtualBoard]:
 Host = Callable[[Schedule, Path, IntArray], LayerMaps]
 
 
-def by_driver(plan: Schedule, bundle: Path, images: IntArray) -> LayerMaps:  # noqa: ARG001
+def by_driver(_: Schedule, bundle: Path, images: IntArray, batch: int = 1) -> LayerMaps:
     with (
         virtual_board(harness(ENGINE), rtl_folder(ENGINE)) as found,
         Engine(found) as engine,
-        engine.load(bundle) as network,
+        engine.load(bundle, batch=batch) as network,
     ):
         return {name: maps.astype(np.int64) for name, maps in network.maps(images).items()}
 
@@ -78,6 +78,15 @@ HOSTS: dict[str, Host] = {
     "csim": lambda plan, _, images: csim.run(compiled(ENGINE), plan, images),
     "harness": lambda plan, _, images: rtl.run(harness(ENGINE), plan, images).maps,
     "driver": by_driver,
+    "csim, one start": lambda plan, _, images: csim.run(
+        compiled(ENGINE), plan, images, per_start=len(images)
+    ),
+    "harness, one start": lambda plan, _, images: (
+        rtl.run(harness(ENGINE), plan, images, per_start=len(images)).maps
+    ),
+    "driver, one start": lambda plan, bundle, images: by_driver(
+        plan, bundle, images, batch=len(images)
+    ),
 }
 
 
@@ -98,8 +107,8 @@ def test_stage_waits_for_a_simulator_that_is_slower_than_any_board(
 
 def test_profile_counts_the_cycles_of_the_harness(board: VirtualBoard, bundle: Path) -> None:
     with Engine(board) as engine, engine.load(bundle) as network:
-        times = network.profile(IMAGES[0])
-        assert network.selftest() == sum(maps.size for maps in MAPS.values())
+        times = profile(network, IMAGES[0])
+        assert selftest(network) == sum(maps.size for maps in MAPS.values())
     found = rtl.run(harness(ENGINE), PLAN, IMAGES[:1])
     assert sum(time.cycles or 0 for time in times) == found.counted[0]
     assert [time.name for time in times] == [layer.name for layer in PLAN.layers]
@@ -144,7 +153,7 @@ def test_a_freed_buffer_is_a_bus_error(board: VirtualBoard, bundle: Path) -> Non
 
 
 def test_damaged_memory_is_named(board: VirtualBoard, bundle: Path) -> None:
-    with Engine(board) as engine, engine.load(bundle) as network:
+    with Engine(board) as engine, engine.load(bundle, batch=1) as network:
         for name, at, code in (
             ("weights", -1, Status.BAD_WEIGHTS),
             ("program", 100, Status.BAD_DESCRIPTOR),

@@ -283,9 +283,9 @@ def rtl_folder() -> Path:
 
 
 def make_job(folder: Path, stall: int) -> rtl.CocotbJob:
-    """Return a job of one image through a random chain of three layers."""
+    """Return a job of one image through a random chain of three layers; two are there."""
     graph = chain_case(3, 3)
-    images = random_images(graph, 1, 1)
+    images = random_images(graph, 1, 2)
     emit_data(folder, schedule(graph, EngineConfig()))
     layers = {f"layer.{name}": maps for name, maps in expected_maps(graph, images).items()}
     np.savez(folder / "golden.npz", images=images, **layers)
@@ -298,6 +298,7 @@ def test_all_tests_pass_with_stalls_and_leave_the_environment_alone(tmp_path: Pa
     result = rtl.run_cocotb(rtl_folder(), make_job(tmp_path, 30), CACHE, tmp_path)
     assert result.passed == (
         "network_equals_the_model",
+        "one_start_runs_several_images",
         "reset_in_mid_run_recovers",
         "start_while_busy_is_harmless",
         "registers_take_address_and_data_in_any_order",
@@ -433,7 +434,7 @@ def test_rtl_of_another_tool_passes_all_tests(tmp_path: Path) -> None:
     export.mkdir()
     as_vitis_export(rtl_folder(), export)
     result = rtl.run_cocotb(export, make_job(tmp_path, 30), CACHE, work)
-    assert len(result.passed) == 9
+    assert len(result.passed) == 10
     assert not (export / "wait_for_graph.json").exists()
 
 

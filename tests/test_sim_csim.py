@@ -302,6 +302,8 @@ BAD_HEADERS = [
     (0, 4 << 48, True, Status.BAD_LAYER_COUNT),  # 4 layers become 0
     (0, (4 ^ 257) << 48, True, Status.BAD_LAYER_COUNT),
     (0, (4 ^ 0xFFFF) << 48, True, Status.BAD_LAYER_COUNT),
+    (6, 1, True, Status.BAD_IMAGE_COUNT),  # 1 image becomes 0
+    (6, 1, False, Status.BAD_HEADER),
     (7, 1, False, Status.BAD_HEADER),
 ]
 

@@ -51,10 +51,11 @@ def test_binary_that_misbehaves_is_a_mismatch(tmp_path: Path, script: str, messa
         csim.execute(engine_of(script, tmp_path), tmp_path, b"", (1, 0, 1))
 
 
-def test_worst_status_of_all_images_counts(tmp_path: Path) -> None:
-    script = "echo 'status 0 4'; echo 'status 7 2'; echo 'status 0 4'; exit 2"
+def test_worst_status_of_all_starts_counts(tmp_path: Path) -> None:
+    script = "echo 'status 0 4 1'; echo 'status 7 2 0'; echo 'status 0 4 1'; exit 2"
     outcome = csim.execute(engine_of(script, tmp_path), tmp_path, b"", (1, 0, 1))
-    assert (outcome.status, outcome.layers_run) == (Status.BAD_SIZE, 2)
+    found = (outcome.status, outcome.layers_run, outcome.images_run)
+    assert found == (Status.BAD_SIZE, 2, 0)
 
 
 def test_amd_stream_reports_leftover_tokens(tmp_path: Path) -> None:

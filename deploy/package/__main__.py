@@ -12,16 +12,18 @@ from . import BIT, DATA
 
 def check(engine: Any) -> None:
     """Run self-test, profile and throughput on an engine, and print what they find."""
+    measure = import_module(".winnow_pynq.measure", __package__)
     with engine.load(DATA) as network:
-        print(f"selftest: {network.selftest()} integers equal the model's")
+        print(f"selftest: {measure.selftest(network)} integers equal the model's")
         images = network.bundle.golden()["images"]
-        for layer in network.profile(images[0]):
+        for layer in measure.profile(network, images[0]):
             cycles = "not counted" if layer.cycles is None else f"{layer.cycles} cycles"
             print(f"  {layer.name:<12}{cycles}, modelled {layer.modelled_cycles}")
-        found = network.throughput(images)
+        found = measure.throughput(network, images)
         print(
             f"throughput: {found.images_per_second:.1f} images/s; {found.images} images, "
-            f"{found.transfer_seconds:.4f} s of transfers, {found.engine_seconds:.4f} s of engine"
+            f"{network.batch} per start, {found.transfer_seconds:.4f} s of transfers, "
+            f"{found.engine_seconds:.4f} s of engine"
         )
 
 

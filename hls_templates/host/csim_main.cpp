@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Host test bench: runs the engine on a batch of images and writes the feature memory after each.
+// Host test bench: starts the engine on one input after the other and writes the feature memory
+// after each.
 //
 //   csim PROGRAM WEIGHTS IMAGES OUTPUT FEATURE_WORDS INPUT_BASE INPUT_WORDS
 //
-// IMAGES holds INPUT_WORDS 8-byte words per image. Prints one line "status CODE LAYERS" per image.
+// IMAGES holds INPUT_WORDS 8-byte words per start: an image, or the memory from the first image to
+// the last. Prints one line "status CODE LAYERS IMAGES" per start.
 // Exit code 0 when all ran, 2 when the engine reported an error, 3 on an illegal access.
 #include <algorithm>
 #include <cstdint>
@@ -99,7 +101,8 @@ int main(int argc, char** argv) {
     ap_uint<32>* const result = &status;
     winnow_engine(WINNOW_PORTS(PASS, PASS) result, &words, &beats, &features_end);
     const unsigned code = winnow::status_code(status.to_uint());
-    std::printf("status %u %u\n", code, winnow::status_layers(status.to_uint()));
+    std::printf("status %u %u %u\n", code, winnow::status_layers(status.to_uint()),
+                winnow::status_images(status.to_uint()));
     if (code != winnow::kStatusOk) failures++;
     if (!(true WINNOW_PORTS(AND_IDLE, AND_IDLE))) {
       std::fprintf(stderr, "error: a port has an unfinished burst\n");

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs the RTL of the engine on a batch of images, driven only through its AXI pins. The same
+// Starts the RTL of the engine on one input after the other, through its AXI pins only. The same
 // command line and output as hls_templates/host/csim_main.cpp, plus stalls:
 //
 //   rtlsim PROGRAM WEIGHTS IMAGES OUTPUT FEATURE_WORDS INPUT_BASE INPUT_WORDS STALL% SEED WATCHDOG
 //          [ENGINE_WATCHDOG]
 //   rtlsim SOCKET     the engine as a device on a bus, see device.hpp
 //
-// Prints for every image "status CODE LAYERS", "axi_error BITS", "ended_by BITS", "counted N"
-// (register `cycles`), "cycles N" (start to done) and "layers C0 C1 ..." (cycles from the fetch of
-// one descriptor to the next). Exit code 0 when all ran, 2 when the engine reported an error, 3 on
-// a protocol violation, 4 on a hang: no AXI beat for WATCHDOG cycles; ENGINE_WATCHDOG is what the
-// engine's own register gets. A hang also prints the lines of deadlock.hpp, if the RTL has these
-// wires.
+// Prints for every start "status CODE LAYERS IMAGES", "axi_error BITS", "ended_by BITS",
+// "counted N" (register `cycles`), "cycles N" (start to done) and "layers C0 C1 ..." (cycles from
+// the fetch of one descriptor to the next, image after image). Exit code 0 when all ran, 2 when the
+// engine reported an error, 3 on a protocol violation, 4 on a hang: no AXI beat for WATCHDOG
+// cycles; ENGINE_WATCHDOG is what the engine's own register gets. A hang also prints the lines of
+// deadlock.hpp, if the RTL has these wires.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -164,9 +164,9 @@ int main(int argc, char** argv) {
     const std::uint32_t status = bench->read(winnow::kStatusOffset);
     const std::uint32_t axi_error = bench->read(winnow::kAxiErrorOffset);
     const unsigned code = winnow::status_code(status);
-    std::printf("status %u %u\naxi_error %u\nended_by %u\ncounted %u\ncycles %llu\n", code,
-                winnow::status_layers(status), axi_error, bench->read(winnow::kEndedByOffset),
-                bench->read(winnow::kCyclesOffset), cycles);
+    std::printf("status %u %u %u\naxi_error %u\nended_by %u\ncounted %u\ncycles %llu\n", code,
+                winnow::status_layers(status), winnow::status_images(status), axi_error,
+                bench->read(winnow::kEndedByOffset), bench->read(winnow::kCyclesOffset), cycles);
     print_layers(bench->program.take_requests(), end);
     if (code != winnow::kStatusOk || axi_error != 0) failures++;
     output.write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));

@@ -11,7 +11,8 @@ Needs Python 3.10 and numpy 1.21 or newer; pynq only where `winnow_pynq.pynq_boa
 from . import errors
 from .backend import Backend
 from .engine import Engine
-from .network import LayerTime, Network, Throughput
+from .measure import profile, selftest, throughput
+from .network import Network
 
-__all__ = ["Backend", "Engine", "LayerTime", "Network", "Throughput", "errors"]
+__all__ = ["Backend", "Engine", "Network", "errors", "profile", "selftest", "throughput"]
 __version__ = "0.1.0"

@@ -8,9 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Memory = NDArray[
-    np.uint8
-]  # uint8 [bytes], contiguous; of a class and with attributes of the backend
+Memory = NDArray[np.uint8]  # [bytes], contiguous; of a class of the backend
 
 
 class Backend(Protocol):

@@ -18,7 +18,7 @@ import numpy as np
 from .errors import MismatchError, NotFoundError
 from .layout import Region
 
-FORMAT = 2
+FORMAT = 3
 VLNV = "winnow:hls:winnow_engine:0.1"  # what Vivado and pynq call the engine's block
 
 
@@ -91,16 +91,13 @@ def load_bundle(folder: Any) -> Bundle:
     path = folder / "memory.json"
     content = _description(path)
     try:
-        regions = [Region(**content["input"], name="input")]
-        regions += [Region(**layer, name=name) for name, layer in content["layers"].items()]
-        input_, *layers = (_with_shape(region) for region in regions)
         return Bundle(
             folder,
             content,
             program=read_checked(folder / "program.bin", content["sha256"]["program.bin"]),
             weights=read_checked(folder / "weights.bin", content["sha256"]["weights.bin"]),
-            input=input_,
-            layers=tuple(layers),
+            input=_region("input", content["input"]),
+            layers=tuple(_region(*layer) for layer in content["layers"].items()),
             ports=tuple(Port(**port) for port in content["ports"]),
             engine_id=int(content["engine_id"], 16),
             clock_mhz=content.get("clock_mhz"),
@@ -109,8 +106,8 @@ def load_bundle(folder: Any) -> Bundle:
         raise MismatchError(f"'{path}' lacks something ({error}); copy the bundle again") from error
 
 
-def _with_shape(region: Region) -> Region:
-    return Region(**{**region.__dict__, "shape": tuple(region.shape)})
+def _region(name: str, given: dict[str, Any]) -> Region:
+    return Region(**{**given, "name": name, "shape": tuple(given["shape"])})
 
 
 def _description(path: Path) -> dict[str, Any]:

@@ -34,16 +34,20 @@ class Engine:
             self._networks.pop().close()
         self._runner.close()
 
-    def load(self, folder: Any, *, timeout_s: float | None = None) -> Network:
+    def load(
+        self, folder: Any, *, timeout_s: float | None = None, batch: int | None = None
+    ) -> Network:
         """Bring a network to the board's memory; others stay there, and take turns.
 
         `timeout_s` is for an image: by default 20 times what the model says, at least a second.
+        A start runs up to `batch` images, each with memory of its own for all its maps: by default
+        16, or as many as take 1 MiB.
         Raises NotFoundError, MismatchError for files, engine or clock, and MemoryFullError.
         """
         bundle = load_bundle(folder)
         self._require_engine(bundle)
         self._require_clock(bundle)
-        network = Network(self._runner, bundle, timeout_s)
+        network = Network(self._runner, bundle, timeout_s, batch)
         self._networks.append(network)
         return network
 

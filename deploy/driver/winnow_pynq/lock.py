@@ -52,8 +52,7 @@ def hold(name: str) -> Hold:
         ) from error
     os.ftruncate(file, 0)
     os.write(file, str(os.getpid()).encode())
-    _held[name] = Hold(name, file)
-    return _held[name]
+    return _held.setdefault(name, Hold(name, file))
 
 
 def release(held: Hold) -> None:

@@ -13,7 +13,7 @@ from .lock import Hold, hold, release
 
 CONTROL = 0x00
 START, DONE, IDLE, ABORT = 1 << 0, 1 << 1, 1 << 2, 1 << 16
-CODE_MASK, LAYERS_SHIFT, LAYERS_MASK = 0xFF, 8, 0xFFFF
+CODE_MASK, LAYERS_SHIFT, LAYERS_MASK, IMAGES_SHIFT = 0xFF, 8, 0xFFFF, 24
 HUNG = 255
 WATCHDOG_CYCLES = 1 << 24  # without a beat; ends a run whose process is gone
 STOP_SECONDS = 1.0
@@ -21,10 +21,11 @@ FIRST_PAUSE, LONGEST_PAUSE = 1e-5, 1e-3  # seconds between looks at `control`
 
 
 class Loaded(Protocol):
-    """A network whose files lie in `memories`, by their names in memory.json."""
+    """A network whose files lie in `memories`, and registers with their sizes."""
 
     bundle: Bundle
     memories: dict[str, Memory]
+    limits: dict[str, int]
 
 
 class Runner:
@@ -73,8 +74,8 @@ class Runner:
             address = int(self.backend.address(network.memories[port.memory]))
             write(bundle.registers[port.register], address & 0xFFFFFFFF)
             write(bundle.registers[port.register] + 4, address >> 32)
-        for name in ("program_words", "weight_beats", "feature_words"):
-            write(bundle.registers[name], int(bundle.content[name]))
+        for name, limit in network.limits.items():
+            write(bundle.registers[name], limit)
         if self.backend.has_added_registers:
             write(bundle.registers["watchdog"], WATCHDOG_CYCLES)
 
@@ -95,11 +96,10 @@ class Runner:
         status = self.backend.read32(bundle.registers["status"])
         errors = self._added(bundle, "axi_error")
         axi = "not there" if errors is None else f"{errors:#x} {self._masters(bundle, errors)}"
-        layers = status >> LAYERS_SHIFT & LAYERS_MASK
         return (
             f"no result after {timeout_s:g} s: control {control:#x}, status {status:#x} (layers "
-            f"that ran: {layers}), axi_error {axi.strip()}; load the overlay again, or give "
-            f"timeout_s"
+            f"that ran: {status >> LAYERS_SHIFT & LAYERS_MASK}), axi_error {axi.strip()}; load the "
+            f"overlay again, or give timeout_s"
         )
 
     def _stop(self) -> None:
@@ -124,15 +124,13 @@ class Runner:
         errors = self._added(bundle, "axi_error")
         if errors:
             names = self._masters(bundle, errors)
-            raise BusError(
-                f"memory answered {names} with an error; was a buffer freed, or is an HP port off?",
-                tuple(names.split(", ")),
-            )
+            text = f"memory answered {names} with an error; was a buffer freed, an HP port off?"
+            raise BusError(text, tuple(names.split(", ")))
         status = self.backend.read32(bundle.registers["status"])
         code = status & CODE_MASK
         if code:
             number = min(status >> LAYERS_SHIFT & LAYERS_MASK, len(bundle.layers) - 1)
             layer = "" if code == HUNG else bundle.layers[number].name
-            where = f" at layer '{layer}'" if layer else ""
+            where = f" at layer '{layer}' of image {status >> IMAGES_SHIFT}" if layer else ""
             text = f"the engine stopped{where}: {bundle.status_text(code)}; load the bundle again"
             raise EngineError(text, code, layer)

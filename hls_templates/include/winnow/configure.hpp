@@ -26,7 +26,8 @@ inline void configure(
       read_checked<kStatusBadDescriptor, kEarlyWords>(descriptor, words, check, limits);
   Layer layer = unpack_layer(words);
   layer.feature_words = check.most.feature_words;
-  Verdict found = verdict_of(outcome.status, 0);
+  layer.image_base = check.most.image_base;
+  Verdict found = verdict_of(outcome.status);
   found.ok = outcome.is_ok;
   verdict.write(found);
   if (!outcome.is_ok) return;

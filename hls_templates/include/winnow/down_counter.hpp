@@ -11,6 +11,7 @@ namespace winnow {
 using Bound = ap_int<kBoundBits>;  // n - 2
 using WideBound = ap_int<kBoundBits + 1>;
 using KeepBound = ap_int<kKeepBits>;
+using ImageBound = ap_int<kStatusImagesBits + 1>;
 
 template <class T>
 struct DownCounter {

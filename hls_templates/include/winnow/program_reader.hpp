@@ -22,6 +22,7 @@ inline Status check_header(const Word (&words)[kHeaderWords]) {
   if (header.version != kVersion) return kStatusBadVersion;
   if (header.signature != Word(kSignature)) return kStatusWrongEngine;
   if (header.num_layers == 0 || header.num_layers > kMaxLayers) return kStatusBadLayerCount;
+  if (header.num_images == 0) return kStatusBadImageCount;
   return kStatusOk;
 }
 
@@ -37,9 +38,11 @@ struct HeaderCheck {
   }
 };
 
-// What the host allows, once a layer: addresses of the memories end here.
+// Once a layer: what the host allows, which is where addresses of the memories end, and where the
+// image's maps begin.
 struct Limits {
   Length weight_beats, feature_words;
+  Address image_base;
 };
 
 struct DescriptorCheck {
@@ -140,23 +143,39 @@ each_decision:
 struct Verdict {
   ap_uint<1> ok;
   Status status;
-  ap_uint<16> num_layers;  // of a header
 };
 
-inline Verdict verdict_of(Status status, ap_uint<16> num_layers) {
+inline Verdict verdict_of(Status status) {
 #pragma HLS inline
   Verdict verdict;
   verdict.ok = status == kStatusOk;
   verdict.status = status;
-  verdict.num_layers = num_layers;
   return verdict;
+}
+
+// What is found of a header, and what the run takes from it.
+struct ProgramVerdict {
+  Verdict verdict;
+  Count num_layers;
+  ap_uint<kStatusImagesBits> num_images;
+  Address image_words;
+};
+
+inline ProgramVerdict verdict_of_program(Status status, const Header& header) {
+#pragma HLS inline
+  ProgramVerdict found;
+  found.verdict = verdict_of(status);
+  found.num_layers = header.num_layers;
+  found.num_images = header.num_images;
+  found.image_words = header.image_words;
+  return found;
 }
 
 // The verdict on a layer that has run.
 inline Verdict verdict_of_run(bool damaged_weights, bool went_outside) {
 #pragma HLS inline
   Status status = choose<Status>(damaged_weights, kStatusBadWeights, kStatusOk);
-  return verdict_of(choose<Status>(went_outside, kStatusBadAddress, status), 0);
+  return verdict_of(choose<Status>(went_outside, kStatusBadAddress, status));
 }
 
 // Whether the host's words hold a header.
@@ -167,20 +186,22 @@ inline bool holds_header(Length program_words) {
 
 // check_program: takes the words of the header, if the host's words of the program hold one.
 inline void check_program(Stream<Length>& program_words, Stream<Word>& header,
-                          Stream<Verdict>& verdict) {
+                          Stream<ProgramVerdict>& verdict) {
   const Length most = program_words.read();
   if (!holds_header(most)) {
-    verdict.write(verdict_of(kStatusBadAddress, 0));
+    ProgramVerdict outside = {};
+    outside.verdict = verdict_of(kStatusBadAddress);
+    verdict.write(outside);
     return;
   }
   Word words[kHeaderWords];
 #pragma HLS array_partition variable = words type = complete
   HeaderCheck check;
   Status status = read_checked<kStatusBadHeader, kHeaderWords>(header, words, check).status;
-  const ap_uint<16> num_layers = unpack_header(words).num_layers;
-  const bool fits = Length(num_layers) * kLayerWords + kHeaderWords <= most;
+  const Header found = unpack_header(words);
+  const bool fits = Length(found.num_layers) * kLayerWords + kHeaderWords <= most;
   if (status == kStatusOk && !fits) status = kStatusBadAddress;
-  verdict.write(verdict_of(status, num_layers));
+  verdict.write(verdict_of_program(status, found));
 }
 
 // Pass N words on as they arrive.

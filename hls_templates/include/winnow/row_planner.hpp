@@ -46,7 +46,8 @@ inline void plan_rows(Stream<PlanRowsConfig>& config, Stream<Burst>& bursts, Str
   rows_left.start(size_at(c.rows, true, strip.in_last_row()));
   const Address row_words = choose<Address>(c.average != 0, 0, c.row_words);
   const Address plane_words = choose<Address>(c.average != 0, 1, c.plane_words);
-  Address strip_address = c.base, plane = c.base, row = c.base;
+  const Address base = Address(c.base + c.image_base);
+  Address strip_address = base, plane = base, row = base;
   // A row is handed over one step after it is planned, so that its end comes from a register.
   Burst burst = {};
   Row token = {};
