@@ -10,6 +10,7 @@ only substitutes; all numbers are computed here or upstream.
     hls/include/winnow/*.hpp    the engine, copied as it is
     hls/src/top.cpp             the dataflow region and the top function
     hls/host/                   stand-ins and test bench for host simulation
+    hls/c/winnow_engine.h       the same for a host in C
     hls/csynth.tcl              Vitis HLS
     hls/data/program.bin, weights.bin, memory.json
 """
@@ -35,6 +36,7 @@ from winnow.engine import EngineConfig
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "hls_templates"
 MEMORY_FORMAT = 3
+C_HEADER = "winnow_engine.h"
 
 
 def _environment() -> Environment:
@@ -97,6 +99,7 @@ def emit_engine(folder: Path, engine: EngineConfig, target: TargetConfig) -> lis
     include = folder / "include"
     generated = {
         include / "abi.hpp": ("config.hpp.j2", "abi"),
+        folder / "c" / C_HEADER: ("config.hpp.j2", "c"),
         include / "config.hpp": ("config.hpp.j2", "config"),
         include / "program.hpp": ("config.hpp.j2", "program"),
         folder / "src" / "top.cpp": ("top.cpp.j2", ""),
