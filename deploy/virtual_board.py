@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,10 @@ class VirtualBoard:
     def write32(self, offset: int, value: int) -> None:
         """Write a register."""
         self.bus.write(offset, value.to_bytes(4, "little"))
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, while the simulation goes on."""
+        time.sleep(seconds)
 
     def allocate(self, num_bytes: int) -> Any:
         """Return memory, noise on both sides."""

@@ -6,6 +6,7 @@ It keeps two copies of every buffer, so a missing sync shows, and can be told to
 
 from __future__ import annotations
 
+import time
 import zlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,7 +38,8 @@ class FakeBoard:
     """An engine that a network was scheduled for.
 
     Members that make it fail: `hangs` never ends a run, `axi_error` and `status` are what the
-    registers hold after one, `room` is how many bytes can be allocated, `mhz` its clock.
+    registers hold after one, `room` is how many bytes can be allocated, `mhz` its clock, `looks`
+    how often the register `control` is read before it tells the end of a run.
     """
 
     graph: Graph
@@ -50,6 +52,7 @@ class FakeBoard:
     room: int = 1 << 24
     mhz: float | None = None
     engine_id: int | None = None
+    looks: int = 0
     registers: dict[int, int] = field(default_factory=dict)
     buffers: list[Buffer] = field(default_factory=list)
     writes: list[tuple[int, int]] = field(default_factory=list)
@@ -61,6 +64,9 @@ class FakeBoard:
     def read32(self, offset: int) -> int:
         assert type(offset) is int
         if offset == OFFSETS["control"]:
+            if self.control & Control.DONE and self.looks:
+                self.looks -= 1
+                return 0
             found, self.control = self.control, self.control & ~int(Control.DONE)
             return found
         own = abi.engine_signature(self.plan.engine) if self.engine_id is None else self.engine_id
@@ -83,6 +89,9 @@ class FakeBoard:
             self.control = 0 if self.hangs else int(Control.DONE | Control.IDLE)
             if not self.hangs:
                 self._finish(self._run())
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def allocate(self, num_bytes: int) -> Any:
         if num_bytes > self.room:

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
+import socket
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,7 +19,7 @@ import pytest
 
 from codegen.ports import OFFSETS, Control
 from deploy.driver import winnow_pynq as driver
-from deploy.driver.winnow_pynq import errors
+from deploy.driver.winnow_pynq import errors, uio_board
 from deploy.driver.winnow_pynq.bundle import VLNV
 from deploy.driver.winnow_pynq.uio_board import UioBoard
 from tests.fake_board import FakeBoard
@@ -28,9 +32,17 @@ MEMORY_BYTES = 1 << 16
 # --- UIO and u-dma-buf ------------------------------------------------------------------------
 
 
+class NoInterrupts:
+    """What a UIO device without an interrupt answers."""
+
+    def write(self, _: bytes) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A root folder with device files that are plain files."""
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root folder with device files that are plain files, for a device without an interrupt."""
+    monkeypatch.setattr(uio_board, "_opened", lambda _: NoInterrupts())
     folder = tmp_path / "root"
     maps, memory = folder / "sys/class/uio/uio0/maps/map0", folder / "sys/class/u-dma-buf/udmabuf0"
     for place in (maps, memory, folder / "dev"):
@@ -84,12 +96,65 @@ def test_uio_names_what_is_missing(root: Path) -> None:
         UioBoard("uio0", "udmabuf0", root=root)
 
 
+@pytest.fixture
+def line(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:  # noqa: ARG001
+    """The kernel's end of a UIO device with an interrupt: it counts them, we let them through."""
+    kernel, device = socket.socketpair()
+    with kernel, device, device.makefile("rwb", buffering=0) as file:
+        monkeypatch.setattr(uio_board, "_opened", lambda _: file)
+        yield kernel
+
+
+def test_uio_waits_for_the_interrupt_and_lets_the_next_one_through(
+    root: Path, line: socket.socket
+) -> None:
+    through = (1).to_bytes(4, "little")
+    board = UioBoard("uio0", "udmabuf0", root=root)
+    assert line.recv(8) == through
+    assert [board.read32(OFFSETS[n]) for n in ("global_interrupt", "interrupt_enable")] == [1, 1]
+    started = time.monotonic()
+    board.pause(0.05)
+    assert time.monotonic() - started > 0.04
+    line.send((7).to_bytes(4, "little"))
+    board.write32(OFFSETS["interrupt_status"], 1)
+    started = time.monotonic()
+    board.pause(60.0)
+    assert time.monotonic() - started < 30
+    assert line.recv(8) == through
+    assert board.read32(OFFSETS["interrupt_status"]) == 1  # written; the engine toggles it to 0
+
+
+def test_uio_sleeps_where_there_is_no_interrupt(root: Path) -> None:
+    board = UioBoard("uio0", "udmabuf0", root=root)
+    assert board.read32(OFFSETS["global_interrupt"]) == 0
+    started = time.monotonic()
+    board.pause(0.05)
+    assert time.monotonic() - started > 0.04
+
+
+def test_an_interrupt_too_early_ends_no_run(
+    root: Path,
+    line: socket.socket,
+    bundle: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """axi_intc on levels lets a wait return at once (PYNQ #1315): the driver looks again."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    board = Started(root)
+    board.fake.looks = 3  # at the register before it has the bit of the end
+    line.send((1).to_bytes(4, "little") * 2)
+    with driver.Engine(board) as engine, engine.load(bundle) as network:
+        assert np.array_equal(network.run(golden().images), golden().layers[LAST])
+    assert board.fake.looks == 0
+
+
 class Started(UioBoard):
     """A UIO board whose engine is the fake board's: a start runs it on the device files."""
 
     def __init__(self, root: Path) -> None:
-        super().__init__("uio0", "udmabuf0", root=root)
         self.fake = FakeBoard(GRAPH, PLAN)
+        super().__init__("uio0", "udmabuf0", root=root)
         self.live: list[Any] = []
 
     def allocate(self, num_bytes: int) -> Any:

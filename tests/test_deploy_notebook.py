@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The notebook of the wheel: its cells run in order on a fake board, and print what they must.
+"""The notebook of the wheel: its cells run in order, and print what they must.
 
-pynq and matplotlib are stand-ins.
+On a fake board, and on the virtual board, whose engine is the RTL. pynq and matplotlib are
+stand-ins.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import importlib
 import json
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -17,10 +20,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deploy.virtual_board import virtual_board
 from deploy.wheel import NOTEBOOK, TEMPLATES, write_wheel
+from sim import rtl
 from tests.fake_board import LAYER_CYCLES, FakeBoard
 from tests.test_deploy_boards import pynq_board  # noqa: F401
 from tests.test_deploy_driver import GRAPH, LAST, PLAN, bundle, golden  # noqa: F401
+from tests.test_sim_rtl import harness, rtl_folder
 
 
 class Axis:
@@ -45,7 +51,26 @@ def code_cells(path: Path) -> list[str]:
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
+@contextmanager
+def fake() -> Iterator[tuple[Any, int]]:
+    """Yield a fake board and the cycles that an image takes on it."""
+    board = FakeBoard(GRAPH, PLAN)
+    yield board, LAYER_CYCLES * len(PLAN.layers)
+    assert board.buffers == []
+
+
+@contextmanager
+def virtual() -> Iterator[tuple[Any, int]]:
+    """Yield a virtual board and the cycles of an image in the harness."""
+    one = rtl.run(harness("default"), PLAN, golden().images[:1])
+    with virtual_board(harness("default"), rtl_folder("default")) as board:
+        yield board, one.counted[0]
+        assert board.bus.live == 0
+
+
+@pytest.mark.parametrize("place", [fake, virtual])
 def test_cells_run_in_order(
+    place: Any,
     bundle: Path,  # noqa: F811
     pynq_board: Any,  # noqa: ARG001, F811
     tmp_path: Path,
@@ -62,11 +87,11 @@ def test_cells_run_in_order(
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", plt)
     board: Any = importlib.import_module("winnow_book.winnow_pynq.pynq_board")
     engine: Any = importlib.import_module("winnow_book.winnow_pynq")
-    fake = FakeBoard(GRAPH, PLAN)
-    monkeypatch.setattr(board, "open_overlay", lambda _: engine.Engine(fake))
     names: dict[str, Any] = {}
-    for cell in code_cells(tmp_path / "place" / "winnow_book" / NOTEBOOK):
-        exec(cell, names)
+    with place() as (found, cycles):
+        monkeypatch.setattr(board, "open_overlay", lambda _: engine.Engine(found))
+        for cell in code_cells(tmp_path / "place" / "winnow_book" / NOTEBOOK):
+            exec(cell, names)
     text = capsys.readouterr().out
     assert f"4 layers, images of {PLAN.input.tensor.shape}" in text
     compared = sum(maps.size for maps in golden().layers.values())
@@ -75,11 +100,12 @@ def test_cells_run_in_order(
     assert f"classes {labels.tolist()}" in text
     assert [axis.title for axis in axes] == [f"class {label}" for label in labels]
     assert {axis.shape for axis in axes} == {PLAN.input.tensor.shape[1:]}
-    for layer in PLAN.layers:
-        line = f"{layer.name:<16}{LAYER_CYCLES:>12}{layer.cycles.total:>12} modelled"
-        assert line in text.splitlines()
+    rows = [line.split() for line in text.splitlines() if line.endswith(" modelled")]
+    assert [[row[0], row[2]] for row in rows] == [
+        [layer.name, str(layer.cycles.total)] for layer in PLAN.layers
+    ]
+    assert sum(int(row[1]) for row in rows) == cycles
     assert " images/s, " in text
-    assert fake.buffers == []
 
 
 def test_notebook_is_kept_without_outputs() -> None:

@@ -32,6 +32,9 @@ class Backend(Protocol):
     def write32(self, offset: int, value: int) -> None:
         """Write a register; both are plain integers."""
 
+    def pause(self, seconds: float) -> None:
+        """Wait for an interrupt of the engine, where there are any, but no longer than this."""
+
     def allocate(self, num_bytes: int) -> Memory:
         """Return contiguous memory, its content unknown; raises MemoryFullError."""
 

@@ -57,18 +57,13 @@ class Bundle:
         """Return the offsets of registers by name."""
         return dict(self.content["registers"])
 
-    @property
-    def cycles(self) -> int:
-        """Return the modelled cycles of an image."""
-        return sum(layer.cycles for layer in self.layers)
-
     def layer(self, name: str) -> Region:
         """Return a layer's map; NotFoundError lists the layers there are."""
         for region in self.layers:
             if region.name == name:
                 return region
-        names = ", ".join(region.name for region in self.layers)
-        raise NotFoundError(f"the network has no layer '{name}'; it has {names}")
+        names = [region.name for region in self.layers]
+        raise NotFoundError(f"the network has no layer '{name}'; it has {', '.join(names)}")
 
     def status_text(self, code: int) -> str:
         """Return what a status code means."""

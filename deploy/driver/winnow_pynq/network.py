@@ -130,7 +130,8 @@ class Network:
 
     def _modelled_timeout(self) -> float:
         mhz = self._runner.backend.clock_mhz() or self.bundle.clock_mhz or SLOWEST_MHZ
-        return max(LEAST_SECONDS, TIMES_MODELLED * self.bundle.cycles / (mhz * 1e6))
+        cycles = sum(layer.cycles for layer in self.bundle.layers)
+        return max(LEAST_SECONDS, TIMES_MODELLED * cycles / (mhz * 1e6))
 
     def _maps(self, images: Array, regions: Iterable[Region]) -> dict[str, Array]:
         regions = tuple(regions)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,10 @@ class PynqBackend:
     def write32(self, offset: int, value: int) -> None:
         """Write a register."""
         self._ip.mmio.write(offset, int(value))
+
+    def pause(self, seconds: float) -> None:
+        """Sleep: pynq's interrupts need an event loop of their own; Jupyter runs one already."""
+        time.sleep(seconds)
 
     def allocate(self, num_bytes: int) -> Any:
         """Return memory of `pynq.allocate`; where there is none left, remote pynq tells it late."""

@@ -89,7 +89,7 @@ class Runner:
                 return
             if late:
                 raise RunTimeoutError(self._stuck(bundle, timeout_s, control))
-            time.sleep(pause)
+            self.backend.pause(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _stuck(self, bundle: Bundle, timeout_s: float, control: int) -> str:

@@ -9,6 +9,8 @@ The bitstream must be loaded, the device tree must name both devices, and the us
 from __future__ import annotations
 
 import mmap
+import select
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from .errors import MemoryFullError, NotFoundError
 
+GLOBAL_INTERRUPT, INTERRUPT_ENABLE, INTERRUPT_STATUS = 0x04, 0x08, 0x0C
 ALIGNED = 4096  # bytes between allocations, more than a cache line
 BOTH_WAYS = "0"  # sync_direction
 
@@ -51,6 +54,10 @@ class UioBoard:
         self._base = int(_text(self._class / "phys_addr"), 16)
         self._memory = _mapped(root / "dev" / memory, int(_text(self._class / "size")))
         self._taken: dict[int, int] = {}
+        self._device = _opened(root / "dev" / uio)
+        self._has_interrupts = self._listen()
+        self.write32(GLOBAL_INTERRUPT, int(self._has_interrupts))
+        self.write32(INTERRUPT_ENABLE, int(self._has_interrupts))
 
     def clock_mhz(self) -> float | None:
         """Return the clock that was given."""
@@ -63,6 +70,26 @@ class UioBoard:
     def write32(self, offset: int, value: int) -> None:
         """Write a register, in one access of 4 bytes."""
         self._registers[offset // 4] = value
+
+    def pause(self, seconds: float) -> None:
+        """Wait for an interrupt, or sleep where the device tree has none.
+
+        The driver looks at the engine then, whatever the interrupt was.
+        """
+        if not self._has_interrupts:
+            time.sleep(seconds)
+        elif select.select([self._device], [], [], seconds)[0]:
+            self._device.read(4)
+            if self.read32(INTERRUPT_STATUS):
+                self.write32(INTERRUPT_STATUS, 1)  # toggles, so only where it is set
+            self._listen()
+
+    def _listen(self) -> bool:
+        """Let the next interrupt through; tell whether there can be one."""
+        try:
+            return bool(self._device.write((1).to_bytes(4, "little")))
+        except OSError:
+            return False
 
     def allocate(self, num_bytes: int) -> Any:
         """Return the first part of the u-dma-buf that is free."""
@@ -112,6 +139,10 @@ def _text(path: Path) -> str:
             f"cannot read '{path}': {error.strerror}; is the device in the device tree, and its "
             f"module loaded?"
         ) from error
+
+
+def _opened(path: Path) -> Any:
+    return path.open("r+b", buffering=0)
 
 
 def _mapped(path: Path, num_bytes: int) -> NDArray[np.uint8]:
