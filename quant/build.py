@@ -16,11 +16,13 @@ from quant.data import InputShape, Split, given_shape, input_shape, read_split
 from quant.distill.teacher import read_teacher
 from quant.layers.bit_widths import BitWidths
 from quant.models.library import network_of
+from quant.models.own import quantization_in
 from quant.network.graph import Dense, TapNode
 from quant.network.layer_graph import layer_graph
 from quant.network.network import Network, backbone, exit_network
 from quant.network.network_file import load_graph, load_network
 from quant.network.normalise import Normal, on_bytes
+from quant.network.quantization import Quantization
 from quant.network.rewrite import tap_layers, to_quantized
 from quant.train.distributed import World
 from quant.train.training import Plan, score
@@ -98,7 +100,27 @@ def new_network(build: Build, load: Callable[[Network], object] | None = None) -
             f"{net.on_host[0]} ends the network, which gives the values of data.labels 'values' "
             "without it; remove it, and train on what it reads"
         )
+    if net.quantization is not None and data.is_normalised:
+        _require_signed_images(net.quantization)
     return on_bytes(net, Normal.of(data, shape.channels)) if data.is_normalised else net
+
+
+def _require_signed_images(given: Quantization) -> None:
+    """Raise NetworkError if a file clamps normalised images at 0."""
+    for found in given.images:
+        if not found.signed:
+            raise NetworkError(
+                f"'{given.file}': node '{found.node}' (Quant) has no sign and reads the images, "
+                "which data.mean makes negative; train it with a signed quantizer there"
+            )
+
+
+def given_quantization(build: Build) -> Quantization | None:
+    """Return what the file of the network says of widths; None if it is not quantized."""
+    own = build.config.model.own
+    if own is None or not own.is_onnx or own.file is None:
+        return None
+    return quantization_in(own.file, given_shape(build.config.data).image)
 
 
 def compressed_network(build: Build, net: Network) -> Network:

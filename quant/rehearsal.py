@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from quant.allocate.bits import choices_of
+from quant.allocate.given_bits import given_choices
 from quant.allocate.sizes import layer_keeps, sparse_layers
 from quant.build import Build, compressed_network, new_network, quantized_network
 from quant.check import check_recipe
@@ -25,6 +26,7 @@ from quant.network.network import Network
 from quant.network.rewrite import fold_norms, tap_layers, to_winograd, without_dropout
 from quant.network.same import random_images, require_same, result, with_statistics
 from quant.prune.target import best_mask
+from quant.results import print_quantization
 from winnow.srbs import SUB_ROW
 
 CALIBRATION_IMAGES, GOLDEN_IMAGES = 16, 2
@@ -33,7 +35,8 @@ CALIBRATION_IMAGES, GOLDEN_IMAGES = 16, 2
 def rehearse(build: Build) -> Network:
     """Return a calibrated Brevitas network with untrained weights, or those of a checkpoint.
 
-    The weights have the sparsity that pruning will leave and the widest widths that may be chosen.
+    The weights have the sparsity that pruning will leave and the widest widths that may be chosen,
+    or those of a quantized file.
     Raises the errors of the stages; NetworkError if the network in the form that is trained does
     not compute what the network of the configuration does.
     """
@@ -44,6 +47,8 @@ def rehearse(build: Build) -> Network:
         given = new_network(build)
     for step in given.on_host:
         print(f"check: {step} at the end runs on the host: the label is the same without it")
+    if given.quantization is not None:
+        print_quantization("check", given.quantization)
     net = compressed_network(build, given).eval()
     x = to_input(build.split().train.images[:CALIBRATION_IMAGES])
     _check_rewrites(net, build.config.engine.m)
@@ -51,8 +56,11 @@ def rehearse(build: Build) -> Network:
     tapped = to_winograd(net, build.config.engine.m)
     _prune(build, tapped)
     folded = fold_norms(tapped)
-    widest = max(choices_of(build.config))
-    quantized = quantized_network(build, folded, dict.fromkeys(tap_layers(folded), widest))
+    names = list(tap_layers(folded))
+    widths = dict.fromkeys(names, max(choices_of(build.config)))
+    if given.quantization is not None:
+        widths = given_choices(build.config, given.quantization, names)
+    quantized = quantized_network(build, folded, widths)
     calibrate(quantized, x, clip=build.config.quantize.weight_scale == "mse")
     return quantized
 

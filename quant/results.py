@@ -9,6 +9,7 @@ from typing import Any
 from quant.build import Build
 from quant.network.network import Network
 from quant.network.network_file import save_network
+from quant.network.quantization import Quantization
 from quant.train.history import History
 from winnow.flow import Result
 from winnow.score import ACCURACY, score_in, score_text
@@ -26,6 +27,12 @@ def saved(build: Build, net: Network, kind: str, history: History, **numbers: ob
     accuracies = build.accuracies(kind, net.double() if kind == "quantized" else net)
     summary = f"{kind} test {score_text(*score_in(accuracies, kind))}"
     return Result(files, summary, accuracies | {"history": history.table()} | numbers)
+
+
+def print_quantization(verb: str, given: Quantization) -> None:
+    """Print what is taken of a quantized file, and what is not."""
+    for line in (given.summary, *given.notes):
+        print(f"{verb}: {line}")
 
 
 def warn_of_chance(verb: str, numbers: Mapping[str, Any], classes: int) -> None:

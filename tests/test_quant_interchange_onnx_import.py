@@ -128,9 +128,9 @@ def test_norms_and_dropout_of_training_are_read(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[list[onnx.NodeProto], str]] = {
     "unknown": ([NODE("Tanh", ["f"], ["m"], name="t")], "node 't' (Tanh) is not known; known are"),
-    "quantized": (
-        [NODE("Quant", ["f", "b"], ["m"], domain="qonnx.custom_op.general")],
-        "(Quant) is quantized or of the operators 'qonnx.custom_op.general', not a float network",
+    "other operators": (
+        [NODE("Gelu", ["f"], ["m"], domain="com.microsoft")],
+        "(Gelu) is of the operators 'com.microsoft', which are not known; export the network",
     ),
     "sum": ([NODE("Add", ["f", "b"], ["m"])], "(Add) adds a constant to something else than"),
     "axis": ([NODE("Softmax", ["f"], ["m"], axis=0)], "must be over the classes (axis 1)"),

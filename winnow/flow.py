@@ -126,10 +126,10 @@ STAGES: tuple[Stage, ...] = (
         "bits",
         "choose the widths of every layer under the budget",
         "quant.stages.bits",
-        ("data", "quantize", "engine"),
+        ("data", "model.name", "quantize", "engine"),
         ("prune",),
         tools=_TORCH,
-        outside=(_DATA,),
+        outside=(_DATA, _NETWORK[0]),  # a quantized file fixes them
     ),
     Stage(
         "qat",

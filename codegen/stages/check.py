@@ -26,8 +26,11 @@ def run(build: Build, _: Mapping[str, str]) -> Result:
     if build.config.prune_channels.method != "none":  # how wide the layers will be is not known yet
         return Result([], f"{len(layers)} layers can be lowered,")
     plan = schedule(graph, build.config.engine)
+    widest = max(build.config.quantize.weight_bits)
+    is_widest = all(layer.multiply.weight_bits == widest for layer in layers)
+    widths = "the widest widths" if is_widest else "the file's widths"
     return Result(
         [],
-        f"{len(layers)} layers fit, {plan.total_cycles} modelled cycles at the widest widths,",
+        f"{len(layers)} layers fit, {plan.total_cycles} modelled cycles at {widths},",
         {"layers": len(layers), "total_cycles": plan.total_cycles},
     )

@@ -4,7 +4,8 @@
     Conv(x, "conv1.weight", "conv1.bias") -> conv1 = Conv(.input)
 
 Enters a file, leaves a `Network`. What no row reads is refused by operator and node. The caller
-compares what the network computes with what ONNX's reference runtime does.
+compares what the network computes with what ONNX's reference runtime does. Of a QONNX file it is
+the float network, every quantizer an identity, and what they say of widths its `quantization`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ from onnx import numpy_helper
 from torch import nn
 
 from quant.interchange.onnx_run import run_onnx
+from quant.interchange.qonnx_import import (
+    QUANTIZERS,
+    as_identities,
+    quantization_of,
+    quantizer_of,
+    refuse_operator,
+)
 from quant.network.graph import (
     INPUT,
     Add,
@@ -43,10 +51,10 @@ from quant.network.graph import (
 )
 from quant.network.layer_modules import layer_node
 from quant.network.network import Network
+from quant.network.quantization import Quantizer
 from winnow.errors import ArtefactError, NetworkError, shown_text
 
 OPSETS = range(9, onnx.defs.onnx_opset_version() + 1)
-QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger")
 Array = NDArray[Any]
 
 
@@ -70,7 +78,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
 
 
 def read_onnx(model: onnx.ModelProto, name: str, image: Shape) -> Network:
-    """Return the network of a float model for images of `image` (c, h, w).
+    """Return the network of a float or QONNX model for images of `image` (c, h, w).
 
     `name` is the file's, for messages. Raises NetworkError that names the node with what to do.
     """
@@ -86,12 +94,16 @@ def read_onnx(model: onnx.ModelProto, name: str, image: Shape) -> Network:
 def run_images(model: onnx.ModelProto, x: Array) -> Array:
     """Return what ONNX's reference runtime computes for images x [n, c, h, w], in their type.
 
+    Quantizers of QONNX hand on what they read, for scales and widths are none of a float network's.
     A model may fix how many images it takes at once; each image is computed by itself.
     """
     fixed = {tensor.name for tensor in model.graph.initializer}
     (entry,) = (value for value in model.graph.input if value.name not in fixed)
     batch = entry.type.tensor_type.shape.dim[0].dim_value or 1
-    rows = [run_onnx(model, np.repeat(image[None], batch, axis=0))[:1] for image in x]
+    rows = [
+        run_onnx(model, np.repeat(image[None], batch, axis=0), as_identities(model))[:1]
+        for image in x
+    ]
     return np.concatenate(rows)
 
 
@@ -105,6 +117,10 @@ class _Reader:
         self.shapes: dict[str, Shape] = {INPUT: image}
         self.nodes: list[Node] = []
         self.layers: dict[str, nn.Module] = {}
+        self.origin: dict[str, str] = {}  # a constant -> the initializer that it was
+        self.of_constants: dict[str, Quantizer] = {}  # quantizers by the constant they make
+        self.of_layers: dict[str, Quantizer] = {}  # by the layer whose weights they quantize
+        self.of_results: list[tuple[str, Quantizer]] = []  # by the record whose result they read
         self.reads = Counter(tensor for node in model.graph.node for tensor in node.input)
         self.reads.update(value.name for value in model.graph.output)
         self.batch = 1
@@ -130,7 +146,9 @@ class _Reader:
             raise NetworkError(f"'{self.file}' gives a constant, not a result of its images")
         graph = NetworkGraph(self.image, tuple(self.nodes), self.results[last])
         used = NetworkGraph.of(self.image, graph.needed([graph.output]), graph.output)
-        return Network(used, {n: m for n, m in self.layers.items() if n in used.by_name})
+        network = Network(used, {n: m for n, m in self.layers.items() if n in used.by_name})
+        network.quantization = quantization_of(used, self.file, self.of_layers, self.of_results)
+        return network
 
     def _enter(self, entry: onnx.ValueInfoProto) -> None:
         sizes = [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
@@ -145,17 +163,15 @@ class _Reader:
         self.results[entry.name] = INPUT
 
     def _step(self, node: onnx.NodeProto) -> None:
-        if node.domain not in ("", "ai.onnx") or node.op_type in QUANTIZED:
-            raise NetworkError(
-                f"is quantized or of the operators '{node.domain or 'ai.onnx'}', not a float "
-                "network; export the network before quantization: integers of kernels are none "
-                "of the Winograd domain, so Winnow chooses its own"
-            )
+        if (node.domain, node.op_type) in QUANTIZERS:
+            self._quantize(node)
+            return
+        refuse_operator(node)
         if node.op_type == "Constant":
             self.constants[node.output[0]] = _constant(node)
             return
-        if node.op_type == "Identity" and node.input[0] in self.constants:
-            self.constants[node.output[0]] = self.constants[node.input[0]]
+        if node.op_type in ("Identity", "Transpose") and node.input[0] in self.constants:
+            self._fold(node)
             return
         reader = READERS.get(node.op_type)
         if reader is None:
@@ -164,6 +180,30 @@ class _Reader:
             raise NetworkError(f"is not known; known are {', '.join(READERS)}{hint}")
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         reader(self, node, attributes)
+
+    def _fold(self, node: onnx.NodeProto) -> None:
+        """Take a constant that is handed on, or transposed, for one of its own."""
+        source, made = node.input[0], node.output[0]
+        array = self.constants[source]
+        if node.op_type == "Transpose":
+            axes = next((tuple(a.ints) for a in node.attribute if a.name == "perm"), None)
+            array = array.transpose(axes)
+        self.constants[made] = array
+        self.origin[made] = self.origin.get(source, source)
+        if source in self.of_constants:
+            self.of_constants[made] = self.of_constants[source]
+
+    def _quantize(self, node: onnx.NodeProto) -> None:
+        """Hand on what a quantizer reads, and note what it says of its width."""
+        source, made = node.input[0], node.output[0]
+        found = quantizer_of(node, self.constant)
+        if source in self.constants:
+            self.constants[made] = self.constants[source]
+            self.origin[made] = self.origin.get(source, source)
+            self.of_constants[made] = found
+        else:
+            self.results[made] = self.source(node)
+            self.of_results.append((self.results[made], found))
 
     # --- what the readers ask -----------------------------------------------------------------
 
@@ -189,12 +229,17 @@ class _Reader:
 
     def layer(self, node: onnx.NodeProto, module: nn.Module) -> None:
         """Add a layer, called as its weights are."""
-        named = next((n for n in node.input[1:] if n), node.output[0])
-        stem = named.removesuffix(".weight") if named.endswith(".weight") else node.name or named
+        given = next((n for n in node.input[1:] if n), node.output[0])
+        named = self.origin.get(given, given)
+        tensors = [self.origin.get(tensor, tensor) for tensor in node.input[1:]]
+        stems = [n.rpartition(".")[0] for n in tensors if n.endswith((".weight", ".bias"))]
+        stem = stems[0] if stems else node.name or named
         name = self.free(stem)
         made = layer_node(module, name, (self.source(node),))
         assert made is not None  # of a kind with a record
         self.layers[name] = module
+        if given in self.of_constants and not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            self.of_layers[name] = self.of_constants[given]
         self.add(node, made)
 
     def free(self, name: str) -> str:

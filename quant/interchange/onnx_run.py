@@ -7,7 +7,7 @@ integers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,18 +43,26 @@ class Quant(OpRun):
         return (((steps - zero_point) * scale).astype(x.dtype),)
 
 
-def run_onnx(model: onnx.ModelProto, x: Array) -> Array:
-    """Return the output of a model for one input x [n, c, h, w], in the type of `x`."""
-    return trace_onnx(model, x)[model.graph.output[0].name]
+def run_onnx(
+    model: onnx.ModelProto, x: Array, operators: Sequence[type[OpRun]] = (Quant,)
+) -> Array:
+    """Return the output of a model for one input x [n, c, h, w], in the type of `x`.
+
+    `operators` are those that ONNX does not have.
+    """
+    return trace_onnx(model, x, operators)[model.graph.output[0].name]
 
 
-def trace_onnx(model: onnx.ModelProto, x: Array) -> dict[str, Array]:
+def trace_onnx(
+    model: onnx.ModelProto, x: Array, operators: Sequence[type[OpRun]] = (Quant,)
+) -> dict[str, Array]:
     """Return every tensor of a model by name for one input x [n, c, h, w]."""
-    names = [value.name for value in model.graph.input]
+    fixed = {tensor.name for tensor in model.graph.initializer}
+    names = [value.name for value in model.graph.input if value.name not in fixed]
     if len(names) != 1:
         raise ValueError(f"the graph must have one input, has {names}")
     runnable = _in_double(model) if x.dtype == np.float64 else model
-    results = ReferenceEvaluator(runnable, new_ops=[Quant]).run(
+    results = ReferenceEvaluator(runnable, new_ops=[*operators]).run(
         None, {names[0]: x}, intermediate=True
     )
     return {name: np.asarray(value) for name, value in results.items() if name}

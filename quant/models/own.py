@@ -30,6 +30,7 @@ from quant.network.graph import Flatten, NetworkGraph, Shape, Sigmoid, Softmax
 from quant.network.layer_graph import unfolded
 from quant.network.layer_modules import KINDS
 from quant.network.network import Network
+from quant.network.quantization import Quantization
 from quant.network.same import random_images, require_same, result
 from winnow.errors import ConfigError, NetworkError, shown, shown_text
 from winnow.model_config import ModelConfig, OwnModel
@@ -59,7 +60,10 @@ def read_module(module: nn.Module, image: Shape, classes: int, kind: str = "clas
 
 
 def read_file(path: Path, image: Shape, classes: int, kind: str = "classes") -> Network:
-    """Return the network of an ONNX file, equal to ONNX's reference runtime; errors as above."""
+    """Return the network of an ONNX file, equal to ONNX's reference runtime; errors as above.
+
+    Of a QONNX file it is the float network: what the file computes without its quantizers.
+    """
     model = load_onnx(path)
     network = read_onnx(model, path.name, image)
     x = random_images(image)
@@ -70,7 +74,14 @@ def read_file(path: Path, image: Shape, classes: int, kind: str = "classes") -> 
             f"'{path.name}' cannot be run by ONNX's reference runtime: {first_line(error)}"
         ) from error
     require_same(want, result(network, x), f"the network read from '{path.name}'")
-    return _with_logits(_without_host(network), classes, path.name, kind)
+    made = _with_logits(_without_host(network), classes, path.name, kind)
+    made.quantization = network.quantization
+    return made
+
+
+def quantization_in(path: Path, image: Shape) -> Quantization | None:
+    """Return what an ONNX file says of widths, None if it is not quantized; errors as above."""
+    return read_onnx(load_onnx(path), path.name, image).quantization
 
 
 def own_module(model: ModelConfig) -> nn.Module:

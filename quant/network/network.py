@@ -16,6 +16,7 @@ from quant.network.from_module import read_graph
 from quant.network.graph import INPUT, WITH_WEIGHTS, NetworkGraph, Node, Shape
 from quant.network.layer_modules import layer_node
 from quant.network.operations import compute
+from quant.network.quantization import Quantization
 
 Visit = Callable[[Node, Sequence[Tensor]], None]
 
@@ -28,6 +29,7 @@ class Network(nn.Module):
     """
 
     on_host: tuple[str, ...] = ()  # steps at the end that were left to the host
+    quantization: Quantization | None = None  # what the QONNX file says that it was read from
 
     def __init__(self, graph: NetworkGraph, layers: Mapping[str, nn.Module]) -> None:
         super().__init__()

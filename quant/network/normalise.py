@@ -85,7 +85,7 @@ def on_bytes(net: Network, normal: Normal) -> Network:
     shape = (channels + normal.has_constant, *edges)
     whole = NetworkGraph.of(shape, nodes, graph.output, graph.exits)
     found = Network(whole, {**net.layers(), **made}).train(net.training)
-    found.on_host = net.on_host
+    found.on_host, found.quantization = net.on_host, net.quantization
     x = random_images(graph.input)
     want, got = result(net, normal.normalised(x)), result(found, normal.given(x))
     require_same(want, got, "the network with data.mean and data.std in its weights")

@@ -11,7 +11,9 @@ from quant.build import Build, new_network, other_teacher
 from quant.distill import self_distillation
 from quant.distill.blockwise import train_blocks
 from quant.distill.teacher import described
-from quant.results import SAMPLE_IMAGES, saved, warn_of_chance
+from quant.network.network import Network
+from quant.network.quantization import Quantization
+from quant.results import SAMPLE_IMAGES, print_quantization, saved, warn_of_chance
 from quant.train.history import History
 from quant.train.resume import Resume
 from quant.train.training import fit
@@ -25,6 +27,8 @@ def run(build: Build, resume: Resume) -> Result:
         torch.manual_seed(config.seed)
         net = new_network(build)
     net.to(build.device)
+    if net.quantization is not None:
+        return _kept(build, net, net.quantization)
     teacher = other_teacher(build)
     plan = build.plan("train", config.train.epochs, config.train.learning_rate)
     split = build.split()
@@ -40,4 +44,13 @@ def run(build: Build, resume: Resume) -> Result:
         history = fit(net, split, loss, plan, resume=resume)
     result = saved(build, net, "fp32", history, **numbers)
     warn_of_chance("train", result.numbers, split.classes)
+    return result
+
+
+def _kept(build: Build, net: Network, given: Quantization) -> Result:
+    """Keep the float weights of a quantized file: they were trained for its widths."""
+    print_quantization("train", given)
+    print("train: its weights are kept, whatever train.epochs is; qat trains them on")
+    result = saved(build, net, "fp32", History(), config=described(build.config))
+    warn_of_chance("train", result.numbers, build.split().classes)
     return result
