@@ -103,6 +103,7 @@ def test_constants_are_those_of_the_engine(tmp_path: Path, name: str) -> None:
         "kStatusLayersBits": abi.STATUS_LAYERS_BITS,
         "kStatusImagesBits": abi.STATUS_IMAGES_BITS,
         **{f"k{port.name.capitalize()}Bits": port.bits(engine) for port in ports.PORTS},
+        **{f"k{name.capitalize()}Depth": n for name, n in ports.MEMORY_DEPTHS.items()},
         **{f"kOp{op.name.capitalize()}": op.value for op in Op},
         **{f"kStatus{s.name.title().replace('_', '')}": s.value for s in abi.Status},
         **{f"k{r.name.title().replace('_', '')}Offset": r.offset for r in ports.ALL_REGISTERS},
