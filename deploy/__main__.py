@@ -6,6 +6,7 @@ overlay   one wheel for a board, of a build that is current
 board     a virtual board on this machine, for clients of pynq
 vivado    scripts that make a bitstream with Vivado
 push      the wheel to a board over ssh
+bench     how fast driver and virtual boards are
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from deploy.bench import bench
 from deploy.handoff import write_overlay
 from deploy.push import push, require_host, steps
 from deploy.pynq_venv import pynq_python
@@ -111,11 +113,18 @@ def send(options: argparse.Namespace, build: Build) -> None:
         push(found, host)
 
 
+def measured(options: argparse.Namespace, build: Build) -> None:
+    """Print how fast driver and virtual boards are."""
+    if not options.check:
+        bench(build)
+
+
 VERBS = {
     "push": (send, "bring the wheel of a build to a board over ssh, and check the board"),
     "vivado": (vivado, "write scripts that make a board's bitstream with Vivado"),
     "overlay": (overlay, "write one wheel for a board, of a build that is current"),
     "board": (board, "serve a virtual board on this machine, for clients of pynq"),
+    "bench": (measured, "measure the driver and the virtual boards"),
 }
 
 
@@ -143,6 +152,7 @@ def main() -> None:
         verb.add_argument("--board", default="PYNQ-Z2", help=f"{', '.join(BOARDS)} (PYNQ-Z2)")
     served.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     served.add_argument("--anyone", action="store_true", help="let --host be any address")
+    _add_verb(verbs, "bench")
     sent = _add_verb(verbs, "push")
     sent.add_argument("--to", required=True, metavar="USER@HOST", help="the board")
     sent.add_argument("--dry-run", action="store_true", help="print the commands, run none")

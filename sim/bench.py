@@ -51,15 +51,16 @@ class Line:
     floor: float | None = None
     more: bool = True
 
-    def text(self, speeds: Speeds) -> str:
+    def text(self, speeds: object) -> str:
         """Return the row of the table."""
         value = getattr(speeds, self.key)
         limit = ""
         if self.floor is not None:
-            limit = f"{'at least' if self.more else 'at most'} {self.floor:,.0f}"
+            limit = f"{'at least' if self.more else 'at most'} {self.floor:,g}"
             if value < self.floor if self.more else value > self.floor:
                 limit += ", missed"
-        number = f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+        places = 3 if value < 1 else 1 if value < 100 else 0
+        number = f"{value:,.{places}f}"
         return f"  {self.name:<26}{number:>10} {self.unit:<10}{limit:<25}{self.stage}"
 
 

@@ -195,6 +195,8 @@ def work(options: argparse.Namespace, build: Build) -> None:
         start("quant", options.verb, build)
     else:
         start("sim", options.verb, build, _cocotb_arguments(options))
+        if options.verb == "bench":
+            start("deploy", "bench", build)
 
 
 def _cocotb_arguments(options: argparse.Namespace) -> list[str]:
