@@ -14,11 +14,13 @@ import pytest
 
 import winnow.__main__ as command
 from tests.builds import play
-from winnow import process
+from winnow import process, programs
 from winnow.cli import guard
 from winnow.config import load_config
+from winnow.errors import ToolError
 from winnow.flow import BY_NAME, STAGES, Build
 from winnow.place import ROOT
+from winnow.programs import Program
 
 NAMES = [stage.name for stage in STAGES if not stage.optional]
 Run = Callable[..., tuple[int, str, str]]
@@ -198,3 +200,57 @@ def test_real_process_ends_with_one_line(root: Path, tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"error: '{tmp_path}': stage 'check' must run first: it has")
     assert result.stderr.count("\n") == 1
+
+
+def lacking(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Let programs be missing."""
+    for name in names:
+        monkeypatch.setitem(programs.PROGRAMS, name, Program())  # type: ignore[index]
+
+
+@pytest.mark.parametrize("verb", ["check", "run"])
+def test_missing_programs_are_named_before_anything_runs(
+    run: Run, calls: list[list[str]], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    lacking(monkeypatch, "perl", "Yosys")
+    code, text, error = run(verb, "--config", "net")
+    assert (code, text, calls) == (1, "", [])
+    assert error == (
+        "error: perl, Yosys are missing, which later stages need (rtl, rtlsim, synth, bundle); "
+        "install them with: apt-get install perl and make setup\n"
+    )
+
+
+def test_programs_of_other_stages_are_not_asked_for(
+    run: Run, calls: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking(monkeypatch, "Verilator", "Yosys")
+    assert run("run", "--config", "net", "--to", "csim")[0] == 0
+    lacking(monkeypatch, "g++")
+    assert run("run", "--config", "net", "--to", "csim")[0] == 0  # all is current
+    assert verbs(calls) == []
+    code, _, error = run("run", "--config", "net", "--to", "rtl")
+    assert (code, verbs(calls)) == (1, [])
+    assert error == (
+        "error: Verilator is missing, which later stages need (rtl); install it with: make setup\n"
+    )
+
+
+def test_installed_package_names_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(programs, "ROOT", tmp_path)
+    with pytest.raises(ToolError, match=r"install them with: pip install --no-deps hls4ml pyosys$"):
+        programs.refuse_missing(["AMD's ap_int.h", "Yosys"], ["csim", "synth"])
+
+
+def test_check_says_which_programs_it_found(run: Run, calls: list[list[str]]) -> None:
+    code, text, _ = run("check", "--config", "net")
+    assert (code, verbs(calls)) == (0, ["check"])
+    first = "check: found g++, make, perl, AMD's ap_int.h, clang, XLS, Verilator, Yosys\n"
+    assert text.startswith(first)
+
+
+def test_every_program_is_there_by_its_name() -> None:
+    used = {name for stage in STAGES for name in stage.programs}
+    assert used == programs.PROGRAMS.keys()
+    assert programs.missing(used) == []
+    assert not Program(command="no-such-command", module="no_such_module").is_there

@@ -29,6 +29,7 @@ from winnow.host import HLS_CHOICES, find_vitis
 from winnow.lock import folder_lock
 from winnow.new import write_new
 from winnow.place import child_environment, config_place, default_out, require_plain
+from winnow.programs import PROGRAMS, missing, refuse_missing
 
 VERBS = {
     "data": "print what the data are, or how to get them",
@@ -70,10 +71,36 @@ def open_build(options: argparse.Namespace) -> Build:
 
 def run(build: Build, options: Options, stages: Sequence[Stage]) -> None:
     """Run every one of `stages` that is not current, each in a process of its own."""
+    require_programs(build, stages)
     with folder_lock(build.out, "the build"):
         kept = [stage.name for stage in stages if not _run_if_stale(stage, build, options)]
         if kept:
             print(f"up to date: {', '.join(kept)}", flush=True)
+
+
+def require_programs(build: Build, stages: Sequence[Stage]) -> None:
+    """Raise ToolError if a stage that must run would start a program that is not installed."""
+    lacking = {stage.name: lacks for stage in stages if (lacks := missing(stage.programs))}
+    waiting = {name for name in lacking if _must_run(BY_NAME[name], build)}
+    if waiting:
+        names = {program for name in waiting for program in lacking[name]}
+        refuse_missing(missing(names), [s.name for s in stages if s.name in waiting])
+
+
+def _must_run(stage: Stage, build: Build) -> bool:
+    try:
+        return staleness(stage, build) is not None
+    except ArtefactError:  # a stage before it has not run
+        return True
+
+
+def check(build: Build) -> None:
+    """Find out what a whole run would refuse: first what it would lack, then all the rest."""
+    whole = wanted_stages(None, vitis=False)
+    require_programs(build, whole)
+    found = {program for stage in whole for program in stage.programs}
+    print(f"check: found {', '.join(name for name in PROGRAMS if name in found)}", flush=True)
+    run(build, Options(), wanted_stages("check", vitis=False))
 
 
 def wanted_stages(last: str | None, *, vitis: bool) -> list[Stage]:
@@ -181,7 +208,7 @@ def work(options: argparse.Namespace, build: Build) -> None:
     if options.verb == "status":
         status(build)
     elif options.verb == "check":
-        run(build, Options(), wanted_stages("check", vitis=False))
+        check(build)
     elif options.verb == "run":
         if options.threads < 1:
             raise ConfigError(f"--threads must be at least 1, got {options.threads}")

@@ -38,6 +38,7 @@ class Stage:
         reads: stages whose results it reads.
         sources: files and folders that decide its result beside Python code.
         tools: packages whose versions decide its result.
+        programs: what it starts, names of `winnow.programs`.
         outside: (key, name) pairs: it reads the file or folder `name` under the path that a key
             holds, outside the build; an empty name is the path itself.
         optional: whether it runs only when it is asked for.
@@ -50,6 +51,7 @@ class Stage:
     reads: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
     outside: tuple[tuple[str, str], ...] = ()
     optional: bool = False
 
@@ -83,6 +85,7 @@ _TEACHER = ("distill.teacher", "train.npz")
 _NETWORK = (("model.name", ""), ("model.checkpoint", ""))
 _COMPILER = ("ziglang", "xls-python")
 _ENGINE = ("engine", "target")
+_SIMULATOR = ("g++", "make", "perl", "Verilator")
 
 STAGES: tuple[Stage, ...] = (
     Stage(
@@ -91,7 +94,7 @@ STAGES: tuple[Stage, ...] = (
         "codegen.stages.check",
         (
             *("seed", "data", "model", "train.epochs", "distill", "prune_channels", "prune"),
-            *("quantize", "engine"),
+            *("quantize", "engine", "target.part"),
         ),
         tools=_TORCH,
         outside=(_DATA, _TEACHER, *_NETWORK),
@@ -181,6 +184,7 @@ STAGES: tuple[Stage, ...] = (
         "sim.stages.csim",
         ("engine",),
         ("golden", "lower", "schedule", "emit"),
+        programs=("g++", "AMD's ap_int.h"),
     ),
     Stage(
         "rtl",
@@ -190,6 +194,7 @@ STAGES: tuple[Stage, ...] = (
         ("emit",),
         ("openhls/include", "openhls/rtl", "openhls/templates"),
         (*_COMPILER, "verilator", "jinja2"),
+        programs=("clang", "XLS", "perl", "Verilator"),
     ),
     Stage(
         "rtlsim",
@@ -199,6 +204,7 @@ STAGES: tuple[Stage, ...] = (
         ("golden", "lower", "schedule", "rtl"),
         ("sim/harness", "hls_templates/config.hpp.j2"),  # of the latter abi.hpp
         ("verilator", "jinja2"),
+        programs=_SIMULATOR,
     ),
     Stage(
         "synth",
@@ -207,6 +213,7 @@ STAGES: tuple[Stage, ...] = (
         ("target",),
         ("rtl",),
         tools=("pyosys",),
+        programs=("Yosys",),
     ),
     Stage(
         "bundle",
@@ -216,6 +223,7 @@ STAGES: tuple[Stage, ...] = (
         ("golden", "schedule", "rtl"),
         ("sim/harness", "hls_templates/config.hpp.j2"),
         ("verilator", "jinja2"),
+        programs=_SIMULATOR,
     ),
     Stage(
         "vitis",

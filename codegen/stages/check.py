@@ -15,10 +15,16 @@ from codegen.lower import rehearsed_graph
 from codegen.schedule import schedule
 from winnow.compare import require_equal
 from winnow.flow import Build, Result
+from winnow.parts import find_part
+from winnow.room import require_room
 
 
 def run(build: Build, _: Mapping[str, str]) -> Result:
-    """Convert, calibrate, lower, interpret two images, schedule; nothing is kept."""
+    """Compare with the part, convert, calibrate, lower, interpret two images, schedule.
+
+    Nothing is kept.
+    """
+    print(f"check: {require_room(build.config.engine, find_part(build.config.target.part))}")
     graph, golden = rehearsed_graph(build)
     check_graph(graph)
     layers = fuse(graph)
