@@ -6,6 +6,7 @@ Programs whose number or distance of images lies end within the memory that the 
 
 from __future__ import annotations
 
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from winnow.compare import require_equal
 COUNT = abi.HEADER_WORDS - 2  # the word of number and distance of images
 ENGINE = ENGINES["default"]
 LEAST_CHAINS, LIES, RTL_LIES = 6, 200, 20
+WATCHDOG = 20_000  # cycles
 
 
 def fitting_chains(name: str, count: int) -> list[tuple[int, Graph, Schedule]]:
@@ -74,7 +76,7 @@ def test_64_images_take_64_times_the_cycles_of_one() -> None:
 
 
 def test_most_images_that_a_start_can_run() -> None:
-    graph = chain_case(0, 1)
+    graph = chain_case(0, 4)
     plan = schedule(graph, ENGINE)
     images = random_images(graph, 0, abi.MAX_IMAGES)
     found = csim.run(compiled("default"), plan, images, per_start=abi.MAX_IMAGES)
@@ -148,3 +150,23 @@ def test_any_number_and_distance_of_images_end_within_the_memory(chain: Chain) -
         word = lies(seed, chain.plan.feature_words)
         ends[chain.execute(chain.inputs.sizes[0], word).status] += 1
     assert set(ends) == {Status.OK, Status.BAD_ADDRESS, Status.BAD_IMAGE_COUNT}
+
+
+def test_the_rtl_ends_as_the_cpp_does_and_never_by_its_watchdog(chain: Chain) -> None:
+    """Its memory ends where the register says, too: an access beyond would be an `axi_error`."""
+    binary = harness("default").binary
+    (chain.folder / "images.bin").write_bytes(chain.inputs.content)
+    for seed in range(RTL_LIES):
+        word = lies(seed, chain.plan.feature_words)
+        word = word & ~0xFF | word % 5
+        outcome = chain.execute(chain.inputs.sizes[0], word)  # writes program.bin, too
+        names = ("program.bin", "weights.bin", "images.bin", "output.bin")
+        command = [binary, *(chain.folder / name for name in names), *chain.inputs.sizes]
+        command += [30, seed, 10 * WATCHDOG, WATCHDOG]
+        ran = subprocess.run(
+            [str(part) for part in command], capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == (0 if outcome.status is Status.OK else 2), ran.stderr
+        lines = ran.stdout.splitlines()
+        assert lines[0] == f"status {outcome.status} {outcome.layers_run} {outcome.images_run}"
+        assert lines[1:3] == ["axi_error 0", "ended_by 0"]
