@@ -9,6 +9,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+EXIT = "os._exit"
+
+
+@contextmanager
+def exiting_told() -> Iterator[None]:
+    """Make an error of `os._exit` within the context, which would end us without a word.
+
+    Processes that users' code forks end by it as ever.
+    """
+    end, pid = os._exit, os.getpid()
+
+    def told(status: int) -> None:
+        if os.getpid() != pid:
+            end(status)
+        raise SystemExit(f"{EXIT}({status}) ends all without a word; raise an error instead")
+
+    os._exit = told  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os._exit = end
+
+
 _theirs: dict[str, Path] = {}  # module -> the folder it was imported from
 
 
@@ -31,7 +54,8 @@ def importing(folder: Path) -> Iterator[None]:
     sys.path.insert(0, place)
     where = Path.cwd()
     try:
-        yield
+        with exiting_told():
+            yield
     finally:
         os.chdir(where)
         sys.path.remove(place)

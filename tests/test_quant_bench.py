@@ -24,6 +24,7 @@ from quant.bench.runs import Narrow, RecipeResult, run_recipe
 from quant.bench.table import format_tables, verdict
 from quant.data.load import read_split
 from quant.recipes import Recipe, load_recipes, merge
+from tests.conftest import ROOT
 from tests.test_winnow_process import children_of, ends
 from winnow.artefact import Record, load_arrays
 from winnow.cli import guard
@@ -36,8 +37,6 @@ from winnow.config import (
     QuantizeConfig,
 )
 from winnow.errors import ConfigError
-
-ROOT = Path(__file__).parent.parent
 
 BASE = """
 [model]
@@ -394,7 +393,35 @@ def test_seeds() -> None:
 def test_list_prints_names_and_notes(
     recipes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--recipes", str(recipes), "--out", "out", "--list"]
+    arguments = ["--recipes", str(recipes), "--list"]
     monkeypatch.setattr(sys, "argv", ["quant.bench", *arguments])
     assert guard(main) == 0
     assert capsys.readouterr().out.splitlines()[0].split(maxsplit=1) == ["dense", "all weights"]
+
+
+def test_list_alone_prints_all_recipes_by_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["quant.bench", "--list"])
+    assert guard(main) == 0
+    lines = capsys.readouterr().out.splitlines()
+    files = [line for line in lines if line.endswith(".toml")]
+    assert files == sorted(map(str, Path("configs/recipes").glob("*.toml")))
+    assert any(line.split()[:1] == ["srbs-75"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("given", "lacking"),
+    [([], "--recipes, --out"), (["--out", "out"], "--recipes"), (["--recipes", "a"], "--out")],
+)
+def test_training_needs_recipes_and_a_folder(
+    given: list[str],
+    lacking: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["quant.bench", *given])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main()
+    assert f"error: the following arguments are required: {lacking}\n" in capsys.readouterr().err

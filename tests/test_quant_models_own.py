@@ -119,6 +119,14 @@ def test_modules_are_found_beside_the_configuration(folder: Path) -> None:
         ("def other():\n    pass\n", "has no function or class 'make_net'; it has other"),
         ("make_net = lambda: 'no'\n", "must give an nn.Module, got str"),
         ("def make_net():\n    exit(1)\n", "raises SystemExit at net.py:2: 1"),
+        (
+            "import os\ndef make_net():\n    os._exit(0)\n",
+            "raises SystemExit at net.py:3: os._exit(0) ends all without a word; raise an error",
+        ),
+        (
+            "import os\nos._exit(7)\n",
+            "cannot be imported: SystemExit at net.py:2: os._exit(7) ends all without a word;",
+        ),
         ("raise SystemError('a\\nb')\n", "cannot be imported: SystemError at net.py:1: a"),
     ],
 )

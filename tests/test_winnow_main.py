@@ -94,7 +94,7 @@ def test_run_does_everything_once_in_order(run: Run, calls: list[list[str]]) -> 
 
 @pytest.mark.parametrize(
     ("called", "name"),
-    [("/x/bin/winnow", "winnow"), ("/x/winnow/__main__.py", "python -m winnow")],
+    [("/x/bin/winnow", "winnow"), ("/x/winnow/__main__.py", ".venv/bin/python -m winnow")],
 )
 def test_new_names_the_command_that_it_was_called_by(
     tmp_path: Path,
@@ -137,7 +137,8 @@ def test_damaged_result_is_made_again_before_the_report(
 def test_failed_stage_stops_the_run_and_is_tried_again(
     run: Run, calls: list[list[str]], name: str
 ) -> None:
-    assert run("run", "--config", "net", fail=name)[0] == 7
+    code, _, error = run("run", "--config", "net", fail=name)
+    assert (code, error) == (7, f"error: '{name}' ended with exit code 7 and no word of its own\n")
     assert verbs(calls) == NAMES[: NAMES.index(name) + 1]
     assert run("run", "--config", "net")[0] == 0
     assert verbs(calls) == [*NAMES[NAMES.index(name) :], "report"]
@@ -200,6 +201,32 @@ def test_real_process_ends_with_one_line(root: Path, tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"error: '{tmp_path}': stage 'check' must run first: it has")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (-signal.SIGKILL, "error: 'check' was ended by SIGKILL, most often for want of memory\n"),
+        (-signal.SIGSEGV, "error: 'check' was ended by SIGSEGV\n"),
+        (1, ""),
+        (2, ""),
+        (130, ""),
+    ],
+)
+def test_stage_that_could_not_say_why_it_ended(
+    run: Run, monkeypatch: pytest.MonkeyPatch, code: int, told: str
+) -> None:
+    monkeypatch.setattr(process, "run", lambda *_, **__: process.Finished(code))
+    ended, _, error = run("run", "--config", "net")
+    assert (ended, error) == (code if code > 0 else 128 - code, told)
+
+
+@pytest.mark.parametrize("verb", ["status", "check", "run", "report", "trace", "bench", "cocotb"])
+def test_file_for_a_folder_is_refused(run: Run, calls: list[list[str]], verb: str) -> None:
+    Path("taken").write_text("")
+    code, text, error = run(verb, "--config", "net", "--out", "taken")
+    assert (code, text, calls) == (1, "", [])
+    assert error == "error: --out: 'taken' is a file; name a folder\n"
 
 
 def lacking(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:

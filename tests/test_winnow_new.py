@@ -43,10 +43,31 @@ def test_what_is_written_passes_check(tmp_path: Path) -> None:
     assert (made.returncode, made.stderr) == (0, "")
     first, second = made.stdout.splitlines()
     assert first == "new: mine/mine.toml, mine/net.py, mine/data.py"
-    assert second == "next: python -m winnow check --config mine/mine.toml"
+    assert second == "next: .venv/bin/python -m winnow check --config mine/mine.toml"
     result = winnow(tmp_path, *second.split()[4:])
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith("check: 3 layers fit, ")
+    assert "\ncheck: 3 layers fit, " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("installed", "check", "run"),
+    [
+        (True, "winnow check --config 'a b/mine/mine.toml'", "winnow run --config "),
+        (
+            False,
+            ".venv/bin/python -m winnow check --config 'a b/mine/mine.toml'",
+            "make hls CONFIG=",
+        ),
+    ],
+)
+def test_configuration_names_the_commands_that_there_are(
+    installed: bool, check: str, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (file, *_) = write_new("a b/mine", installed=installed)
+    lines = file.read_text().splitlines()
+    assert lines[1].startswith(f"#   {check}  ")
+    assert lines[2].startswith(f"#   {run}'a b/mine/mine.toml'  ")
 
 
 def test_images_of_the_users_pass_check(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ trace    where accuracy goes, layer by layer
 from __future__ import annotations
 
 import argparse
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -27,8 +26,8 @@ from winnow.errors import ArtefactError, ConfigError
 from winnow.flow import BY_NAME, STAGES, Build, Stage, refuse_to_lose_import, staleness
 from winnow.host import HLS_CHOICES, find_vitis
 from winnow.lock import folder_lock
-from winnow.new import write_new
-from winnow.place import child_environment, config_place, default_out, require_plain
+from winnow.new import commands, write_new
+from winnow.place import ROOT, child_environment, config_place, default_out, require_plain
 from winnow.programs import PROGRAMS, missing, refuse_missing
 
 VERBS = {
@@ -41,6 +40,8 @@ VERBS = {
     "bench": "measure speeds again without caches, and print all numbers",
     "cocotb": "run the cocotb regression on the RTL of a build or a tool",
 }
+# Exit codes of a stage that has said why: `winnow.cli.guard`, argparse, and when nobody listens.
+TOLD = (1, 2, 129, 130, 141, 143)
 _NEW = "write a configuration, a network and data that run"
 _EXAMPLE = "example: python -m winnow run --config digits"
 
@@ -66,6 +67,8 @@ def open_build(options: argparse.Namespace) -> Build:
     config = config_place(options.config)
     out = options.out or default_out(config)
     require_plain(out, "choose another folder with --out")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out: '{out}' is a file; name a folder")
     return Build(load_config(config), out, config_path=str(config))
 
 
@@ -136,7 +139,18 @@ def start(folder: str, verb: str, build: Build, arguments: Sequence[str] = ()) -
     variables = child_environment()
     code = process.run(command, capture=False, ending=signal.SIGHUP, env=variables).code
     if code:
+        if code not in TOLD:
+            _tell_end(verb, code)
         raise SystemExit(code if code > 0 else 128 - code)
+
+
+def _tell_end(verb: str, code: int) -> None:
+    """Say how a stage ended that could not say it."""
+    how = f"ended with exit code {code} and no word of its own"
+    if code < 0:
+        why = ", most often for want of memory" if -code == signal.SIGKILL else ""
+        how = f"was ended by {signal.Signals(-code).name}{why}"
+    print(f"error: '{verb}' {how}", file=sys.stderr, flush=True)
 
 
 def status(build: Build) -> None:
@@ -187,11 +201,10 @@ def _add_options(verb: argparse.ArgumentParser, name: str) -> None:
 
 def new(options: argparse.Namespace) -> None:
     """Write a starting project and print what it is."""
-    files = write_new(options.name, options.folder)
+    installed = Path(sys.argv[0]).stem == "winnow" or not (ROOT / "Makefile").is_file()
+    files = write_new(options.name, options.folder, installed=installed)
     print(f"new: {', '.join(map(str, files))}")
-    # Only who installed the package has a command of that name; a checkout has the module.
-    winnow = "winnow" if Path(sys.argv[0]).stem == "winnow" else "python -m winnow"
-    print(f"next: {winnow} check --config {shlex.quote(str(files[0]))}")
+    print(f"next: {commands(files[0], installed=installed)[0]}")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 from winnow.artefact import write_text
@@ -16,8 +17,8 @@ from winnow.errors import ConfigError, shown
 
 CONFIG = """\
 # Everything has a default; docs/flow.md lists all keys. Paths are relative to this file.
-#   winnow check --config {config}    seconds: can all of this run?
-#   winnow run --config {config}      train, compress, C++, RTL, checks, report
+#   {check}    seconds: can all of this run?
+#   {run}    train, compress, C++, RTL, checks, report
 seed = 0
 
 [data]
@@ -93,11 +94,23 @@ def make_data():
 '''
 
 
-def write_new(name: str, images: Path | None = None) -> list[Path]:
+def commands(config: Path, *, installed: bool) -> tuple[str, str]:
+    """Return what checks and what runs a configuration.
+
+    Only who installed the package has a command `winnow`; a checkout has the Makefile.
+    """
+    path = shlex.quote(str(config))
+    if installed:
+        return f"winnow check --config {path}", f"winnow run --config {path}"
+    return f".venv/bin/python -m winnow check --config {path}", f"make hls CONFIG={path}"
+
+
+def write_new(name: str, images: Path | None = None, *, installed: bool = False) -> list[Path]:
     """Write the files of a project into the new folder `name`; return them.
 
-    `images` is a folder with train/CLASS/, which takes the place of data.py. Raises ConfigError,
-    and writes nothing, for a name that is no plain one, a folder that is there, or no such images.
+    `installed` is whether there is a command `winnow`. `images` is a folder with train/CLASS/,
+    which takes the place of data.py. Raises ConfigError, and writes nothing, for a name that is no
+    plain one, a folder that is there, or no such images.
     """
     folder = Path(name)
     if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", folder.name, re.ASCII):
@@ -106,14 +119,17 @@ def write_new(name: str, images: Path | None = None) -> list[Path]:
         )
     if folder.exists():
         raise ConfigError(f"'{folder}' is there already and is left as it is; choose another name")
+    config = f"{folder.name}.toml"
+    check, run = commands(folder / config, installed=installed)
     values = {
-        "config": f"{folder.name}.toml",
+        "check": check.ljust(len(run)),
+        "run": run.ljust(len(check)),
         "edge": EDGE,
         "data": 'source = "data.py:make_data"',
         "classes": 3,
         "channels": 1,
     }
-    texts = {values["config"]: CONFIG, "net.py": NET, "data.py": DATA}
+    texts = {config: CONFIG, "net.py": NET, "data.py": DATA}
     if images is not None:
         classes = [f for f in _entries(images / "train") if f.is_dir() and f.name[0] != "."]
         if len(classes) < 2:
@@ -126,8 +142,8 @@ def write_new(name: str, images: Path | None = None) -> list[Path]:
         values |= {"data": source, "classes": len(classes), "channels": 3}
         del texts["data.py"]
     for file, text in texts.items():
-        write_text(folder / str(file), text.format(**values))
-    return [folder / str(file) for file in texts]
+        write_text(folder / file, text.format(**values))
+    return [folder / file for file in texts]
 
 
 def _entries(folder: Path) -> list[Path]:

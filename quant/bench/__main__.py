@@ -20,6 +20,7 @@ from quant.recipes import Recipe, load_recipes
 from quant.train.training import multiplies_bfloat16, pick_device
 from winnow.cli import guard
 from winnow.errors import ConfigError, shown
+from winnow.place import CONFIGS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,10 +33,8 @@ def parser() -> argparse.ArgumentParser:
         epilog="example: python -m quant.bench --recipes configs/recipes/colour.toml "
         "--out build/bench --only int8,srbs-75 --seeds 0,1,2",
     )
-    whole.add_argument(
-        "--recipes", type=Path, nargs="+", required=True, metavar="FILE", help="recipe files"
-    )
-    whole.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of all runs")
+    whole.add_argument("--recipes", type=Path, nargs="+", metavar="FILE", help="recipe files")
+    whole.add_argument("--out", type=Path, metavar="DIR", help="folder of all runs")
     whole.add_argument("--only", default="", metavar="NAMES", help="recipes, comma-separated (all)")
     whole.add_argument("--seeds", default="0,1,2", metavar="LIST", help="seeds (0,1,2)")
     whole.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where (cpu)")
@@ -46,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="processes at once, of one thread each (one per core)",
     )
-    whole.add_argument("--list", action="store_true", help="list the recipes and stop")
+    whole.add_argument(
+        "--list", action="store_true", help="list the recipes and stop; without --recipes all"
+    )
     return whole
 
 
@@ -61,13 +62,25 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def _listed(recipes: Sequence[Recipe]) -> str:
+    return "\n".join(f"{recipe.name:<20}{recipe.note}" for recipe in recipes)
+
+
 def main() -> None:
     """Compare recipes."""
-    options = parser().parse_args()
+    arguments = parser()
+    options = arguments.parse_args()
+    lacking = [f"--{key}" for key in ("recipes", "out") if getattr(options, key) is None]
+    if lacking and not options.list:
+        arguments.error(f"the following arguments are required: {', '.join(lacking)}")
     only = tuple(name.strip() for name in options.only.split(",") if name.strip())
+    if options.list and options.recipes is None:
+        for file in sorted((CONFIGS / "recipes").glob("*.toml")):
+            print(f"{file}\n{_listed(load_recipes([file]))}")
+        return
     recipes = load_recipes(options.recipes, only)
     if options.list:
-        print("\n".join(f"{recipe.name:<20}{recipe.note}" for recipe in recipes))
+        print(_listed(recipes))
         return
     seeds, device = parse_seeds(options.seeds), pick_device(options.device)
     if options.jobs < 1:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.imports import importing
+from quant.imports import exiting_told, importing
 from quant.interchange.onnx_import import load_onnx, read_onnx, run_images
 from quant.interchange.torch_import import load_checkpoint
 from quant.network.from_module import first_line, place_of
@@ -47,7 +47,8 @@ def read_module(module: nn.Module, image: Shape, classes: int, kind: str = "clas
     """
     if isinstance(module, tuple(KINDS)):  # a layer alone has no name
         module = nn.Sequential(module)
-    network = Network.of(module, image)
+    with exiting_told():
+        network = Network.of(module, image)
     if network.graph.exits:
         raise NetworkError(
             f"network '{type(module).__name__}' returns a tensor and a table of others; return the "
@@ -180,7 +181,8 @@ def _given(module: nn.Module, x: Tensor) -> Tensor:
     """
     was_training = module.training
     try:
-        found, again = (_tensor(module.double().eval()(x)) for _ in range(2))
+        with exiting_told():
+            found, again = (_tensor(module.double().eval()(x)) for _ in range(2))
     except (Exception, SystemExit) as error:
         raise NetworkError(
             f"network '{type(module).__name__}' raises {type(error).__name__} for images "

@@ -34,7 +34,7 @@ from quant.network.plain import require_own_weights, require_plain
 from winnow.errors import NetworkError, shown_text
 
 _QUANT = Path(__file__).parents[1]
-_OURS = (str(_QUANT / "network"), str(_QUANT / "models" / "own.py"))
+_OURS = tuple(str(_QUANT / name) for name in ("network", "models/own.py", "imports.py"))
 _TORCH = str(Path(torch.__file__).parent)
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
@@ -72,7 +72,12 @@ def read_graph(module: nn.Module, shape: Shape, method: str = "forward") -> Netw
         traced = tracer.trace(module.eval())
     except NetworkError as error:
         raise NetworkError(f"network '{type(module).__name__}': {error}") from error
-    except (Exception, SystemExit) as error:  # users' code may raise anything without values
+    except SystemExit as error:
+        raise NetworkError(
+            f"network '{type(module).__name__}' ends Python{place_of(error)}: {first_line(error)}; "
+            "its forward must only compute"
+        ) from error
+    except Exception as error:  # users' code may raise anything without values
         raise NetworkError(
             f"network '{type(module).__name__}' cannot be read as a graph{place_of(error)}: "
             f"{first_line(error)}; its forward must neither branch on values or sizes nor "
