@@ -106,10 +106,20 @@ def _text(shape: tuple[int, ...]) -> str:
 
 def _check_max_pool(node: MaxPool, sources: tuple[TensorType, ...]) -> None:
     source = _one_source(node, sources)
-    rule = "the map it pools must be at least 2x2"
-    _require(min(source.shape[1:]) >= 2, node, rule, _text(source.shape[1:]))
+    keys = ("rows", "columns", "stride_rows", "stride_columns", "top", "left", "bottom", "right")
+    _check_ints(node, *keys)
+    for what, axis, pixels in zip(AXES, node.window.axes, source.shape[1:], strict=True):
+        _require(axis.kernel >= 1, node, f"its window must have at least 1 of {what}", axis.kernel)
+        _require(axis.stride >= 1, node, f"the stride along {what} must be at least 1", axis.stride)
+        rule = f"padding along {what} must be 0..{axis.kernel - 1}, less than the window"
+        for padding in (axis.before, axis.after):
+            _require(0 <= padding < axis.kernel, node, rule, padding)
+        rule = f"the padded map must hold the window's {axis.kernel} {what}"
+        padded = pixels + axis.before + axis.after
+        _require(axis.kernel <= padded, node, rule, padded)
     _check_type(f"node '{node.name}': output", node.output)
-    pooled = replace(source, height=source.height // 2, width=source.width // 2)
+    height, width = node.window.outputs(*source.shape[1:])
+    pooled = replace(source, height=height, width=width)
     _require(node.output == pooled, node, f"the output must be {pooled}", node.output)
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from codegen.ir import (
     INPUT,
     Add,
@@ -49,6 +51,8 @@ class EngineLayer:
         shortcut: type of that map.
         pool: the node that takes the maximum of 2x2 windows of the result, if any.
         average: the node that averages all pixels of that, if any.
+        maximum: a pool of a map of memory, if the layer is that: `multiply` has its name and type,
+            and no weights but zeros.
 
     Only the map of the last of these nodes is ever in memory.
     """
@@ -60,6 +64,7 @@ class EngineLayer:
     shortcut: TensorType | None = None
     pool: MaxPool | None = None
     average: GlobalAverage | None = None
+    maximum: MaxPool | None = None
 
     @property
     def name(self) -> str:
@@ -144,21 +149,38 @@ def _add_bytes(op: Op, node: Multiply, graph: Graph, layers: Layers) -> Layers:
 
 
 def _add_max_pool(node: MaxPool, graph: Graph, layers: Layers) -> Layers:
-    """Let the layer that makes the map pool it before it is written."""
+    """Let the layer that makes the map pool it before it is written, or pool it standing alone.
+
+    A layer pools what it has computed in the Winograd domain, in 2x2 windows side by side, if
+    nothing else reads that.
+    """
     (source,) = node.inputs
-    makers = [layer for layer in layers if layer.multiply.name == source]
-    if not makers or makers[0].op is not Op.WINOGRAD:
-        raise ScheduleError(
-            f"node '{node.name}': the engine pools only what a winograd node has computed, it "
-            f"reads {_called(source, graph)}; move the pool behind a 3x3 convolution"
-        )
-    others = _other_readers(source, node, graph)
-    if others:
-        raise ScheduleError(
-            f"node '{node.name}': '{others[0]}' also reads '{source}', but the engine writes only "
-            f"the pooled map; let '{others[0]}' read '{node.name}', or drop the pool"
-        )
-    return tuple(replace(x, pool=node) if x is makers[0] else x for x in layers)
+    makers = [x for x in layers if x.name == source and x.op is Op.WINOGRAD]
+    if makers and node.is_halving and not _other_readers(source, node, graph):
+        return tuple(replace(x, pool=node) if x is makers[0] else x for x in layers)
+    kind = graph.type_of(source)
+    return (*layers, EngineLayer(Op.DIRECT, _without_weights(node), kind, maximum=node))
+
+
+def _without_weights(node: MaxPool) -> Direct:
+    """Return a convolution of a pool's name, map and window whose weights are zero.
+
+    It has one input channel, since none of them matters.
+    """
+    channels, exponent = node.output.channels, node.output.exponent
+    return Direct(
+        name=node.name,
+        inputs=node.inputs,
+        output=node.output,
+        v_bits=8,
+        weight_bits=2,
+        keep=1,
+        acc_exponent=exponent,
+        weight=np.zeros((channels, 1, 1, 1), dtype=np.int64),
+        bias=np.zeros(channels, dtype=np.int64),
+        v_exponent=np.full(1, exponent),
+        weight_exponent=np.zeros(1, dtype=np.int64),
+    )
 
 
 def _add_add(node: Add, graph: Graph, layers: Layers) -> Layers:
@@ -167,7 +189,8 @@ def _add_add(node: Add, graph: Graph, layers: Layers) -> Layers:
     Of two such layers it is the later one, so that the other map is in memory by then. A layer that
     comes too early for that runs later: nothing but the sum reads its map.
     """
-    makers = [x for x in layers if x.multiply.name in node.inputs and x.op in ADDING]
+    adding = [x for x in layers if x.op in ADDING and x.maximum is None]
+    makers = [x for x in adding if x.name in node.inputs]
     if not makers:
         first, second = (_called(source, graph) for source in node.inputs)
         raise ScheduleError(

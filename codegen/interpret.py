@@ -103,11 +103,12 @@ def _dense(node: Dense, d: _Map) -> IntArray:
 
 
 def _max_pool(node: MaxPool, d: _Map) -> IntArray:
-    n, c, _, _ = d.values.shape
-    height, width = node.output.shape[1:]
-    even = d.values[:, :, : height * 2, : width * 2]
-    windows = even.reshape(n, c, height, 2, width, 2)
-    largest: IntArray = windows.max(axis=(3, 5))
+    edges = ((0, 0), (0, 0), (node.top, node.bottom), (node.left, node.right))
+    least = np.iinfo(np.int64).min
+    padded = np.pad(d.values, edges, constant_values=least)
+    windows = sliding_window_view(padded, (node.rows, node.columns), axis=(2, 3))
+    taken = windows[:, :, :: node.stride_rows, :: node.stride_columns]
+    largest: IntArray = taken.max(axis=(4, 5))
     return largest
 
 

@@ -141,7 +141,37 @@ class Dense(Multiply):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MaxPool(Node):
-    """The maximum of 2x2 windows, stride 2; an odd last row or column is dropped."""
+    """The maximum under a window; what lies around the map counts for nothing.
+
+    Members:
+        rows, columns: of the window.
+        stride_rows, stride_columns: pixels from one output to the next.
+        top, left, bottom, right: pixels around the map, fewer than the window has.
+
+    A last row or column that fills no window is dropped.
+    """
+
+    rows: int = 2
+    columns: int = 2
+    stride_rows: int = 2
+    stride_columns: int = 2
+    top: int = 0
+    left: int = 0
+    bottom: int = 0
+    right: int = 0
+
+    @property
+    def window(self) -> Window:
+        """Size, stride and padding."""
+        return Window(
+            Axis(self.rows, self.stride_rows, self.top, self.bottom),
+            Axis(self.columns, self.stride_columns, self.left, self.right),
+        )
+
+    @property
+    def is_halving(self) -> bool:
+        """Whether it takes 2x2 windows side by side, as the engine does behind a convolution."""
+        return self.window == Window(Axis(2, 2), Axis(2, 2))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

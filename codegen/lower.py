@@ -45,7 +45,7 @@ from quant.layers.quant_layer import (
 )
 from quant.layers.quantizers import bits_of, exponents, scale_of
 from quant.network import graph as network
-from quant.network.layer_graph import PASSING, is_engine_pool
+from quant.network.layer_graph import PASSING
 from quant.network.network import Network
 from quant.rehearsal import rehearse, rehearsed_golden
 from winnow import flow
@@ -113,10 +113,29 @@ def lower_dense(layer: QuantDense, place: Place) -> Dense:
     return Dense(weight=_frozen(weight[..., 0]), keep=max_keep(by_pixel), **fields)
 
 
-def max_pool(name: str, source: str, kind: TensorType) -> MaxPool:
-    """Return the 2x2 max pool of the map `source` of type `kind`."""
-    output = replace(kind, height=kind.height // 2, width=kind.width // 2)
-    return MaxPool(name=name, inputs=(source,), output=output)
+def max_pool(record: network.MaxPool, place: Place) -> MaxPool:
+    """Return the node of a max pool; with `ceil` what windows lack at the end is padding."""
+    _, height, width = record.shape
+    size, sides = (height, width), []
+    for i, pixels in enumerate(place.input.shape[1:]):
+        reach = (size[i] - 1) * record.stride[i] + record.kernel[i]
+        before = record.padding[i]
+        missing = reach - before - pixels if record.ceil else 0
+        sides.append((before, max(before, missing)))
+    (top, bottom), (left, right) = sides
+    return MaxPool(
+        name=place.name,
+        inputs=(place.source,),
+        output=replace(place.input, height=height, width=width),
+        rows=record.kernel[0],
+        columns=record.kernel[1],
+        stride_rows=record.stride[0],
+        stride_columns=record.stride[1],
+        top=top,
+        left=left,
+        bottom=bottom,
+        right=right,
+    )
 
 
 def _lower(
@@ -149,9 +168,9 @@ def _lower(
 def lower_network(net: Network, entry: TensorType) -> Graph:
     """Return the integer graph of a network.
 
-    A layer or a sum becomes the node called as `layer_names` says; a pool of a map becomes a node
-    `<name>_pool`. A ReLU is the output type of what it follows. Raises LoweringError that names the
-    record which cannot be expressed.
+    A layer, a sum or a lone pool becomes the node called as `layer_names` says; a pool that follows
+    a layer becomes a node `<name>_pool`. A ReLU is the output type of what it follows. Raises
+    LoweringError that names the record which cannot be expressed.
     """
     graph = net.graph.ending_at(net.graph.output)
     names = layer_names(net.graph)
@@ -188,8 +207,8 @@ def _lower_record(net: Network, record: network.Node, name: str, sources: Source
         return _lower_sum(net.get_submodule(record.name), name, sources)
     if isinstance(record, network.Concat) and len(record.shape) == len(kind.shape):
         return _lower_concat(name, sources)
-    if isinstance(record, network.MaxPool) and is_engine_pool(record):
-        return max_pool(f"{source}{POOL}", source, kind)
+    if isinstance(record, network.MaxPool):
+        return max_pool(record, Place(name or f"{source}{POOL}", source, kind))
     keeps_size = isinstance(record, network.AdaptiveAvgPool) and record.shape == kind.shape
     if keeps_size or isinstance(record, PASSING):
         return None
@@ -263,9 +282,9 @@ def _check_layers(net: Network, names: Mapping[str, str]) -> None:
 
 
 _RUNS = (
-    "the engine runs convolutions and fully connected layers, with a ReLU, a 2x2 max pool or a "
-    "sum behind a convolution, an average over the whole map behind that, maps joined by channels, "
-    "and the last layer gives the result"
+    "the engine runs convolutions and fully connected layers, with a ReLU or a sum behind a "
+    "convolution, max pools, an average over the whole map behind a convolution, a sum or a pool, "
+    "maps joined by channels, and the last layer gives the result"
 )
 
 

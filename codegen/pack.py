@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codegen.fuse import EngineLayer
-from codegen.ir import Direct
+from codegen.ir import Direct, MaxPool
 from winnow.blocking import LayerShape, Op, bias_beats, num_channel_groups, weight_beats
 from winnow.engine import EngineConfig
 from winnow.fixed_point import IntArray
@@ -49,6 +49,8 @@ def lane_weights(engine: EngineConfig, layer: EngineLayer) -> IntArray:
     if layer.op is Op.WINOGRAD:
         return weight
     groups = num_channel_groups(source.channels)
+    if layer.maximum is not None:
+        return np.zeros((len(weight), SUB_ROW, 1), dtype=np.int64)
     if layer.op is Op.DIRECT:
         places = np.zeros((len(weight), groups * SUB_ROW, weight[0, 0].size), dtype=np.int64)
         places[:, : source.channels] = weight.reshape(*weight.shape[:2], -1)
@@ -79,9 +81,15 @@ def layer_shape(engine: EngineConfig, layer: EngineLayer) -> LayerShape:
         keep=max_keep(lane_weights(engine, layer)),
         weight_bits=layer.multiply.weight_bits,
         pool=layer.pool is not None,
-        window=layer.multiply.window if isinstance(layer.multiply, Direct) else Window(),
+        window=_window(layer),
         average=layer.average is not None,
+        maximum=layer.maximum is not None,
     )
+
+
+def _window(layer: EngineLayer) -> Window:
+    node = layer.maximum or layer.multiply
+    return node.window if isinstance(node, Direct | MaxPool) else Window()
 
 
 @dataclass(frozen=True)

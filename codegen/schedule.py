@@ -25,7 +25,7 @@ from codegen.abi import (
 from codegen.bounds import worst_case_sums
 from codegen.descriptor import layer_fields
 from codegen.fuse import EngineLayer, fuse
-from codegen.ir import INPUT, Graph, TensorType, average_shift
+from codegen.ir import INPUT, Graph, Node, TensorType, average_shift
 from codegen.join import NOTHING, Joined, joined
 from codegen.layout import RAW_BYTES, num_words
 from codegen.pack import Bytes, lane_weights, layer_shape, pack_weights
@@ -307,7 +307,7 @@ def _window_values(shape: LayerShape, blocking: Blocking) -> Values:
     gathers = int(shape.gathers)
     return {
         "gathers": gathers,
-        "planes": blocking.sub_rows // shape.window.positions,
+        "planes": num_channel_groups(shape.in_channels) if gathers else blocking.sub_rows,
         "kernel_rows": rows.kernel,
         "kernel_columns": columns.kernel,
         "pad_top": rows.before,
@@ -418,10 +418,23 @@ def _number_values(engine: EngineConfig, layer: EngineLayer) -> Values:
 
 
 def _add_values(layer: EngineLayer, shortcut: Region | None) -> Values:
-    """What is added and on which grid; ScheduleError when the grids are too far apart."""
+    """What is added and on which grid; ScheduleError when the grids are too far apart.
+
+    A max pool adds its maxima to zero; they come from no memory.
+    """
+    shifts = dict.fromkeys(("own_shift", "shortcut_shift", "add_shift"), 0)
+    if layer.maximum is not None:
+        return {
+            "maximum": 1,
+            "shortcut_base": 0,
+            "no_add": 0,
+            "shortcut_signed": int(layer.maximum.output.signed),
+            **shifts,
+            **_add_bounds(layer.maximum),
+        }
     if layer.add is None or shortcut is None:
-        names = ("own_shift", "shortcut_shift", "add_shift", "add_low", "add_high")
-        return {"shortcut_base": 0, "no_add": 1, "shortcut_signed": 0, **dict.fromkeys(names, 0)}
+        idle = {"shortcut_base": 0, "no_add": 1, "shortcut_signed": 0, "add_low": 0, "add_high": 0}
+        return {"maximum": 0, **idle, **shifts}
     kinds = layer.multiply.output, shortcut.tensor, layer.add.output
     own, other, total = (kind.exponent for kind in kinds)
     finest = min(own, other, total)
@@ -431,17 +444,21 @@ def _add_values(layer: EngineLayer, shortcut: Region | None) -> Values:
             f"node '{layer.add.name}': its exponents must lie at most {MAX_ADD_SHIFT} apart, got "
             f"{apart} ({own} + {other} -> {total}); calibrate the layers again"
         )
-    low, high = layer.add.output.bounds
     return {
+        "maximum": 0,
         "shortcut_base": shortcut.base,
         "no_add": 0,
         "shortcut_signed": int(shortcut.tensor.signed),
         "own_shift": own - finest,
         "shortcut_shift": other - finest,
         "add_shift": total - finest,
-        "add_low": low,
-        "add_high": high,
+        **_add_bounds(layer.add),
     }
+
+
+def _add_bounds(node: Node) -> Values:
+    low, high = node.output.bounds
+    return {"add_low": low, "add_high": high}
 
 
 def _average_values(layer: EngineLayer) -> Values:

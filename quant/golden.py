@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quant.data import Samples, to_input
+from quant.data import INPUT_EXPONENT, Samples, to_input
 from quant.layers.quant_add import QuantAdd, QuantAverage
 from quant.layers.quant_layer import QuantTapLayer
 from quant.layers.quantizers import scale_of
 from quant.network.graph import Add, Concat, NetworkGraph
 from quant.network.graph import QuantAverage as Average
-from quant.network.layer_graph import layer_graph, layer_results
+from quant.network.layer_graph import layer_graph, layer_results, lone_pools, rounding
 from quant.network.network import Network
 from winnow.errors import LoweringError
 
@@ -32,15 +32,15 @@ POOL = "_pool"  # ends the name of the node that pools what a layer gives
 
 
 def layer_names(graph: NetworkGraph) -> dict[str, str]:
-    """Return the names of layers, sums, averages and concatenations in the integer graph.
+    """Return the names of layers, sums, averages, concatenations and lone pools in the graph.
 
     "features.0" -> "features_0", "0" -> "layer_0", "Conv1" -> "conv1", "größe" -> "grosse". A name
-    that is taken, or would be by what follows, gets a number. Sums come after all layers.
+    that is taken, or would be by what follows, gets a number. Layers come first, pools last.
     """
     names: dict[str, str] = {}
     nodes = graph.ending_at(graph.output).nodes
     sums = [node.name for node in nodes if isinstance(node, Add | Average | Concat)]
-    for path in [*layer_graph(graph), *sums]:
+    for path in [*layer_graph(graph), *sums, *lone_pools(graph)]:
         wanted, number = _identifier(path), 1
         name = wanted
         while any(_collide(name, other) for other in (RESERVED, *names.values())):
@@ -71,18 +71,28 @@ def golden_arrays(net: Network, samples: Samples) -> dict[str, NDArray[Any]]:
     value that is no multiple of its scale.
     """
     net.double().eval()
-    names, placed = layer_names(net.graph), layer_graph(net.graph)
+    names, pools = layer_names(net.graph), lone_pools(net.graph)
+    roundings = {path: _rounding(net, path) for path in [*layer_graph(net.graph), *pools]}
     parts: dict[str, list[NDArray[Any]]] = {}
     for start in range(0, len(samples), BATCH):
         x = to_input(samples.images[start : start + BATCH], torch.float64)
-        for path, value in layer_results(net, x).items():
-            name = names[path]
-            last = net.get_submodule(placed[path].rounded_by)
-            integers = to_integers(value, last, name)
-            parts.setdefault(f"layer.{name}", []).append(as_map(integers))
+        for path, value in layer_results(net, x, pools).items():
+            integers = to_integers(value, roundings[path], names[path])
+            parts.setdefault(f"layer.{names[path]}", []).append(as_map(integers))
     arrays: dict[str, NDArray[Any]] = {n: np.concatenate(maps) for n, maps in parts.items()}
     images: NDArray[Any] = samples.images[: len(samples)].numpy()
     return {"images": images, "labels": samples.labels.numpy()} | arrays
+
+
+def _rounding(net: Network, path: str) -> Quantized | None:
+    """Return what rounds a layer's result or a lone pool's; None for a pool of the images."""
+    placed = layer_graph(net.graph).get(path)
+    if placed is not None:
+        found: Quantized = net.get_submodule(placed.rounded_by)
+        return found
+    first, *_ = *rounding(net.graph, lone_pools(net.graph)[path]), None
+    pooled: Quantized | None = None if first is None else net.get_submodule(first)
+    return pooled
 
 
 def as_map(values: NDArray[Any]) -> NDArray[Any]:
@@ -90,9 +100,13 @@ def as_map(values: NDArray[Any]) -> NDArray[Any]:
     return values.reshape(*values.shape, *(1,) * (4 - values.ndim))
 
 
-def to_integers(value: Tensor, layer: Quantized, name: str) -> NDArray[Any]:
-    """Return a layer's or sum's float64 output as integers of its scale, smallest type."""
-    steps = (value / output_scale(layer)).cpu().numpy()
+def to_integers(value: Tensor, layer: Quantized | None, name: str) -> NDArray[Any]:
+    """Return a layer's or sum's float64 output as integers of its scale, smallest type.
+
+    Without a layer it is one of the images.
+    """
+    scale = 2.0**INPUT_EXPONENT if layer is None else output_scale(layer)
+    steps = (value / scale).cpu().numpy()
     if not np.array_equal(steps, np.rint(steps)):
         raise LoweringError(f"layer '{name}': an output is not a whole multiple of its scale")
     integers: NDArray[Any] = steps.astype(_smallest(layer))
@@ -100,7 +114,9 @@ def to_integers(value: Tensor, layer: Quantized, name: str) -> NDArray[Any]:
     return integers
 
 
-def _smallest(layer: Quantized) -> type[np.integer[Any]]:
+def _smallest(layer: Quantized | None) -> type[np.integer[Any]]:
+    if layer is None:
+        return np.uint8
     if isinstance(layer, QuantTapLayer) and layer.is_raw:
         return np.int32
     relu = layer.widths.relu if isinstance(layer, QuantTapLayer) else layer.relu

@@ -45,6 +45,8 @@ def read_records(build: Build) -> dict[str, Record]:
 def direct_macs(layer: LayerPlan) -> int:
     """Return the multiply-accumulates of direct convolution: what a dense engine would do."""
     shape = layer.shape
+    if shape.maximum:
+        return 0
     height, width = shape.output_size
     taps = {
         Op.WINOGRAD: KERNEL**2,

@@ -27,6 +27,7 @@ from tests.ladder import (
     random_direct_graph,
     random_layer_graph,
     random_map_graph,
+    random_pool_graph,
     random_projection_graph,
     random_residual_graph,
 )
@@ -139,6 +140,13 @@ def projection_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Sche
 def average_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule]]:
     """Return `count` graphs with an average at the end that fit an engine, and their schedules."""
     return _fitting_cases(random_average_graph, engine, count)
+
+
+def pool_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule]]:
+    """Return `count` graphs of max pools standing alone that fit an engine, and their schedules."""
+    cases = _fitting_cases(random_pool_graph, engine, 2 * count)
+    alone = [case for case in cases if any(x.shape.maximum for x in case[1].layers)]
+    return alone[:count]
 
 
 def concat_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule]]:

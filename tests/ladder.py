@@ -159,6 +159,64 @@ def random_average_graph(seed: int, engine_m: int) -> Graph:
     return replace(graph, nodes=(*graph.nodes, average))
 
 
+def random_pool_graph(seed: int, engine_m: int) -> Graph:
+    """Return a graph of max pools of the input, a layer, another pool, a sum or joined maps."""
+    rng = np.random.default_rng([seed, engine_m, 9])
+    height, width = rng.integers(1, 21, size=2).tolist()
+    kind = _random_feature(rng, int(rng.integers(1, 25)), height, width)
+    if rng.random() < 0.4:
+        graph = Graph(kind, (_random_pool(rng, "pool", INPUT, kind),))
+    else:
+        makers = (random_direct_graph, random_residual_graph, random_concat_graph)
+        graph = makers[int(rng.integers(3))](seed, engine_m)
+        if isinstance(graph.nodes[-1], Concat) or rng.random() < 0.3:
+            graph = replace(graph, nodes=graph.nodes[:1])
+        source = graph.nodes[-1]
+        pool = _random_pool(rng, "pool", source.name, source.output)
+        graph = replace(graph, nodes=(*graph.nodes, pool))
+    if rng.random() < 0.3:
+        again = _random_pool(rng, "again", "pool", graph.type_of("pool"))
+        graph = replace(graph, nodes=(*graph.nodes, again))
+    if rng.random() < 0.3:
+        op = Winograd if rng.integers(2) else Direct
+        source = graph.nodes[-1]
+        place = _Place("behind", source.name, source.output)
+        layer = _random_layer(rng, place, op, engine_m, raw=False, window=Window())
+        graph = replace(graph, nodes=(*graph.nodes, *layer))
+    return graph
+
+
+def _random_pool(rng: np.random.Generator, name: str, source: str, kind: TensorType) -> MaxPool:
+    """Return a max pool of a window up to 7x7, half of them 2x2 or 3x3, that fits a map."""
+    while True:
+        edges = rng.choice([2, 3, 2, 3, 1, 4, 5, 6, 7], size=2).tolist()
+        strides = rng.integers(1, 3, size=2).tolist()
+        if rng.random() < 0.7:
+            edges[1], strides[1] = edges[0], strides[0]
+        sides = [int(rng.integers(0, edge)) for edge in edges for _ in range(2)]
+        if rng.random() < 0.6:
+            sides = [edge // 2 for edge in edges for _ in range(2)]
+        window = Window(
+            Axis(edges[0], strides[0], *sides[:2]), Axis(edges[1], strides[1], *sides[2:])
+        )
+        height, width = window.outputs(kind.height, kind.width)
+        if window.positions > 1 and min(height, width) >= 1:
+            return max_pool_of(name, source, kind, window)
+
+
+def max_pool_of(name: str, source: str, kind: TensorType, window: Window) -> MaxPool:
+    """Return the max pool of a map under a window."""
+    height, width = window.outputs(kind.height, kind.width)
+    return MaxPool(
+        name=name,
+        inputs=(source,),
+        output=replace(kind, height=height, width=width),
+        rows=window.rows.kernel,
+        columns=window.columns.kernel,
+        **_window_fields(window),
+    )
+
+
 def random_concat_graph(seed: int, engine_m: int) -> Graph:
     """Return a graph in which maps are joined, and joined again with a map made of them."""
     rng = np.random.default_rng([seed, engine_m, 8])

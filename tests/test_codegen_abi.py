@@ -97,6 +97,7 @@ average_signed     18  30   1  plain
 average_shift      18  31   5  plain
 average_low        18  36   9  signed
 average_high       18  45   9  signed
+maximum            18  54   1  plain
 weight_checksum    19   0  32  plain
 v_shift            20   0   8  plain x16
 sum_shift          22   0   8  plain x16

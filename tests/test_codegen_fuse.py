@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from codegen.check import check_graph
-from codegen.fuse import FUSIONS, fuse, written_maps
+from codegen.fuse import FUSIONS, EngineLayer, Layers, fuse, written_maps
 from codegen.interpret import interpret
 from codegen.ir import (
     INPUT,
@@ -28,6 +28,7 @@ from codegen.ir import (
 )
 from codegen.schedule import schedule
 from tests.ladder import (
+    max_pool_of,
     multiplies,
     pool_of,
     random_chain_graph,
@@ -38,6 +39,7 @@ from tests.ladder import (
 from winnow.blocking import Op
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
+from winnow.window import Axis, Window
 
 ENTRY = TensorType(4, 6, 6, 8, False, -8)
 
@@ -158,57 +160,49 @@ def refused(graph: Graph) -> str:
     return message
 
 
-ONLY_WINOGRAD = "the engine pools only what a winograd node has computed, it reads"
-REMEDY = "move the pool behind a 3x3 convolution"
+def alone(layers: Layers, name: str) -> EngineLayer:
+    """Return the layer of a pool that stands alone, after a look at it."""
+    (layer,) = (x for x in layers if x.name == name)
+    assert layer.maximum is not None
+    assert (layer.op, layer.pool, layer.add, layer.last.name) == (Op.DIRECT, None, None, name)
+    assert layer.output == layer.maximum.output
+    assert not layer.multiply.weight.any()
+    assert not layer.multiply.bias.any()
+    return layer
 
 
-def pool_after(source: Node) -> Graph:
-    return graph_of(source, replace(pool_of(source), name="p"))
-
-
-def pool_of_input() -> Graph:
+def test_pool_of_anything_but_a_winograd_node_stands_alone() -> None:
+    first = mix("a", INPUT)
+    assert alone(fuse(graph_of(first, replace(pool_of(first), name="p"))), "p").source == "a"
     kind = replace(ENTRY, height=3, width=3)
-    return graph_of(MaxPool(name="p", inputs=(INPUT,), output=kind), conv("a", INPUT))
+    pool = MaxPool(name="p", inputs=(INPUT,), output=kind)
+    assert alone(fuse(graph_of(pool, conv("a", "p", 3))), "p").source == INPUT
+    third = conv("a", INPUT)
+    once = pool_of(third)
+    layers = fuse(graph_of(third, once, replace(pool_of(once), name="p")))
+    assert [(x.name, x.last.name) for x in layers] == [("a", "a_pool"), ("p", "p")]
+    assert alone(layers, "p").source == "a_pool"
 
 
-def pool_of_pool() -> Graph:
+def test_pool_of_another_window_stands_alone() -> None:
     first = conv("a", INPUT)
-    once = pool_of(first)
-    return graph_of(first, once, replace(pool_of(once), name="p"))
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: pool_after(mix("a", INPUT)), f"{ONLY_WINOGRAD} the direct node 'a'; {REMEDY}"),
-        (pool_of_input, f"{ONLY_WINOGRAD} the graph's 'input'; {REMEDY}"),
-        (pool_of_pool, f"{ONLY_WINOGRAD} the pool 'a_pool'; {REMEDY}"),
-    ],
-)
-def test_pool_of_anything_but_a_winograd_node_is_refused(
-    make: Callable[[], Graph], message: str
-) -> None:
-    assert refused(make()) == f"node 'p': {message}"
+    window = Window(Axis(3, 2, 1, 1), Axis(3, 2, 1, 1))
+    pool = max_pool_of("p", "a", first.output, window)
+    layer = alone(fuse(graph_of(first, pool)), "p")
+    assert layer.maximum is pool
+    assert layer.input == first.output
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_pool_of_a_map_that_another_node_reads_is_refused(early: bool) -> None:
+def test_pool_of_a_map_that_another_node_reads_stands_alone(early: bool) -> None:
     first = conv("a", INPUT)
     pool, reader = replace(pool_of(first), name="p"), mix("b", "a")
-    graph = graph_of(first, *((reader, pool) if early else (pool, reader)))
-    assert refused(graph) == (
-        "node 'p': 'b' also reads 'a', but the engine writes only the pooled map; "
-        "let 'b' read 'p', or drop the pool"
-    )
-
-
-def test_second_pool_of_a_map_is_refused() -> None:
-    first = conv("a", INPUT)
+    layers = fuse(graph_of(first, *((reader, pool) if early else (pool, reader))))
+    assert [x.name for x in layers] == ["a", "b", "p"] if early else ["a", "p", "b"]
+    assert alone(layers, "p").source == "a"
     pools = (replace(pool_of(first), name=name) for name in ("p", "q"))
-    assert refused(graph_of(first, *pools)) == (
-        "node 'p': 'q' also reads 'a', but the engine writes only the pooled map; "
-        "let 'q' read 'p', or drop the pool"
-    )
+    layers = fuse(graph_of(first, *pools))
+    assert [alone(layers, name).source for name in "pq"] == ["a", "a"]
 
 
 @pytest.mark.parametrize("make", [conv, mix])
@@ -301,10 +295,15 @@ def test_sum_of_maps_that_other_nodes_read_is_refused(nodes: tuple[Node, ...], o
     )
 
 
-def test_pool_of_a_sum_is_refused() -> None:
+def test_pool_of_a_sum_stands_alone_and_adds_nothing_itself() -> None:
     nodes = conv("a", INPUT), added("s", "a", INPUT)
     pool = replace(pool_of(nodes[1]), name="p")
-    assert refused(graph_of(*nodes, pool)) == f"node 'p': {ONLY_WINOGRAD} the sum 's'; {REMEDY}"
+    assert alone(fuse(graph_of(*nodes, pool)), "p").source == "s"
+    again = replace(pool, name="q")
+    assert refused(graph_of(*nodes, pool, again, added("t", "p", "q", size=3))) == (
+        "node 't': the engine adds a map only to what a winograd or direct node has computed, it "
+        "reads the pool 'p' and the pool 'q'; let a convolution make one of them"
+    )
 
 
 # --- averages -----------------------------------------------------------------------------------
@@ -327,6 +326,9 @@ def test_average_is_of_the_last_map_of_a_layer() -> None:
         (layer,) = fuse(graph_of(*nodes, mean))
         assert (layer.average, layer.last, layer.output) == (mean, mean, mean.output)
         assert layer.mapped is nodes[-1]
+    lone = replace(pool_of(nodes[1]), name="p")
+    layer = fuse(graph_of(*nodes, lone, average("p")))[-1]
+    assert (layer.maximum, layer.last.name, layer.output.shape) == (lone, "mean", (4, 1, 1))
 
 
 def test_average_of_anything_else_is_refused() -> None:

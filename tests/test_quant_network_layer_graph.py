@@ -11,7 +11,14 @@ from quant.data import InputShape
 from quant.models.chain import ChainNet, chain_spec
 from quant.models.library import make_model
 from quant.network.graph import INPUT
-from quant.network.layer_graph import LayerGraph, layer_graph, layer_results, visit_layers
+from quant.network.layer_graph import (
+    LayerGraph,
+    layer_graph,
+    layer_results,
+    lone_pools,
+    rounding,
+    visit_layers,
+)
 from quant.network.network import Network
 from winnow.config import ModelConfig
 
@@ -32,11 +39,11 @@ def test_chain() -> None:
         for p in layer_graph(chain().graph).values()
     ]
     assert found == [
-        ("conv1", INPUT, 2, 12, "conv1_norm", True, True, "pool"),
-        ("conv2", "conv1", 4, 6, "conv2_norm", True, False, "relu_1"),
-        ("conv3", "conv2", 6, 6, "conv3_norm", True, True, "pool_1"),
-        ("fc1", "conv3", 8, 3, None, True, False, "relu_3"),
-        ("fc", "fc1", 12, 1, None, False, False, "fc"),
+        ("conv1", INPUT, 2, 12, "conv1_norm", True, "pool", "pool"),
+        ("conv2", "conv1", 4, 6, "conv2_norm", True, None, "relu_1"),
+        ("conv3", "conv2", 6, 6, "conv3_norm", True, "pool_1", "pool_1"),
+        ("fc1", "conv3", 8, 3, None, True, None, "relu_3"),
+        ("fc", "fc1", 12, 1, None, False, None, "fc"),
     ]
 
 
@@ -118,12 +125,32 @@ def test_residual_network() -> None:
     assert adding == [f"layer{i}.{j}.conv2" for i in range(1, 5) for j in range(2)]
 
 
-def test_other_pools_are_not_the_engines() -> None:
-    for pool in (nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2)):
-        net = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), pool, nn.Conv2d(2, 2, 1))
-        first, second = layers_of(net, (2, 7, 7)).values()
-        assert not first.pool
-        assert second.source is None
+def test_other_pools_and_those_of_other_layers_stand_alone() -> None:
+    conv, wide = nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 5, padding=2)
+    ceil = nn.MaxPool2d(2, ceil_mode=True)
+    for first, pool in ((conv, nn.MaxPool2d(3, 2, 1)), (conv, ceil), (wide, nn.MaxPool2d(2))):
+        net = Network.of(nn.Sequential(first, pool, nn.Conv2d(2, 2, 1)), (2, 7, 7))
+        placed, behind = layer_graph(net.graph).values()
+        assert placed.pool is None
+        assert behind.source is None
+        assert lone_pools(net.graph) == {"1": "1"}
+        assert rounding(net.graph, "1") == ["0"]
+    assert lone_pools(chain().graph) == {}
+    net = Network.of(nn.Sequential(conv, nn.AvgPool2d(2), nn.Conv2d(2, 2, 1)), (2, 7, 7))
+    assert layer_graph(net.graph)["2"].source is None
+    assert lone_pools(net.graph) == {}
+
+
+def test_a_lone_pool_may_be_averaged() -> None:
+    layers = nn.Conv2d(2, 2, 1), nn.MaxPool2d(3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    net = Network.of(nn.Sequential(*layers, nn.Linear(2, 3)), (2, 6, 6))
+    assert lone_pools(net.graph) == {"1": "2"}
+
+
+def test_a_pool_of_the_images_is_rounded_by_nothing() -> None:
+    net = Network.of(nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(2, 2, 1)), (2, 6, 6))
+    assert lone_pools(net.graph) == {"0": "0"}
+    assert rounding(net.graph, "0") == []
 
 
 @pytest.mark.parametrize("order", ["norm after relu", "norm after pool", "relu after pool"])

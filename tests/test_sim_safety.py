@@ -24,6 +24,7 @@ from codegen.abi import Status
 from codegen.descriptor import layer_fields
 from codegen.emit import emit_data
 from codegen.fuse import LayerMaps
+from codegen.ir import Graph
 from codegen.layout import pack_features
 from codegen.program import layer_words, program_words
 from codegen.schedule import Schedule, schedule
@@ -93,8 +94,8 @@ class Network:
         return SAME
 
 
-def make_network(engine: EngineConfig, folder: Path) -> Network:
-    graph = chain_case(7, 4)
+def make_network(engine: EngineConfig, folder: Path, graph: Graph | None = None) -> Network:
+    graph = graph or chain_case(7, 4)
     plan = schedule(graph, engine)
     images = random_images(graph, 5, 1)
     emit_data(folder, plan)

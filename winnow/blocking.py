@@ -49,6 +49,8 @@ class LayerShape:
         pool: 2x2 max pool after the layer.
         window: of a direct layer.
         average: average over the map after all that.
+        maximum: a direct layer that takes the maximum under its window instead of sums: a max pool
+            standing alone. Its lanes add zeros.
     """
 
     op: Op
@@ -61,12 +63,18 @@ class LayerShape:
     pool: bool = False
     window: Window = Window()
     average: bool = False
+    maximum: bool = False
 
     @property
     def gathers(self) -> bool:
         """Whether the lanes' pixels are gathered from a plane on chip, a place of the kernel after
         another."""
         return self.op is Op.DIRECT and not self.window.is_plain
+
+    @property
+    def sub_rows(self) -> int:
+        """Sub-rows of 8 channels that a lane of a layer that gathers sums over."""
+        return 1 if self.maximum else num_sub_rows(self.in_channels) * self.window.positions
 
     @property
     def output_size(self) -> tuple[int, int]:
@@ -162,7 +170,7 @@ def map_size(engine: EngineConfig, shape: LayerShape) -> tuple[int, int, int]:
     Where pixels are gathered these are (rows, columns) of the result.
     """
     if shape.gathers:
-        return *shape.output_size, num_sub_rows(shape.in_channels) * shape.window.positions
+        return *shape.output_size, shape.sub_rows
     if shape.op is Op.WINOGRAD:
         rows = -(-shape.height // engine.m)
         groups = -(-shape.width // (engine.m * engine.pt))
@@ -227,7 +235,17 @@ def max_strip(engine: EngineConfig, shape: LayerShape, name: str) -> tuple[int, 
 
 def _check_window(shape: LayerShape, name: str) -> None:
     """Raise ScheduleError for a kernel or a stride that the engine has no counters for."""
+    if shape.maximum and shape.window.positions == 1:
+        raise ScheduleError(
+            f"layer '{name}': a max pool of 1x1 pixels: at least 2 pixels; leave it out, or let a "
+            "convolution stride"
+        )
     for axis in shape.window.axes:
+        if axis.kernel > MAX_KERNEL and shape.maximum:
+            raise ScheduleError(
+                f"layer '{name}': window {shape.window}: at most {MAX_KERNEL}x{MAX_KERNEL}; use "
+                "several smaller ones"
+            )
         if axis.kernel > MAX_KERNEL:
             raise ScheduleError(
                 f"layer '{name}': kernel {shape.window}: at most {MAX_KERNEL}x{MAX_KERNEL}; use "

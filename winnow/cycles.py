@@ -33,6 +33,7 @@ from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
 
 FILL_CYCLES = 118  # descriptor, first memory latency and pipeline fill of one layer, from RTL
+POOL_AHEAD = 18  # of these, in a max pool, are over when the first window is
 SUMS_PERIOD = 2  # cycles between two sums of a lane: the stream behind it is one register
 W_QUEUE = 4  # W words of a lane that wait in front of its bank: the depth of stream `w_words`
 MAX_SIMULATED = 200_000  # blocks, over all strips compared: the search ends behind them
@@ -66,7 +67,8 @@ class LayerCycles:
 def _feature_cycles(engine: EngineConfig, shape: LayerShape, sub_rows: int, strip: Strip) -> int:
     """Cycles to load and transform the operands of a strip."""
     if shape.gathers:
-        return num_channel_groups(shape.in_channels) * max(_plane_cycles(engine, shape, strip))
+        planes = 1 if shape.maximum else num_channel_groups(shape.in_channels)
+        return planes * max(_plane_cycles(engine, shape, strip))
     if shape.op is not Op.WINOGRAD:
         return sub_rows * strip.num_groups * engine.pt * engine.num_lanes
     rows = strip.rows * engine.m + 2
@@ -77,8 +79,10 @@ def _feature_cycles(engine: EngineConfig, shape: LayerShape, sub_rows: int, stri
 def _plane_cycles(engine: EngineConfig, shape: LayerShape, strip: Strip) -> tuple[int, int]:
     """Cycles to put 8 channels of a padded strip on chip, and to gather pixels from there."""
     stored = plane_size(shape, strip.rows, strip.groups)
-    gathered = shape.window.positions * strip.num_groups * engine.pt * engine.num_lanes
-    return stored, gathered
+    pixels = strip.num_groups * engine.pt * engine.num_lanes
+    if shape.maximum:
+        pixels = strip.rows * strip.groups
+    return stored, shape.window.positions * pixels
 
 
 def _weight_cycles(engine: EngineConfig, shape: LayerShape, steps: int) -> int:
@@ -147,9 +151,11 @@ class _Busy:
 
 
 def _busy(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> _Busy:
+    """Return the busy cycles of a layer; a max pool has strips of 8 channels and their results."""
     per_group = max(blocking.steps, _drain_cycles(engine, shape), SUMS_PERIOD)
     queued = min(blocking.steps, W_QUEUE)
-    strips, parts = list(blocking.strips()), blocking.parts
+    planes = num_channel_groups(shape.in_channels) if shape.maximum else 1
+    strips, parts = [s for s in blocking.strips() for _ in range(planes)], blocking.parts
     per_part = (*parts[:-1], parts[-1] + per_group - blocking.steps)
     features = [_feature_cycles(engine, shape, blocking.sub_rows, s) for s in strips]
     if shape.gathers:  # nothing is gathered while the first plane comes
@@ -160,8 +166,8 @@ def _busy(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> _Busy:
         results=tuple(_result_cycles(engine, shape, s) for s in strips),
         weights=_part_weights(engine, shape, blocking),
         ahead=_weight_cycles(engine, shape, queued) - queued,
-        blocks=blocking.blocks,
-        out_groups=num_channel_groups(shape.out_channels),
+        blocks=blocking.blocks // planes,
+        out_groups=num_channel_groups(shape.out_channels) // planes,
     )
 
 
@@ -210,8 +216,12 @@ def blocking_cycles(engine: EngineConfig, shape: LayerShape, blocking: Blocking)
     busy = _busy(engine, shape, blocking)
     compute, weights, features, results = busy.total
     fill = FILL_CYCLES + _drain_cycles(engine, shape)
+    if shape.maximum:  # zeros are summed before there is a maximum to add them to
+        fill = FILL_CYCLES - POOL_AHEAD
     total = fill + _simulate(busy, engine.blocks_per_group)
     useful = blocking.blocks * blocking.steps * sum(s.num_groups for s in blocking.strips())
+    if shape.maximum:
+        useful = 0  # the lanes add zeros
     return LayerCycles(total, compute, weights, features, results, useful / total)
 
 

@@ -69,7 +69,7 @@ def layer_shapes(
                 place.width,
                 keeps[name],
                 bits[name],
-                place.pool,
+                place.pool is not None,
                 window,
                 place.average is not None,
             )

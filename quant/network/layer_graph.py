@@ -25,6 +25,7 @@ from quant.network.graph import (
     AvgPool,
     BatchNorm,
     Concat,
+    Conv,
     Dropout,
     Flatten,
     Identity,
@@ -32,9 +33,12 @@ from quant.network.graph import (
     Mean,
     NetworkGraph,
     Node,
+    QuantAdd,
     QuantAverage,
     Relu,
     Shape,
+    TapNode,
+    Winograd,
 )
 from quant.network.network import Network
 
@@ -55,7 +59,8 @@ class PlacedLayer:
         out_channels: channels of its result.
         result: record of its result behind what follows, before it is flattened.
         norm: record of the BatchNorm that follows, if any.
-        relu, pool: whether a ReLU, and a 2x2 max pool, follow.
+        relu: whether a ReLU follows.
+        pool: record of the 2x2 max pool that follows a layer of the Winograd domain, if any.
         add: record of the sum that follows, if any, of this layer's result and an earlier one.
         add_relu: whether a ReLU follows that.
         average: record of the average over the whole map that follows all that, if any.
@@ -70,7 +75,7 @@ class PlacedLayer:
     result: str
     norm: str | None = None
     relu: bool = False
-    pool: bool = False
+    pool: str | None = None
     add: str | None = None
     add_relu: bool = False
     average: str | None = None
@@ -157,9 +162,37 @@ def _with(
         return replace(layer, add_relu=True, result=node.name)
     if isinstance(node, Relu) and not layer.pool:
         return replace(layer, relu=True, result=node.name)
-    if isinstance(node, MaxPool) and is_engine_pool(node) and not layer.pool and not layer.add:
-        return replace(layer, pool=True, result=node.name)
+    takes_pool = is_winograd(nodes[layer.name]) and not layer.pool and not layer.add
+    if isinstance(node, MaxPool) and is_halving(node) and takes_pool:
+        return replace(layer, pool=node.name, result=node.name)
     return None
+
+
+def is_winograd(node: Node) -> bool:
+    """Whether a record is a convolution of the Winograd domain: 3x3, stride 1, padding 1."""
+    if isinstance(node, Conv):
+        plain = node.stride == node.dilation == node.padding == (1, 1) and node.groups == 1
+        return plain and node.kernel == (3, 3)
+    return isinstance(node, Winograd)
+
+
+def lone_pools(graph: NetworkGraph) -> dict[str, str]:
+    """Return the max pools that follow no layer, as they run, and the records of their results.
+
+    The engine has them as layers. The result is the pool itself, or an average that alone reads it.
+    """
+    graph = graph.ending_at(graph.output)
+    taken = {placed.pool for placed in layer_graph(graph).values()}
+    readers, results = graph.readers(), {}
+    for node in graph.nodes:
+        if isinstance(node, MaxPool) and node.name not in taken:
+            results[node.name] = name = node.name
+            others = readers[name]
+            while len(others) == 1 and isinstance(others[0], PASSING):
+                name, others = others[0].name, readers[others[0].name]
+            if len(others) == 1 and is_global_average(others[0], graph.shape_of(name)):
+                results[node.name] = others[0].name
+    return results
 
 
 def is_global_average(node: Node, shape: Shape) -> bool:
@@ -170,8 +203,8 @@ def is_global_average(node: Node, shape: Shape) -> bool:
     return whole or isinstance(node, Mean | QuantAverage)
 
 
-def is_engine_pool(node: MaxPool) -> bool:
-    """Whether a pool is the engine's: 2x2, stride 2, incomplete windows dropped."""
+def is_halving(node: MaxPool) -> bool:
+    """Whether a pool takes 2x2 windows side by side, incomplete ones dropped."""
     return (node.kernel, node.stride, node.padding, node.ceil) == ((2, 2), (2, 2), (0, 0), False)
 
 
@@ -186,17 +219,28 @@ def unfolded(graph: NetworkGraph, name: str) -> str:
 def joined_layers(graph: NetworkGraph) -> list[list[str]]:
     """Return for every concatenation the records that round what it joins, as far as layers do."""
     graph = graph.ending_at(graph.output)
+    return [rounding(graph, node.name) for node in graph.nodes if isinstance(node, Concat)]
+
+
+def rounding(graph: NetworkGraph, name: str) -> list[str]:
+    """Return the records that round what a result is made of: of layers, sums and averages.
+
+    Pools and concatenations round nothing.
+    """
+    nodes = graph.by_name
     by_result = {placed.result: placed.rounded_by for placed in layer_graph(graph).values()}
 
     def makers(name: str) -> list[str]:
         if name in by_result:
             return [by_result[name]]
-        node = graph.by_name.get(name)
-        if not isinstance(node, (Concat, Relu, *PASSING)):
+        node = nodes.get(name)
+        if isinstance(node, (QuantAdd, QuantAverage, TapNode)):
+            return [name]
+        if not isinstance(node, (Concat, Relu, MaxPool, *PASSING)):
             return []
         return [maker for source in node.inputs for maker in makers(source)]
 
-    return [makers(node.name) for node in graph.nodes if isinstance(node, Concat)]
+    return makers(name)
 
 
 def read_map(graph: NetworkGraph, nodes: dict[str, Node], name: str) -> Shape:
@@ -209,15 +253,21 @@ def read_map(graph: NetworkGraph, nodes: dict[str, Node], name: str) -> Shape:
 
 
 @torch.no_grad()
-def layer_results(net: Network, x: Tensor) -> dict[str, Tensor]:
-    """Return every layer's result behind what follows it, for x [n, c, h, w] in evaluation."""
-    layers = layer_graph(net.graph)
+def layer_results(
+    net: Network, x: Tensor, others: Mapping[str, str] | None = None
+) -> dict[str, Tensor]:
+    """Return every layer's result behind what follows it, for x [n, c, h, w] in evaluation.
+
+    `others` are further records and those of their results.
+    """
+    wanted = {name: layer.result for name, layer in layer_graph(net.graph).items()}
+    wanted |= others or {}
     was_training = net.training
     try:
-        results = net.eval().run(x, [layer.result for layer in layers.values()])
+        results = net.eval().run(x, list(wanted.values()))
     finally:
         net.train(was_training)
-    return dict(zip(layers, results, strict=True))
+    return dict(zip(wanted, results, strict=True))
 
 
 @torch.no_grad()

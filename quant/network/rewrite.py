@@ -39,12 +39,10 @@ from quant.network.graph import (
     Relu,
     TapNode,
 )
-from quant.network.layer_graph import is_global_average, layer_graph, read_map
+from quant.network.layer_graph import is_global_average, is_winograd, layer_graph, read_map
 from quant.network.layer_modules import layer_node
 from quant.network.network import Network
 from winnow.errors import NetworkError
-
-KERNEL, PADDING = (3, 3), (1, 1)
 
 
 def tap_layers(net: nn.Module) -> dict[str, TapLayer]:
@@ -96,8 +94,7 @@ def _tap_layer(node: Node, m: int, channels: int) -> WinogradConv2d | DirectConv
         return Dense(node.in_features, node.out_features, channels)
     if not isinstance(node, Conv) or node.groups != 1:
         return None
-    is_engine = (node.kernel, node.padding) == (KERNEL, PADDING)
-    if is_engine and node.stride == node.dilation == (1, 1):
+    if is_winograd(node):
         return WinogradConv2d(node.in_channels, node.out_channels, m)
     if node.dilation != (1, 1):
         return None

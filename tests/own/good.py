@@ -273,6 +273,13 @@ def traced_by_fx() -> nn.Module:
     return fx.symbolic_trace(Functional().eval())
 
 
+def other_pools() -> nn.Module:
+    """A stem as for large images, an average behind pools that keep incomplete windows."""
+    stem = [nn.Conv2d(1, 8, 7, stride=2, padding=3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    rest = [conv(8, 9), nn.ReLU(), nn.MaxPool2d(2, 1), nn.MaxPool2d(2, ceil_mode=True)]
+    return nn.Sequential(*stem, *rest, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(9, 10))
+
+
 class Fire(nn.Module):
     """Two convolutions of one map, joined; a pool of one of them, joined with a strided one."""
 

@@ -9,15 +9,18 @@
 
 namespace winnow {
 
-inline void configure(
-    Stream<Limits>& limits, Stream<Word>& descriptor, Stream<Verdict>& verdict,
-    Stream<PlanRowsConfig>& plan_reads, Stream<StorePlaneConfig>& store_plane,
-    Stream<GatherPixelsConfig>& gather_pixels, Stream<FormTilesConfig>& form_tiles,
-    Stream<TransformInputConfig>& transform_input, Stream<ReadWeightsConfig>& read_weights,
-    Stream<UnpackWeightsConfig>& unpack_weights, Stream<SequenceConfig>& sequence,
-    Stream<TransformOutputConfig>& transform_output, Stream<PlanRowsConfig>& plan_shortcuts,
-    Stream<ReadShortcutsConfig>& read_shortcuts, Stream<FinishConfig>& finish,
-    Stream<PlanRowsConfig>& plan_writes, Stream<WriteFeaturesConfig>& write_features) {
+inline void configure(Stream<Limits>& limits, Stream<Word>& descriptor, Stream<Verdict>& verdict,
+                      Stream<PlanRowsConfig>& plan_reads, Stream<StorePlaneConfig>& store_plane,
+                      Stream<GatherPixelsConfig>& gather_pixels,
+                      Stream<TakeMaximaConfig>& take_maxima, Stream<FormTilesConfig>& form_tiles,
+                      Stream<TransformInputConfig>& transform_input,
+                      Stream<ReadWeightsConfig>& read_weights,
+                      Stream<UnpackWeightsConfig>& unpack_weights, Stream<SequenceConfig>& sequence,
+                      Stream<TransformOutputConfig>& transform_output,
+                      Stream<PlanRowsConfig>& plan_shortcuts,
+                      Stream<ReadShortcutsConfig>& read_shortcuts, Stream<FinishConfig>& finish,
+                      Stream<PlanRowsConfig>& plan_writes,
+                      Stream<WriteFeaturesConfig>& write_features) {
   Word words[kLayerWords];
 #pragma HLS array_partition variable = words type = complete
   DescriptorCheck check;
@@ -34,6 +37,7 @@ inline void configure(
   plan_reads.write(plan_reads_config(layer));
   store_plane.write(store_plane_config(layer));
   gather_pixels.write(gather_pixels_config(layer));
+  take_maxima.write(take_maxima_config(layer));
   form_tiles.write(form_tiles_config(layer));
   transform_input.write(transform_input_config(layer));
   read_weights.write(read_weights_config(layer));

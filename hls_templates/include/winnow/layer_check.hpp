@@ -162,6 +162,13 @@ inline bool is_longer(const Layer& l) {
          l.read_words_middle > l.columns_full;
 }
 
+// A max pool makes as many words as are added, and has a step for each of its kPt patches.
+inline bool is_no_maximum(const Layer& l) {
+#pragma HLS inline
+  return l.gathers == 0 || l.no_add != 0 || l.planes != l.channel_groups ||
+         (l.kernel_rows < 0 && l.kernel_columns < 0);
+}
+
 constexpr int kRuleSteps = 3;
 constexpr int kFactorSteps = 5;  // from the early words to the factors of the latest product
 
@@ -207,7 +214,7 @@ class LayerCheck {
 #pragma HLS inline
     is_bad = no_bound_ || large_ || longer_ || uneven_ || winograd_ || linear_ || gathered_ ||
              cut_ || other_beats_ || other_v_ || other_tiles_ || other_planes_ || many_strips_ ||
-             large_plane_;
+             large_plane_ || maximum_;
 
     no_bound_ = has_no_bound(l);
     large_ = is_too_large(l);
@@ -222,7 +229,8 @@ class LayerCheck {
     other_v_ = v_.product > kVWords;
     other_tiles_ = l.op == kOpWinograd && edges_.product != groups_;
     large_plane_ = l.gathers != 0 && edges_.product > kPlanePixels;
-    other_planes_ = planes_.product != sub_rows_;
+    other_planes_ = l.maximum == 0 && planes_.product != sub_rows_;
+    maximum_ = l.maximum != 0 && is_no_maximum(l);
     many_strips_ = strips_.product > feature_words;
 
     channel_blocks_ = WideSize(steps_of(l.channel_groups) * kBlocksPerGroup);
@@ -253,7 +261,7 @@ class LayerCheck {
 
   bool no_bound_ = false, large_ = false, longer_ = false, uneven_ = false, winograd_ = false;
   bool linear_ = false, gathered_ = false, cut_ = false, many_strips_ = false;
-  bool large_plane_ = false;
+  bool large_plane_ = false, maximum_ = false;
   bool other_beats_ = false, other_v_ = false, other_tiles_ = false, other_planes_ = false;
   WideSize channel_blocks_ = 0;
   LinearWords words_;

@@ -7,6 +7,12 @@
 //                  A patch is kLanes words, of which kLinearPixels are pixels; a tile group is
 //                  filled up with copies of the strip's last pixel. II = 1 per word.
 // While one plane is read, the next one is stored. Other layers pass both by.
+//
+// A max pool is the same nest inside out: for pixel of the result: for place of the kernel.
+//   take_maxima    hands the greatest bytes under the kernel to read_shortcuts. II = 1 per word.
+// Lanes get kPt patches a strip, early and of any content: their weights are zeros. Signed bytes
+// are stored with the other sign, so that zeros, which lie around the map, are least, and bytes
+// compare as unsigned ones.
 #pragma once
 
 #include "program.hpp"
@@ -15,10 +21,17 @@
 
 namespace winnow {
 
+// The sign bits of a word whose signed bytes are to be compared.
+inline Word flipped_signs(bool maximum, bool is_signed) {
+#pragma HLS inline
+  return choose<Word>(maximum && is_signed, Word(0x8080808080808080ull), Word(0));
+}
+
 inline void store_plane(Stream<StorePlaneConfig>& config, Stream<Word>& pixels,
                         Bank<PlaneBlock>& planes) {
   const StorePlaneConfig c = config.read();
   if (c.gathers == 0) return;
+  const Word flips = flipped_signs(c.maximum != 0, c.in_signed != 0);
   StripWalk strip;
   strip.start(c.strips);
   Lookahead<Bound> planes_left;
@@ -45,7 +58,7 @@ each_plane:
     do {
 #pragma HLS pipeline II = 1
       Word pixel = 0;
-      if (y.is_inside() && x.is_inside()) pixel = pixels.read();
+      if (y.is_inside() && x.is_inside()) pixel = pixels.read() ^ flips;
       block[address] = pixel;
       const bool ends_row = columns.is_last();
       ends_plane = ends_row && rows.is_last();
@@ -98,27 +111,50 @@ struct PatchWalk {
   }
 };
 
+// Two nested loops over a plane on chip: how often, and plane words from one step to the next.
+struct PlaneNest {
+  Bound rows, columns;
+  PlaneAddress row_step, column_step;
+};
+
+inline PlaneNest choose_nest(bool first, const PlaneNest& a, const PlaneNest& b) {
+#pragma HLS inline
+  PlaneNest nest;
+  nest.rows = choose<Bound>(first, a.rows, b.rows);
+  nest.columns = choose<Bound>(first, a.columns, b.columns);
+  nest.row_step = choose<PlaneAddress>(first, a.row_step, b.row_step);
+  nest.column_step = choose<PlaneAddress>(first, a.column_step, b.column_step);
+  return nest;
+}
+
 inline void gather_pixels(Stream<GatherPixelsConfig>& config, Bank<PlaneBlock>& planes,
-                          Stream<Gathered>& gathered) {
+                          Stream<Gathered>& gathered, Stream<Gathered>& windows) {
   const GatherPixelsConfig c = config.read();
   if (c.gathers == 0) return;
+  const bool maximum = c.maximum != 0;
+  const PlaneNest kernel = {c.kernel_rows, c.kernel_columns, c.pitch, 1};
   StripWalk strip;
   strip.start(c.strips);
   Lookahead<Bound> planes_left;
   planes_left.start(c.planes);
+  // Words that form_tiles still gets of a max pool's strip: kPt patches and one more behind them,
+  // as it hands a patch over with the next word, which comes after the strip.
+  ap_uint<2> owed = kPt + 1;
   bool ends_layer;
 each_plane:
   do {
     ReadLock<PlaneBlock> block(planes);
-    const Bound rows_bound = choose<Bound>(strip.in_last_row(), c.rows_last, c.rows_full);
-    const Bound words_bound = choose<Bound>(strip.in_last_column(), c.words_last, c.words_full);
-    DownCounter<Bound> rows, words;
-    DownCounter<KeepBound> kernel_rows, kernel_columns;
-    rows.start(rows_bound);
-    words.start(words_bound);
-    kernel_rows.start(c.kernel_rows);
-    kernel_columns.start(c.kernel_columns);
-    PlaneAddress kernel_row = 0, place = 0, row = 0, address = 0;
+    const PlaneNest pixels = {choose<Bound>(strip.in_last_row(), c.rows_last, c.rows_full),
+                              choose<Bound>(strip.in_last_column(), c.words_last, c.words_full),
+                              c.row_step, PlaneAddress(c.stride_columns)};
+    const PlaneNest outer = choose_nest(maximum, pixels, kernel);
+    const PlaneNest inner = choose_nest(maximum, kernel, pixels);
+    DownCounter<Bound> rows, words, outer_rows, outer_words;
+    rows.start(inner.rows);
+    words.start(inner.columns);
+    outer_rows.start(outer.rows);
+    outer_words.start(outer.columns);
+    PlaneAddress outer_row = 0, place = 0, row = 0, address = 0;
     PatchWalk walk;
     walk.start();
     bool sent_all = false;  // pixels of the strip at this place of the kernel
@@ -130,46 +166,81 @@ each_plane:
       token.word = block[address];
       const bool ends_row = words.is_last();
       const bool is_last = ends_row && rows.is_last();
-      const bool takes = walk.is_pixel();
-      const bool ends_place = walk.ends_group() && (sent_all || (takes && is_last));
-      const bool ends_kernel_row = ends_place && kernel_columns.is_last();
-      ends_plane = ends_kernel_row && kernel_rows.is_last();
+      const bool takes = maximum || walk.is_pixel();
+      const bool fills = maximum || walk.ends_group();
+      const bool ends_place = fills && (sent_all || (takes && is_last));
+      const bool ends_outer_row = ends_place && outer_words.is_last();
+      ends_plane = ends_outer_row && outer_rows.is_last();
       const bool ends_strip = ends_plane && planes_left.last;
       ends_layer = ends_strip && strip.is_last();
-      token.ends_patch = walk.ends_patch();
-      token.ends_strip = ends_strip;
-      token.ends_layer = ends_layer;
-      gathered.write(token);
+      const bool last_patch = owed == 2;
+      const bool owes = last_patch || owed == 3 || (owed == 1 && !strip.is_last());
+      token.ends_patch = maximum ? owed != 1 : walk.ends_patch();
+      token.ends_strip = maximum ? last_patch : ends_strip;
+      token.ends_layer = maximum ? last_patch && strip.is_last() : ends_layer;
+      if (!maximum || owes) gathered.write(token);
+      Gathered seen = token;
+      seen.ends_patch = is_last;
+      seen.ends_layer = ends_layer;
+      if (maximum) windows.write(seen);
 
-      const PlaneAddress next_kernel_row = PlaneAddress(kernel_row + c.pitch);
-      const PlaneAddress next_row = PlaneAddress(row + c.row_step);
-      const PlaneAddress next_place =
-          choose<PlaneAddress>(ends_kernel_row, next_kernel_row, PlaneAddress(place + 1));
+      const PlaneAddress next_outer_row = PlaneAddress(outer_row + outer.row_step);
+      const PlaneAddress next_row = PlaneAddress(row + inner.row_step);
+      const PlaneAddress next_place = choose<PlaneAddress>(ends_outer_row, next_outer_row,
+                                                           PlaneAddress(place + outer.column_step));
       if (ends_place) {
         row = next_place;
         address = next_place;
         place = next_place;
-        if (ends_kernel_row) kernel_row = next_kernel_row;
-        rows.start(rows_bound);
-        words.start(words_bound);
-        kernel_columns.cycle(c.kernel_columns);
-        if (ends_kernel_row) kernel_rows.step();
+        if (ends_outer_row) outer_row = next_outer_row;
+        rows.start(inner.rows);
+        words.start(inner.columns);
+        outer_words.cycle(outer.columns);
+        if (ends_outer_row) outer_rows.step();
       } else if (takes && !is_last) {
-        address = choose<PlaneAddress>(ends_row, next_row,
-                                       PlaneAddress(address + PlaneAddress(c.stride_columns)));
+        address =
+            choose<PlaneAddress>(ends_row, next_row, PlaneAddress(address + inner.column_step));
         if (ends_row) {
           row = next_row;
           rows.step();
         }
-        words.cycle(words_bound);
+        words.cycle(inner.columns);
       }
       sent_all = !ends_place && (sent_all || (takes && is_last));
       walk.step();
+      if (owed != 0) owed--;
       if (ends_plane) {
-        if (planes_left.last) strip.advance(c.strips);
+        if (planes_left.last) {
+          strip.advance(c.strips);
+          owed = kPt + 1;
+        }
         planes_left.cycle(c.planes);
       }
     } while (!ends_plane);
+  } while (!ends_layer);
+}
+
+inline void take_maxima(Stream<TakeMaximaConfig>& config, Stream<Gathered>& windows,
+                        Stream<Word>& maxima) {
+  const TakeMaximaConfig c = config.read();
+  if (c.maximum == 0) return;
+  const Word flips = flipped_signs(true, c.in_signed != 0);
+  Word before = 0;
+  bool ends_layer;
+each_word:
+  do {
+#pragma HLS pipeline II = 1
+    const Gathered token = windows.read();
+    Word most = 0;
+  each_channel:
+    for (int k = 0; k < kSubRow; k++) {
+#pragma HLS unroll
+      const ap_uint<8> a = ap_uint<8>(token.word >> (8 * k)), b = ap_uint<8>(before >> (8 * k));
+      most = most | (Word(choose<ap_uint<8>>(a > b, a, b)) << (8 * k));
+    }
+    if (token.ends_patch != 0) maxima.write(most ^ flips);
+    before = choose<Word>(token.ends_patch != 0, Word(0), most);
+    ends_layer = token.ends_layer != 0;
   } while (!ends_layer);
 }
 

@@ -3,7 +3,8 @@
 // channels the pixels that write_features will write there. One word of 8 channels per cycle, each
 // into the bank of its place in a tile; the banks of a group are handed over together. A burst per
 // row, requested kReadAhead rows before its data is taken. In a layer that adds nothing it reads
-// nothing and hands over banks of no content: a row of one word per group is planned for it.
+// nothing and hands over banks of no content: a row of one word per group is planned for it. In a
+// max pool it takes what take_maxima found instead of memory's words.
 #pragma once
 
 #include "program.hpp"
@@ -23,10 +24,10 @@ inline bool request_shortcut(bool adds, Stream<Burst>& bursts, Port<Word> memory
 }
 
 inline void read_shortcuts(Stream<ReadShortcutsConfig>& config, Stream<Burst>& bursts,
-                           Stream<Row>& rows, Port<Word> memory,
+                           Stream<Row>& rows, Port<Word> memory, Stream<Word>& maxima,
                            Bank<WordBlock> (&banks)[kTilePixels]) {
   const ReadShortcutsConfig c = config.read();
-  const bool adds = c.no_add == 0;
+  const bool maximum = c.maximum != 0, adds = c.no_add == 0 && !maximum;
   const TileEdges edges = TileEdges::of(c.linear != 0, kM);
   bool requested_all = false;
   DownCounter<ap_int<4>> ahead;
@@ -59,6 +60,7 @@ each_plane:
       }
       Word word = 0;
       if (adds && row.skip == 0) word = memory.read();
+      if (maximum) word = maxima.read();
       halves.write(place.tile, unsigned(place.pixel), word);
       starts_row = words.is_last();
       words.step();
