@@ -15,7 +15,7 @@ PACKED  = $(if $(BIT),--bit $(call quoted,$(BIT))) $(if $(CLOCK),--clock $(call 
 BOARDS  = $(if $(BOARD),--board $(call quoted,$(BOARD)))
 BUILD   = --config $(call quoted,$(CONFIG)) $(if $(OUT),--out $(call quoted,$(OUT)))
 
-.PHONY: help data hls sim overlay board deploy vivado report status bench bench-compression test fuzz lint golden setup setup-pynq clean check check-hls
+.PHONY: help data hls sim overlay board deploy vivado report status bench bench-compression networks test fuzz lint golden setup setup-pynq clean check check-hls
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -56,6 +56,9 @@ report status bench data: | $(VENV)
 
 bench-compression: | $(VENV) ## train recipes with 3 seeds and compare them (RECIPES=files, ARGS=)
 	@$(PY) -m quant.bench --recipes $(RECIPES) --out build/bench $(ARGS)
+
+networks: check-hls | $(VENV) ## whole networks of the library, exact at every rung (NETWORKS=resnet18:1:224)
+	@$(PY) -m sim.networks $(NETWORKS)
 
 test: | $(VENV) ## run the tests (ARGS="-m slow" for the long ones)
 	@$(PY) -m pytest -n auto --dist worksteal $(ARGS)

@@ -99,6 +99,13 @@ def test_hls_runs_the_flow(tree: Tree) -> None:
     assert tree.calls() == [[*run_words(), "--hls", "csim"]]
 
 
+def test_networks_are_chosen_by_words(tree: Tree) -> None:
+    assert tree.make("networks").returncode == 0
+    assert tree.calls() == [["-m", "sim.networks"]]
+    tree.make("networks", "NETWORKS=resnet8:0.5 resnet18:1:224")
+    assert tree.calls() == [["-m", "sim.networks", "resnet8:0.5", "resnet18:1:224"]]
+
+
 def test_sim_needs_the_rtl_only(tree: Tree) -> None:
     assert tree.make("sim").returncode == 0
     assert tree.calls() == [

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make networks`: whole networks of the library through every rung, and their table."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from sim import csim, networks, rtl
+from sim.networks import NARROW, Engines, NetworkRun, Wanted, format_table, run_network
+from tests.engines import ENGINES, compiled
+from tests.test_sim_rtl import LONG, harness
+from winnow.engine import EngineConfig
+from winnow.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The compiled engines of the ladder in the place of new ones."""
+
+    out: Path
+    config: EngineConfig
+    cpp: csim.Engine
+    harness: rtl.Harness
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Engines:
+    ready = Ready(tmp_path / "out", ENGINES["default"], compiled("default"), harness("default"))
+    return cast(Engines, ready)
+
+
+def require_sound(run: NetworkRun) -> None:
+    assert run.macs > 0
+    assert run.measured > LONG
+    assert run.measured == pytest.approx(run.modelled, rel=0.05)
+    assert run.stalled > run.measured
+    assert set(run.seconds) == set(networks.STAGES)
+
+
+def test_small_network_is_exact_at_every_rung(engines: Engines) -> None:
+    run = run_network(Wanted("resnet8", 0.5, 32), engines)
+    require_sound(run)
+    assert run.layers == 10
+
+
+def test_imagenet_form_of_a_resnet_is_exact_at_every_rung(engines: Engines) -> None:
+    """A 7x7 stem of stride 2, a 3x3 pool of stride 2, four stages, an average."""
+    run = run_network(Wanted("resnet18", 0.125, 72), engines)
+    require_sound(run)
+    assert run.layers == 22  # 20 convolutions, the classifier, the pool
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", NARROW)
+def test_narrow_networks_are_exact_at_every_rung(text: str, engines: Engines) -> None:
+    require_sound(run_network(Wanted.of(text), engines))
+
+
+def test_networks_are_named_by_width_and_edge() -> None:
+    assert Wanted.of("resnet18:0.125:72") == Wanted("resnet18", 0.125, 72)
+    assert Wanted.of("vgg16") == Wanted("vgg16", 1.0, 32)
+    assert Wanted.of("vgg16:0.5") == Wanted("vgg16", 0.5, 32)
+    assert str(Wanted.of("resnet18:0.50:72")) == "resnet18:0.5:72"
+    assert [str(Wanted.of(text)) for text in NARROW] == list(NARROW)
+    for text in ("resnet18:a", "resnet18:1:2:3", "resnet18:1:x"):
+        with pytest.raises(ConfigError) as caught:
+            Wanted.of(text)
+        assert str(caught.value) == (
+            f"network '{text}': must be NAME:WIDTH:EDGE such as resnet18:0.125:72"
+        )
+
+
+def test_table_and_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def pretend(wanted: Wanted, _: Engines) -> NetworkRun:
+        seconds = dict.fromkeys(networks.STAGES, 1.25)
+        return NetworkRun(wanted, 3, 1000, 990, 1000, 0 if wanted.edge > 32 else 1100, seconds)
+
+    monkeypatch.setattr(networks, "run_network", pretend)
+    words = ["networks", "resnet18:1:224", "resnet8", "--out", str(tmp_path / "x" / "networks")]
+    monkeypatch.setattr(sys, "argv", words)
+    networks.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "resnet18:1:224: Brevitas (float64) = interpreter = C++ = RTL on every map"
+    head, large, small = lines[2:]
+    assert head.split()[:4] == ["network", "layers", "MACs", "modelled"]
+    assert large.split()[:8] == [
+        *("resnet18:1:224", "3", "1000", "990", "1000", "-1.0", "%", "-"),
+    ]
+    assert small.split()[7] == "1100"
+    assert len({len(line) for line in (head, large, small)}) == 1
+    assert format_table([]).startswith("network")
