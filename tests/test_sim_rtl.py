@@ -304,8 +304,8 @@ def damage(monkeypatch: pytest.MonkeyPatch) -> Damage:
     """Let the next runs see a byte of a data file changed: its name, the offset and a mask."""
 
     def change(file: str, offset: int, mask: int) -> None:
-        def emit(folder: Path, plan: Schedule) -> list[Path]:
-            files = emit_data(folder, plan)
+        def emit(folder: Path, plan: Schedule, images: int = 1) -> list[Path]:
+            files = emit_data(folder, plan, images)
             content = bytearray((folder / file).read_bytes())
             content[offset] ^= mask
             (folder / file).write_bytes(content)
