@@ -145,6 +145,13 @@ REFUSED = {
     "all channels: set groups=1",
     "depthwise": "layer 'layer_2': cannot lower Conv2d in 4 groups; every output of the engine",
 }
+REMEDIES = {
+    "gelu": "; use nn.ReLU",
+    "leaky": "; use nn.ReLU",
+    "Silu": " right behind a layer; two maps can only be added",
+    "upsampled": "; a map cannot grow in the engine; end the network before it",
+    "transposed": "; a map cannot grow in the engine; end the network before it",
+}
 AT_LINE = ("Branching", "Silu", "OwnTensor", "Normalized", "AlwaysDrops", "RaisingWhenMade")
 
 
@@ -154,6 +161,7 @@ def test_network_is_refused_by_name_in_one_line(name: str) -> None:
     with pytest.raises(WinnowError) as caught:
         run("bad", name)
     assert REFUSED[name] in str(caught.value)
+    assert str(caught.value).endswith(REMEDIES.get(name, ""))
     assert "\n" not in str(caught.value)
     if name in AT_LINE:
         lines, first = inspect.getsourcelines(getattr(bad, name))

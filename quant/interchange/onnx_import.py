@@ -52,6 +52,7 @@ from quant.network.graph import (
 from quant.network.layer_modules import layer_node
 from quant.network.network import Network
 from quant.network.quantization import Quantizer
+from quant.network.remedies import remedy_for
 from winnow.errors import ArtefactError, NetworkError, shown_text
 
 OPSETS = range(9, onnx.defs.onnx_opset_version() + 1)
@@ -176,7 +177,7 @@ class _Reader:
         reader = READERS.get(node.op_type)
         if reader is None:
             of_images = any(self.results.get(name) == INPUT for name in node.input)
-            hint = "; to normalise images, set data.mean and data.std" if of_images else ""
+            hint = remedy_for(node.op_type, reads_images=of_images)
             raise NetworkError(f"is not known; known are {', '.join(READERS)}{hint}")
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         reader(self, node, attributes)

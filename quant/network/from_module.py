@@ -31,6 +31,7 @@ from quant.network.operations import (
     TracedValue,
 )
 from quant.network.plain import require_own_weights, require_plain
+from quant.network.remedies import remedy_for
 from winnow.errors import NetworkError, shown_text
 
 _QUANT = Path(__file__).parents[1]
@@ -157,7 +158,7 @@ class _Reader:
             return self._add(layer)
         reader = MODULES.get(type(module))
         if reader is None:
-            raise NetworkError(_unknown_module(module, path) + _images_hint(args))
+            raise NetworkError(_unknown_module(module, path) + _remedy(type(module).__name__, args))
         is_written = bool(getattr(module, "inplace", False))
         return self._draft(node, reader(module, args[0]), path, is_written)
 
@@ -169,8 +170,8 @@ class _Reader:
             return _computed(node, args)
         reader = FUNCTIONS.get(node.target)
         if reader is None:
-            what = _unknown(f"function '{_function_name(node.target)}'")
-            raise NetworkError(what + _images_hint(args))
+            name = _function_name(node.target)
+            raise NetworkError(_unknown(f"function '{name}'") + _remedy(name, args))
         return self._call(node, reader, args, kwargs)
 
     def _call_method(self, node: fx.Node) -> Any:
@@ -180,7 +181,8 @@ class _Reader:
             return sizes[args[1]] if len(args) > 1 else sizes
         reader = METHODS.get(str(node.target))
         if reader is None:
-            raise NetworkError(_unknown(f"method '{node.target}'") + _images_hint(args))
+            name = str(node.target)
+            raise NetworkError(_unknown(f"method '{name}'") + _remedy(name, args))
         return self._call(node, reader, args, kwargs)
 
     def _call(
@@ -281,9 +283,10 @@ def _unknown(what: str) -> str:
     )
 
 
-def _images_hint(args: tuple[Any, ...]) -> str:
-    reads_images = any(isinstance(value, TracedValue) and value.name == INPUT for value in args)
-    return "; to normalise images, set data.mean and data.std" if reads_images else ""
+def _remedy(name: str, args: tuple[Any, ...]) -> str:
+    read = [value.name for value in args if isinstance(value, TracedValue)]
+    reads_images = set(read) == {INPUT}
+    return remedy_for(name, reads_images=reads_images)
 
 
 def _unknown_module(module: nn.Module, path: str) -> str:
