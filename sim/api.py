@@ -101,7 +101,8 @@ def build(
 ) -> Session:
     """Return a build of a network and data in the folder `out`; no stage has run yet.
 
-    `net` is an `nn.Module`, a `model.name`, or None for that of `options`; `data` is (images,
+    `net` is an `nn.Module`, a `model.name` whose file is relative to the working directory, or None
+    for that of `options`, where files are relative to `out`; `data` is (images,
     labels), a dict of the arrays of docs/data.md, or the section [data]. `options` are
     configuration keys, as nested dicts or with dotted names: `train={"epochs": 5}` or
     `**{"train.epochs": 5}`. Raises ConfigError for a key or value that is wrong.
@@ -111,11 +112,19 @@ def build(
     if isinstance(data, Mapping) and "images" not in data:
         options, data = {**options, "data": data}, None
     if isinstance(net, str):
-        options, net = {**options, "model.name": net}, None
+        options, net = {**options, "model.name": _from_here(net)}, None
     labels = options.get("data.labels", "classes")
     path = write_given(folder, api.given(net, data, folder, labels), options)
     built = Build(load_config(path), folder, config_path=str(path))
     return Session(built, Options(device, threads))
+
+
+def _from_here(name: str) -> str:
+    """Return a `model.name` with the absolute path of its file, if it names one."""
+    place, colon, function = name.rpartition(":")
+    if name.endswith(".onnx"):
+        return str(Path(name).absolute())
+    return f"{Path(place).absolute()}{colon}{function}" if place.endswith(".py") else name
 
 
 def _require_folder(folder: Path) -> None:

@@ -277,3 +277,13 @@ def test_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / "out" / "conv" / "graph.txt").is_file()
     assert [p.shape.keep for p in names["whole"].plan.layers] == [1, 2, 2]
     assert names["dense"].graph.input == (2, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.py:make_net", "nets.small:make_net", "resnet8"])
+def test_files_of_a_named_network_are_looked_up_here(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = winnow.build(name, (IMAGES, LABELS), out="out").build.config.model
+    file = None if model.own is None else model.own.file
+    assert file == (tmp_path / name.partition(":")[0] if name.startswith("net.") else None)
