@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scripts that make a bitstream with Vivado: packaging of the RTL, and a block design per board.
 
-rtl/, board -> vivado/BOARD/package.tcl, overlay.tcl, settings.tcl, registers.tcl
+rtl/, board -> vivado/BOARD/package.tcl, overlay.tcl, settings.tcl, registers.tcl, a Verilog top
 
 The first two are copied as they are; the other two hold every number and name, from
 `codegen/ports.py` and `winnow/boards.py`. No Vivado was ever at hand: the scripts are checked with
@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from codegen.ports import PORTS
+from codegen.ports import PORTS, TOP
 from deploy.bus import REGISTER_RANGE
 from deploy.driver.winnow_pynq.bundle import VLNV
 from deploy.handoff import port_of, register_rows
+from deploy.wrapper import SUFFIX, write_wrapper
 from winnow.artefact import write_bytes, write_text
 from winnow.boards import Board, Family
 
@@ -30,7 +31,9 @@ def write_scripts(folder: Path, rtl: Path, board: Board, mhz: float) -> list[Pat
         write_bytes(folder / name, (SCRIPTS / name).read_bytes())
     write_text(folder / "settings.tcl", settings(rtl, board, mhz))
     write_text(folder / "registers.tcl", registers())
-    return [folder / name for name in (*COPIED, "settings.tcl", "registers.tcl")]
+    top = f"{TOP}{SUFFIX}.v"
+    write_text(folder / top, write_wrapper(rtl, TOP))
+    return [folder / name for name in (*COPIED, "settings.tcl", "registers.tcl", top)]
 
 
 def registers() -> str:
@@ -51,6 +54,7 @@ def settings(rtl: Path, board: Board, mhz: float) -> str:
     shared = [f"{master} {port_of(board, i)}" for i, master in enumerate(masters)]
     values = {
         "top": top,
+        "wrapper": f"{TOP}{SUFFIX}",
         "vendor": vendor,
         "library": library,
         "version": version,

@@ -22,8 +22,25 @@ ALL = pytest.mark.parametrize("board", BOARDS.values(), ids=list(BOARDS))
 STANDIN = ROOT / "tests" / "tcl" / "standin.tcl"
 
 
+TOP = """// Top
+module winnow_engine (
+  input  logic        ap_clk,
+  input  logic        ap_rst_n,
+  /* verilator lint_off SYMRSVDWORD */
+  output logic        interrupt,
+  input  logic [6:0]  s_axi_control_AWADDR,
+  output logic [63:0] m_axi_gmem0_ARADDR,
+  input  logic        m_axi_gmem0_RVALID,
+  output logic [63:0] m_axi_gmem3_AWADDR
+);
+  logic rst;
+endmodule
+"""
+
+
 def scripts(folder: Path, board: Board = BOARDS["PYNQ-Z2"], mhz: float = 118.0) -> Path:
     (folder / "rtl").mkdir(exist_ok=True)
+    (folder / "rtl" / "winnow_engine.sv").write_text(TOP)
     write_scripts(folder / "vivado", folder / "rtl", board, mhz)
     return folder / "vivado"
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # Packages the engine's RTL for Vivado's block designs:  vivado -mode batch -source package.tcl
-# Reads settings.tcl and registers.tcl beside it; writes the folder ip. Never run in Vivado by us.
+# Reads settings.tcl, registers.tcl and the Verilog top beside it; writes the folder ip. Never run in
+# Vivado by us.
 set here [file dirname [file normalize [info script]]]
 source $here/settings.tcl
 
 create_project -force package $here/package -part $part
-add_files [glob $rtl/*.sv]
+add_files [concat [glob $rtl/*.sv] $here/$wrapper.v]
 foreach memory [glob -nocomplain $rtl/*.dat] { add_files $memory }
-set_property top $top [current_fileset]
+set_property top $wrapper [current_fileset]
 update_compile_order -fileset sources_1
 ipx::package_project -root_dir $here/ip -vendor $vendor -library $library -taxonomy /UserIP \
     -import_files -force

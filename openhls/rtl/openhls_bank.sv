@@ -44,7 +44,12 @@ module openhls_bank #(
   input  logic                      r_release_vld,
   output logic                      r_release_rdy
 );
-  logic [WIDTH-1:0] words[2**AddrBits+DEPTH];
+  // Block RAM, unless so small that the tool may choose.
+  /* verilator lint_off UNUSEDPARAM */
+  localparam Style = WIDTH * 2 ** (AddrBits + 1) >= 8192 ? "block" : "auto";
+  /* verilator lint_on UNUSEDPARAM */
+
+  (* ram_style = Style *) logic [WIDTH-1:0] words[2**AddrBits+DEPTH];
   logic [WIDTH-1:0] resp_q;
   logic             resp_vld_q;
   logic             w_half_q, r_half_q;  // the half that the side holds, or gets next

@@ -27,9 +27,9 @@ module openhls_fifo #(
   end
 
   // The word that came last. `in_rdy_q` equals `room_q`, for the port alone: the other one loads
-  // WIDTH registers.
+  // WIDTH registers. `keep` is for Yosys, `dont_touch` for Vivado.
   logic [WIDTH-1:0] in_q;
-  (* keep *) logic  in_rdy_q, room_q;
+  (* keep, dont_touch = "yes" *) logic in_rdy_q, room_q;
   logic             room_d;
 
   assign in_rdy = in_rdy_q;
