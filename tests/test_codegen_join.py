@@ -121,17 +121,15 @@ def test_what_cannot_lie_side_by_side_is_refused() -> None:
     )
 
 
-def test_pool_of_joined_maps_is_refused() -> None:
+def test_pool_of_joined_maps_stands_alone() -> None:
     a, b, c = mix("a", KIND), mix("b", KIND), cat("c", "a", "b", channels=16)
-    assert refused(a, b, c, pool_of(c)) == (
-        "node 'c_pool': the engine pools only what a winograd node has computed, it reads the "
-        "concatenation 'c'; move the pool behind a 3x3 convolution"
-    )
+    plan = schedule(graph_of(a, b, c, pool_of(c)), EngineConfig())
+    assert [layer.name for layer in plan.layers] == ["a", "b", "c_pool"]
+    assert plan.layers[2].source == Region(36, c.output)
 
 
-def test_map_that_is_joined_cannot_be_pooled_as_well() -> None:
+def test_map_that_is_joined_is_pooled_by_a_layer_of_its_own() -> None:
     a = conv("a", INPUT)
     both = Concat(name="c", inputs=("b", "a"), output=replace(a.output, channels=12))
-    nodes = (a, mix("b", a.output), both, pool_of(a))
-    with pytest.raises(ScheduleError, match="'c' also reads 'a'"):
-        fuse(Graph(a.output, nodes))
+    layers = fuse(Graph(a.output, (a, mix("b", a.output), both, pool_of(a))))
+    assert [layer.name for layer in layers] == ["a", "b", "a_pool"]
