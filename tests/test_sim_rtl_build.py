@@ -38,7 +38,7 @@ def harness_of(script: str, folder: Path) -> rtl.Harness:
         ("echo 'error: no AXI beat' >&2; exit 4", "code 4: error: no AXI beat$"),
         ("exit 1", "the RTL stopped with code 1: no message"),
         ("kill -SEGV $$", "the RTL stopped with code -11: no message"),
-        ("echo 'status 0 4'; echo 'status 7 2'; exit 2", "with status 7: a layer exceeds"),
+        ("echo 'status 0 4 1'; echo 'status 7 2 0'; exit 2", "with status 7: a layer exceeds"),
     ],
 )
 def test_harness_that_fails_is_a_mismatch(
