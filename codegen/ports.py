@@ -125,7 +125,7 @@ ARGUMENTS: tuple[Port | Output | Input, ...] = (
         token="Word",
         outstanding=16,
         burst=64,
-        process="write_features",
+        process="write_bursts",
         memory="features",
         doc="address of the feature maps, for writing",
     ),

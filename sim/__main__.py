@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from sim.bench import bench
+from sim.bounded import depths
 from sim.fill import fill
 from sim.regress import regress
 from sim.report import report
@@ -16,6 +17,7 @@ from winnow.stage_cli import add_verb, open_build, run_verb, stage_parser
 VERBS = {
     "report": (report, "print the summary of a build"),
     "bench": (bench, "measure the speeds again, without caches, and print all numbers"),
+    "depths": (depths, "run the C++ with streams as deep as declared; print their least depths"),
     "fill": (fill, "fit FILL_CYCLES of the cycle model to the RTL cycles of a build"),
 }
 

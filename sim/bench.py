@@ -20,6 +20,7 @@ from codegen.schedule import Schedule
 from codegen.stages.schedule import read_schedule
 from openhls.project import compile_design
 from sim import csim, rtl
+from sim.bounded import depths
 from sim.report import Records, format_report, read_records
 from sim.stages.csim import compare
 from sim.stages.rtlsim import IMAGES
@@ -144,4 +145,5 @@ def bench(build: Build) -> None:
     """Measure the speeds again, without caches, and print all numbers of the build."""
     records, plan = read_records(build), read_schedule(build)
     command = build.command("csim").replace(" csim ", " STAGE ")
-    print(format_bench(records, plan, measure(build), command))
+    print(format_bench(records, plan, measure(build), command) + "\n", flush=True)
+    depths(build)

@@ -9,8 +9,10 @@ the content of their sources.
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,13 +62,18 @@ class Engine:
     binary: Path
 
 
-def _source_hash(project: Path) -> str:
-    files = sorted(
+def source_files(project: Path) -> list[Path]:
+    """Return the files that decide the binary."""
+    return sorted(
         path
         for part in ("include", "host", "src")
         for path in (project / part).rglob("*")
         if path.is_file()
     )
+
+
+def _source_hash(project: Path) -> str:
+    files = source_files(project)
     return sha256_bytes(
         b"\0".join(
             [" ".join(FLAGS).encode()]
@@ -86,19 +93,23 @@ def build(project: Path, cache: Path) -> Engine:
     if not is_sealed(binary, key):
         with lock(binary.parent):
             if not is_sealed(binary, key):
-                _compile(project, binary)
+                compile_project(project, binary)
                 seal(binary, key)
     return Engine(binary)
 
 
-def _compile(project: Path, binary: Path) -> None:
+def compile_project(
+    project: Path, binary: Path, top: Path | None = None, stand_ins: Sequence[Path] = ()
+) -> None:
+    """Compile a project, or another top in its place, with headers that go before its own."""
     if shutil.which("g++") is None:
         raise ToolError("g++ is missing; install it with: apt-get install g++")
     log = binary.parent / "compile.log"
     with tempfile.TemporaryDirectory(dir=binary.parent) as folder:
         partial = Path(folder) / "csim"
-        command = ["g++", *FLAGS, "-I", str(project / "include"), "-I", str(project / "host")]
-        command += ["-isystem", str(ap_types()), str(project / "src" / "top.cpp")]
+        folders = [*stand_ins, project / "include", project / "host"]
+        command = ["g++", *FLAGS, *(part for path in folders for part in ("-I", str(path)))]
+        command += ["-isystem", str(ap_types()), str(top or project / "src" / "top.cpp")]
         command += [str(project / "host" / "csim_main.cpp"), "-o", str(partial)]
         result = run_command(command)
         write_text(log, " ".join(command) + "\n" + result.stdout + result.stderr)
@@ -122,11 +133,18 @@ class Outcome:
     memory: Bytes
 
 
-def execute(engine: Engine, folder: Path, images: bytes, sizes: tuple[int, int, int]) -> Outcome:
+def execute(
+    engine: Engine,
+    folder: Path,
+    images: bytes,
+    sizes: tuple[int, int, int],
+    settings: Mapping[str, str] | None = None,
+) -> Outcome:
     """Run the program in `folder` (program.bin, weights.bin) on raw image words.
 
-    `sizes` are the feature words, the input's first word and its words. Raises MismatchError when
-    a process left tokens behind or accessed memory it does not own.
+    `sizes` are the feature words, the input's first word and its words; `settings` variables of the
+    environment. Raises MismatchError when a process left tokens behind or accessed memory it does
+    not own.
     """
     with tempfile.TemporaryDirectory() as work:
         image_file, output = Path(work) / "images.bin", Path(work) / "output.bin"
@@ -134,7 +152,7 @@ def execute(engine: Engine, folder: Path, images: bytes, sizes: tuple[int, int, 
         files = [str(folder / "program.bin"), str(folder / "weights.bin")]
         command = [str(engine.binary), *files, str(image_file), str(output)]
         command += [str(size) for size in sizes]
-        result = run_command(command)
+        result = run_command(command, env={**os.environ, **(settings or {})})
         if result.code not in (0, 2):
             raise MismatchError(f"csim stopped with code {result.code}: {result.last_line}")
         if LEFTOVER in result.stdout + result.stderr:
@@ -170,7 +188,14 @@ def starts(plan: Schedule, images: IntArray, per_start: int = 1) -> Starts:
     return Starts(content, words)
 
 
-def run(engine: Engine, schedule: Schedule, images: IntArray, *, per_start: int = 1) -> LayerMaps:
+def run(
+    engine: Engine,
+    schedule: Schedule,
+    images: IntArray,
+    settings: Mapping[str, str] | None = None,
+    *,
+    per_start: int = 1,
+) -> LayerMaps:
     """Run a scheduled network on integer images [n, c, h, w]; return every layer's map.
 
     A start runs `per_start` images. Raises MismatchError when the engine reports an error.
@@ -178,7 +203,7 @@ def run(engine: Engine, schedule: Schedule, images: IntArray, *, per_start: int 
     inputs = starts(schedule, images, per_start)
     with tempfile.TemporaryDirectory() as folder:
         emit_data(Path(folder), schedule, per_start)
-        outcome = execute(engine, Path(folder), inputs.content, inputs.sizes)
+        outcome = execute(engine, Path(folder), inputs.content, inputs.sizes, settings)
     if outcome.status is not Status.OK:
         name = schedule.layers[min(outcome.layers_run, len(schedule.layers) - 1)].name
         raise MismatchError(

@@ -79,6 +79,15 @@ def dataflow(text: str) -> list[re.Match[str]]:
     return list(re.finditer("#pragma HLS dataflow", text))
 
 
+def test_no_loop_writes_and_waits_for_the_response(sources: dict[str, str]) -> None:
+    text = "".join(sources.values())
+    loops = [body(text, m.start()) for m in re.finditer(r"\bdo \{\n#pragma HLS pipeline", text)]
+    waiting = [loop for loop in loops if "write_response" in loop]
+    assert len(waiting) == 1
+    assert "write(" not in waiting[0]
+    assert "write_request" not in waiting[0]
+
+
 def test_pragmas_of_a_memory_reach_the_process_that_holds_it(sources: dict[str, str]) -> None:
     constructor = body(sources["hls_ram.h"], sources["hls_ram.h"].index("ram() {"))
     pragmas = re.findall(r"#pragma HLS (\w+)", constructor)

@@ -170,10 +170,10 @@ PROCESSES = {
     *("read_features", "form_tiles", "transform_input", "read_weights", "unpack_weights"),
     *("sequence", "load_v", "load_w", "multiply_lane", "drain_lane", "transform_output"),
     *("finish", "write_features", "plan_rows", "check_program", "configure", "read_shortcuts"),
-    *("store_plane", "gather_pixels"),
+    *("store_plane", "gather_pixels", "write_bursts"),
 }
 CONTROL = {
-    *("plan_rows", "read_features", "form_tiles", "write_features"),
+    *("plan_rows", "read_features", "form_tiles", "write_features", "write_bursts"),
     *("sequence", "read_weights", "unpack_weights"),
 }
 COMPARED_BITS = 6
@@ -228,8 +228,8 @@ def test_engine_ports(engine: CompiledProject) -> None:
     assert widths["v_bank_rd_resp"] == (128, False)
     assert widths["w_bank_release"] == (1, True)
     control = {c.name for c in engine.control.channels}
-    assert {"start", "done", "status", "write_features_done", "program_ar"} <= control
-    assert [n for n, p in engine.processes.items() if p.has_write_port] == ["write_features"]
+    assert {"start", "done", "status", "write_bursts_done", "program_ar"} <= control
+    assert [n for n, p in engine.processes.items() if p.has_write_port] == ["write_bursts"]
     assert engine.depths["pixels"] == 16
     assert engine.arrays["v_banks"] == 16
 

@@ -347,7 +347,7 @@ def test_hang_names_who_waits_for_whom(tmp_path: Path) -> None:
         r"'configure' waits for data on stream 'descriptor' \(empty\); "
         r"'read_weights' waits for data on stream 'read_weights_config' \(empty\); "
         r"'unpack_weights' waits for data on stream 'beats' \(empty\); .*"
-        r"'control' waits for data on stream 'write_features_done' \(empty\); see '.*'",
+        r"'control' waits for data on stream 'write_bursts_done' \(empty\); see '.*'",
         str(caught.value),
     )
 

@@ -443,7 +443,7 @@ def test_hang_names_who_waits_for_whom(network: tuple[Graph, Schedule]) -> None:
         r"'read_weights' waits for data on stream 'read_weights_config' \(empty\); "
         r"'unpack_weights' waits for data on stream 'beats' \(empty\); .*"
         r"'multiply_lane' x16 waits for a full half of bank 'w_banks'; .*"
-        r"'control' waits for data on stream 'write_features_done' \(empty\)",
+        r"'control' waits for data on stream 'write_bursts_done' \(empty\)",
         str(caught.value),
     )
 

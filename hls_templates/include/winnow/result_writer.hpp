@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// write_features: reads the 8 channel banks of a strip together and writes the rows that plan_rows
-// planned as bursts, one word of 8 channels per cycle. II = 1. Pixels that stick out of the map are
-// not planned. Or it writes a single word for 8 channels: the average over the pixels of the map.
-// Returns when memory has acknowledged every write.
+// write_features: reads the 8 channel banks of a strip together, one word of 8 channels per cycle:
+// the rows that plan_rows planned. II = 1. Pixels that stick out of the map are not planned. Or it
+// hands on a single word for 8 channels: the average over the pixels of the map.
+// write_bursts: writes those words as bursts, II = 1, and takes responses in between. Returns when
+// memory has acknowledged every write.
 #pragma once
 
 #include "program.hpp"
@@ -13,7 +14,7 @@
 
 namespace winnow {
 
-constexpr int kWriteBehind = 8;  // bursts that may await their response
+constexpr int kRowsAtOnce = 8;  // bursts that are written before a response is waited for
 
 inline TileEdges tile_edges(const WriteFeaturesConfig& c) {
 #pragma HLS inline
@@ -63,39 +64,11 @@ struct PlaneAverage {
   }
 };
 
-struct BurstWriter {
-  ap_uint<4> unacknowledged;
-
-  void start() {
-#pragma HLS inline
-    unacknowledged = 0;
-  }
-  void request(Port<Word> memory, const Burst& burst) {
-#pragma HLS inline
-    if (unacknowledged == kWriteBehind) {
-      memory.write_response();
-    } else {
-      unacknowledged++;
-    }
-    memory.write_request(burst.address, burst.words);
-  }
-  void finish(Port<Word> memory) {
-#pragma HLS inline
-  each_response:
-    while (unacknowledged != 0) {
-      memory.write_response();
-      unacknowledged--;
-    }
-  }
-};
-
 inline void write_features(Stream<WriteFeaturesConfig>& config, Stream<Burst>& burst_plan,
                            Stream<Row>& rows, Bank<TileBlock> (&banks)[kSubRow],
-                           Port<Word> memory) {
+                           Stream<ResultWord>& results) {
   const WriteFeaturesConfig c = config.read();
   const TileEdges edges = tile_edges(c);
-  BurstWriter bursts;
-  bursts.start();
   PlaneAverage average;
   average.start();
   const bool averages = c.average != 0;
@@ -114,14 +87,16 @@ each_plane:
   each_pixel:
     do {
 #pragma HLS pipeline II = 1
+      Burst burst = {};
       if (starts_row) {
         row = next;
         words.start(row.words);
         if (row.ends_layer == 0) next = rows.read();
-        Burst burst = burst_plan.read();
-        bool writes_row = row.skip == 0 && (!averages || row.ends_plane != 0);
-        if (writes_row) bursts.request(memory, burst);
+        burst = burst_plan.read();
       }
+      const bool is_written = row.skip == 0 && (!averages || row.ends_plane != 0);
+      ResultWord token;
+      token.requests = starts_row && is_written;
       starts_row = words.is_last();
       words.step();
       ends_plane = starts_row && row.ends_plane != 0;
@@ -130,8 +105,14 @@ each_plane:
                                  b4[place.tile], b5[place.tile], b6[place.tile], b7[place.tile]};
       const Word word = gather_pixel(tiles, unsigned(place.pixel));
       const Word mean = average.add(word, ends_plane, c);
-      bool writes = row.skip == 0 && (!averages || ends_plane);
-      if (writes) memory.write(choose<Word>(averages, mean, word));
+      const bool writes = is_written && (!averages || starts_row);
+      token.word = choose<Word>(averages, mean, word);
+      token.address = burst.address;
+      token.words = burst.words;
+      token.writes = writes;
+      token.ends_burst = starts_row;
+      token.ends_layer = ends_layer;
+      results.write(token);  // always, so that no wait depends on what the row is
       if (starts_row && c.linear == 0) {
         place.next_row(edges,
                        choose<TileAddress>(row.in_last_column != 0, c.tiles_last, c.tiles_full));
@@ -140,7 +121,44 @@ each_plane:
       }
     } while (!ends_plane);
   } while (!ends_layer);
-  bursts.finish(memory);
+}
+
+// The loop that writes asks for no response: Vitis HLS would let it wait in front of the words that
+// the response is for (docs/vitis.md). Between two rounds of kRowsAtOnce bursts the responses of
+// the round before are taken.
+inline void write_bursts(Stream<ResultWord>& words, Port<Word> memory) {
+  ap_uint<4> unacknowledged = 0;
+  ResultWord token, next = words.read();  // taken a word ahead, so that all comes from registers
+each_round:
+  do {
+    DownCounter<ap_int<4>> bursts;
+    bursts.start(kRowsAtOnce - 2);
+    bool ends_round;
+  each_word:
+    do {
+#pragma HLS pipeline II = 1
+      token = next;
+      if (token.ends_layer == 0) next = words.read();
+      if (token.requests != 0) {
+        memory.write_request(token.address, token.words);
+        unacknowledged++;
+      }
+      if (token.writes != 0) memory.write(token.word);
+      ends_round = token.ends_layer != 0 || (token.ends_burst != 0 && bursts.is_last());
+      if (token.ends_burst != 0) bursts.step();
+    } while (!ends_round);
+    bool waits;
+  each_response:
+    do {
+#pragma HLS pipeline II = 1
+      waits =
+          choose<bool>(token.ends_layer != 0, unacknowledged != 0, unacknowledged >= kRowsAtOnce);
+      if (waits) {
+        memory.write_response();
+        unacknowledged--;
+      }
+    } while (waits);
+  } while (token.ends_layer == 0);
 }
 
 }  // namespace winnow

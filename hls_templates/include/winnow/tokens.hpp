@@ -119,6 +119,17 @@ struct AccTile {
 using ByteTile = ap_uint<8 * kTilePixels>;
 typedef ByteTile TileBlock[kOutTiles];
 
+// What goes to memory: a burst to request, a word to write, both or neither.
+struct ResultWord {
+  Word word;
+  Address address;
+  ap_uint<kBoundBits> words;
+  ap_uint<1> requests;
+  ap_uint<1> writes;
+  ap_uint<1> ends_burst;
+  ap_uint<1> ends_layer;
+};
+
 // One pixel of 8 channels of every tile: what is added to a strip lies in a bank per place in a
 // tile.
 typedef Word WordBlock[kOutTiles];
