@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 import quant.interchange.onnx_import as onnx_import
 from codegen.stages import check
+from quant.allocate.given_bits import given_choices
 from quant.build import Build, load_bits, load_quantized, load_trained
 from quant.interchange.onnx_run import Quant
 from quant.models.own import read_file
@@ -297,6 +298,16 @@ def test_narrower_maps_are_said(tmp_path: Path) -> None:
     assert given is not None
     assert given.map_bits == 6
     assert given.notes == ("maps of 'narrow' are narrower there, here 6 bits",)
+
+
+def test_layer_without_a_quantizer_is_said_and_gets_the_widest(tmp_path: Path) -> None:
+    weights = NODE("Identity", ["w1"], ["u1"])
+    given = read(written(network(weights=weights), tmp_path / "a.onnx")).quantization
+    assert given is not None
+    line = "weights of 'conv' have no quantizer there, here the widest of quantize.weight_bits"
+    assert given.notes == (line,)
+    chosen = given_choices(config_of(tmp_path), given, ["conv", "dense"])
+    assert {name: choice.weight for name, choice in chosen.items()} == {"conv": 8, "dense": 4}
 
 
 def test_normalised_images_need_a_sign(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from onnx.reference.op_run import OpRun
 
 from quant.network.graph import (
     INPUT,
+    LAYERS,
     AdaptiveAvgPool,
     Add,
     AvgPool,
@@ -131,7 +132,8 @@ def quantization_of(
             maps.append(found)
         else:
             left_out.append(found)
-    return Quantization(file, used, tuple(maps), tuple(images), tuple(left_out))
+    plain = tuple(n.name for n in graph.nodes if isinstance(n, LAYERS) and n.name not in used)
+    return Quantization(file, used, tuple(maps), tuple(images), tuple(left_out), plain)
 
 
 def _require_bits(file: str, found: Quantizer, what: str) -> None:

@@ -30,6 +30,7 @@ class Quantization:
         maps: of results that the engine writes as maps.
         images: of the images, which are bytes here.
         left_out: of results that the engine does not round, or more finely.
+        unquantized: layers whose weights have none.
     """
 
     file: str
@@ -37,6 +38,7 @@ class Quantization:
     maps: tuple[Quantizer, ...]
     images: tuple[Quantizer, ...]
     left_out: tuple[Quantizer, ...]
+    unquantized: tuple[str, ...] = ()
 
     @property
     def map_bits(self) -> int:
@@ -59,6 +61,11 @@ class Quantization:
     def notes(self) -> tuple[str, ...]:
         """What else differs from the file, a line each."""
         lines = []
+        if self.unquantized:
+            lines.append(
+                f"weights of {_named([*self.unquantized])} have no quantizer there, here the "
+                "widest of quantize.weight_bits"
+            )
         narrow = [q.node for q in self.maps if q.bits < self.map_bits]
         if narrow:
             lines.append(f"maps of {_named(narrow)} are narrower there, here {self.map_bits} bits")
