@@ -61,7 +61,7 @@ STALLS = (0, 30)
 SEEDS, LEAST_LAYERS = 64, 60
 CHAINS = 4
 DIRECT = 12
-UNCOUNTED = 15  # cycles of a direct layer's start, since its descriptor is checked
+UNCOUNTED = 15  # cycles: the way through the plane buffer, and planes that change hands
 LONG = 1000  # cycles from which on 5 % of a layer are more than SLACK
 SLACK = 50  # cycles
 
@@ -228,7 +228,7 @@ def test_direct_layers_equal_the_interpreter_and_run_as_modelled(name: str) -> N
             require_equal(expected, run.maps)
             if stall == 0:
                 ((measured,),) = run.layer_cycles
-                # checking a gathering layer's descriptor takes cycles that the model does not count
+                # see docs/engine.md, the cycle model's limits
                 modelled = plan.layers[0].cycles.total
                 assert modelled == pytest.approx(measured, rel=0.05, abs=SLACK + UNCOUNTED)
         values = plan.layers[0].values
