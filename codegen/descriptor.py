@@ -437,7 +437,7 @@ _SCALARS = (
         "no_add",
         1,
         "no map is added to the results",
-        "plan_shortcuts.idle read_shortcuts finish",
+        "configure plan_shortcuts.idle read_shortcuts finish",
     ),
     _number("shortcut_signed", 1, "what is added are signed bytes", "finish"),
     _number(
@@ -474,7 +474,7 @@ _SCALARS = (
         "maximum",
         1,
         "direct: the maximum under the kernel, which is added to zero sums",
-        "configure store_plane gather_pixels take_maxima plan_shortcuts.no_memory read_shortcuts",
+        "configure store_plane gather_pixels take_maxima read_shortcuts",
     ),
     _number(
         "weight_checksum",

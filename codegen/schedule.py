@@ -8,6 +8,7 @@ all layers can be read.
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass, replace
 
@@ -86,8 +87,14 @@ class Schedule:
 
     @property
     def feature_words(self) -> int:
-        """Words of feature memory: the input's and all layers' maps."""
-        return max(result.base + result.words for result in (plan.result for plan in self.layers))
+        """Words of feature memory: the input's and all layers' maps.
+
+        The rows that a max pool adds are planned from word 0 on, and must lie within it.
+        """
+        words = [plan.result.base + plan.result.words for plan in self.layers]
+        pools = [plan.shape for plan in self.layers if plan.shape.maximum]
+        words += [num_channel_groups(x.out_channels) * math.prod(x.output_size) for x in pools]
+        return max(words)
 
     @property
     def weight_beats(self) -> int:
@@ -420,7 +427,7 @@ def _number_values(engine: EngineConfig, layer: EngineLayer) -> Values:
 def _add_values(layer: EngineLayer, shortcut: Region | None) -> Values:
     """What is added and on which grid; ScheduleError when the grids are too far apart.
 
-    A max pool adds its maxima to zero; they come from no memory.
+    A max pool adds its maxima to zero; they come from no memory, so its rows may be any.
     """
     shifts = dict.fromkeys(("own_shift", "shortcut_shift", "add_shift"), 0)
     if layer.maximum is not None:

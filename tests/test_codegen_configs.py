@@ -126,9 +126,9 @@ def test_member_that_an_instance_reads_nothing_into_is_zero() -> None:
         for name in ("plan_reads", "plan_shortcuts", "plan_writes")
     }
     assert zero == {
-        "plan_reads": ["skip_last_row", "skip_last_column", "idle", "average", "no_memory"],
+        "plan_reads": ["skip_last_row", "skip_last_column", "idle", "average"],
         "plan_shortcuts": ["dense", "skip_last_row", "skip_last_column", "gathers", "average"],
-        "plan_writes": ["dense", "gathers", "idle", "no_memory"],
+        "plan_writes": ["dense", "gathers", "idle"],
     }
     others = [each for each in process_configs(ENGINE) if each.process not in zero]
     assert all(copy.field or copy.flag or copy.given for each in others for copy in each.copies)

@@ -25,7 +25,7 @@ import pytest
 from codegen import abi
 from codegen.abi import STATUS_TEXT, Status
 from codegen.emit import emit_data, emit_engine
-from codegen.ir import INPUT, Graph, TensorType, Winograd
+from codegen.ir import INPUT, Direct, Graph, TensorType, Winograd
 from codegen.schedule import LayerPlan, Schedule, schedule
 from openhls.project import WAIVERS, compile_design
 from sim import rtl, verilator
@@ -234,6 +234,35 @@ def test_direct_layers_equal_the_interpreter_and_run_as_modelled(name: str) -> N
         values = plan.layers[0].values
         cuts.add(values["strips_down"] * values["strips_across"] > 1)
     assert cuts == {False, True}
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_a_strided_pointwise_layer_runs_as_modelled(size: int) -> None:
+    """Two strips or more, whose planes take longer to store than to gather: within 2 %."""
+    rng = np.random.default_rng(size)
+    weight = np.where(srbs_mask(rng.random((32, 16, 1)), 2), rng.integers(-127, 128), 0)
+    layer = Direct(
+        name="layer",
+        inputs=(INPUT,),
+        weight=weight.reshape(32, 16, 1, 1),
+        bias=rng.integers(-1000, 1000, size=32),
+        v_exponent=np.full(1, 2),
+        weight_exponent=np.zeros(1, dtype=np.int64),
+        v_bits=8,
+        weight_bits=8,
+        keep=2,
+        acc_exponent=2,
+        output=TensorType(32, size // 2, size // 2, 8, True, 8),
+        stride_rows=2,
+        stride_columns=2,
+    )
+    graph = Graph(TensorType(16, size, size, 8, False, 0), (layer,))
+    plan, images = schedule(graph, ENGINES["default"]), random_images(graph, 1, 1)
+    assert len(list(plan.layers[0].blocking.strips())) >= 2
+    run = rtl.run(harness("default"), plan, images)
+    require_equal(expected_maps(graph, images), run.maps)
+    ((measured,),) = run.layer_cycles
+    assert measured == pytest.approx(plan.layers[0].cycles.total, rel=0.02)
 
 
 @pytest.mark.parametrize("keep", [2, 8])

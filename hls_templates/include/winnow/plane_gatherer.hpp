@@ -137,9 +137,7 @@ inline void gather_pixels(Stream<GatherPixelsConfig>& config, Bank<PlaneBlock>& 
   strip.start(c.strips);
   Lookahead<Bound> planes_left;
   planes_left.start(c.planes);
-  // Words that form_tiles still gets of a max pool's strip: kPt patches and one more behind them,
-  // as it hands a patch over with the next word, which comes after the strip.
-  ap_uint<2> owed = kPt + 1;
+  ap_uint<2> owed = kPt;  // patches that the lanes still get of a max pool's strip
   bool ends_layer;
 each_plane:
   do {
@@ -173,12 +171,11 @@ each_plane:
       ends_plane = ends_outer_row && outer_rows.is_last();
       const bool ends_strip = ends_plane && planes_left.last;
       ends_layer = ends_strip && strip.is_last();
-      const bool last_patch = owed == 2;
-      const bool owes = last_patch || owed == 3 || (owed == 1 && !strip.is_last());
-      token.ends_patch = maximum ? owed != 1 : walk.ends_patch();
+      const bool last_patch = owed == 1;
+      token.ends_patch = maximum || walk.ends_patch();
       token.ends_strip = maximum ? last_patch : ends_strip;
       token.ends_layer = maximum ? last_patch && strip.is_last() : ends_layer;
-      if (!maximum || owes) gathered.write(token);
+      if (!maximum || owed != 0) gathered.write(token);
       Gathered seen = token;
       seen.ends_patch = is_last;
       seen.ends_layer = ends_layer;
@@ -212,7 +209,7 @@ each_plane:
       if (ends_plane) {
         if (planes_left.last) {
           strip.advance(c.strips);
-          owed = kPt + 1;
+          owed = kPt;
         }
         planes_left.cycle(c.planes);
       }

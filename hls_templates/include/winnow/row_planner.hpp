@@ -27,11 +27,10 @@ inline Address strip_distance(const PlanRowsConfig& c, const StripWalk& strip) {
   return choose<Address>(strip.in_last_column(), down, right);
 }
 
-// Whether no memory belongs to a row: pooling left nothing of it, nothing is planned, or what is
-// added comes from elsewhere.
+// Whether no memory belongs to a row: pooling left nothing of it, or nothing is planned.
 inline bool is_empty_row(const PlanRowsConfig& c, const StripWalk& strip) {
 #pragma HLS inline
-  return c.idle != 0 || c.no_memory != 0 || (strip.in_last_row() && c.skip_last_row != 0) ||
+  return c.idle != 0 || (strip.in_last_row() && c.skip_last_row != 0) ||
          (strip.in_last_column() && c.skip_last_column != 0);
 }
 

@@ -142,9 +142,12 @@ each_pixel:
     finished = ends_layer;
     const Patch patch = patch_of(window, ends_strip, ends_layer);
     const bool emits = complete;
+    // The last patch of a strip does not wait for the next strip's first word.
+    const bool pauses = gathers && complete && ends_strip;
+    const bool takes_word = gathers && !finished && !pauses;
     Gathered token = {};
     Word pixel = 0;
-    if (gathers && !finished) {
+    if (takes_word) {
       token = gathered.read();
       pixel = token.word;
     }
@@ -170,10 +173,10 @@ each_pixel:
 
     const bool ends_plane = plane.is_last();
     const bool ends_walk = ends_plane && sub_rows.last;
-    complete = gathers ? token.ends_patch != 0 : plane.ends_tile();
-    ends_strip = gathers ? token.ends_strip != 0 : ends_walk;
-    ends_layer = gathers ? token.ends_layer != 0 : ends_walk && strip.is_last();
-    fills = fills == kAlpha - 1 ? ap_uint<3>(0) : ap_uint<3>(fills + 1);
+    complete = gathers ? takes_word && token.ends_patch != 0 : plane.ends_tile();
+    ends_strip = gathers ? takes_word && token.ends_strip != 0 : ends_walk;
+    ends_layer = gathers ? takes_word && token.ends_layer != 0 : ends_walk && strip.is_last();
+    if (!pauses) fills = fills == kAlpha - 1 ? ap_uint<3>(0) : ap_uint<3>(fills + 1);
     if (ends_walk) strip.advance(c.strips);
     if (ends_plane) {
       sub_rows.cycle(c.sub_rows);
