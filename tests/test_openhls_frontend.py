@@ -170,7 +170,7 @@ PROCESSES = {
     *("read_features", "form_tiles", "transform_input", "read_weights", "unpack_weights"),
     *("sequence", "load_v", "load_w", "multiply_lane", "drain_lane", "transform_output"),
     *("finish", "write_features", "plan_rows", "check_program", "configure", "read_shortcuts"),
-    *("store_plane", "gather_pixels", "write_bursts"),
+    *("store_plane", "gather_pixels", "take_maxima", "write_bursts"),
 }
 CONTROL = {
     *("plan_rows", "read_features", "form_tiles", "write_features", "write_bursts"),
