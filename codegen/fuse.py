@@ -197,10 +197,15 @@ def _add_add(node: Add, graph: Graph, layers: Layers) -> Layers:
             f"node '{node.name}': the engine adds a map only to what a {_ADDING_TEXT} node has "
             f"computed, it reads {first} and {second}; let a convolution make one of them"
         )
+    if node.inputs[0] == node.inputs[1]:
+        raise ScheduleError(
+            f"node '{node.name}': it adds '{makers[-1].name}' to itself, the engine adds two maps; "
+            "double the weights of the layer that makes or reads it"
+        )
     alone = [x for x in makers if not _other_readers(x.name, node, graph)]
-    if not alone or node.inputs[0] == node.inputs[1]:
+    if not alone:
         source = makers[-1].name
-        other = next(iter(_other_readers(source, node, graph)), node.name)
+        other = _other_readers(source, node, graph)[0]
         raise ScheduleError(
             f"node '{node.name}': '{other}' also reads '{source}', but the engine writes only the "
             f"sum; let '{other}' read '{node.name}', or another convolution make what is added"

@@ -45,7 +45,7 @@ from quant.layers.quant_layer import (
 )
 from quant.layers.quantizers import bits_of, exponents, scale_of
 from quant.network import graph as network
-from quant.network.layer_graph import PASSING
+from quant.network.layer_graph import PASSING, unfolded
 from quant.network.network import Network
 from quant.rehearsal import rehearse, rehearsed_golden
 from winnow import flow
@@ -219,6 +219,12 @@ def _lower_record(net: Network, record: network.Node, name: str, sources: Source
                 "quantized output has a limit of its own"
             )
         if kind.signed:
+            read = net.graph.by_name.get(unfolded(net.graph, record.inputs[0]))
+            if isinstance(read, network.MaxPool):
+                raise LoweringError(
+                    f"'{record.name}' is a ReLU behind the max pool '{read.name}'; put it before "
+                    "the pool, which computes the same"
+                )
             raise LoweringError(
                 f"'{record.name}' is a ReLU, but not the only reader of '{source}', or not right "
                 "behind it; a ReLU belongs behind a layer or a sum, before any pool"

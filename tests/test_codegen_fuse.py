@@ -285,13 +285,19 @@ def test_sum_without_a_convolution_is_refused() -> None:
     [
         ((added("s", "a", INPUT), conv("b", "a")), "b"),
         ((conv("b", "a"), added("s", "a", INPUT)), "b"),
-        ((added("s", "a", "a"),), "s"),
     ],
 )
 def test_sum_of_maps_that_other_nodes_read_is_refused(nodes: tuple[Node, ...], other: str) -> None:
     assert refused(graph_of(conv("a", INPUT), *nodes)) == (
         f"node 's': '{other}' also reads 'a', but the engine writes only the sum; let '{other}' "
         "read 's', or another convolution make what is added"
+    )
+
+
+def test_sum_of_a_map_and_itself_is_refused() -> None:
+    assert refused(graph_of(conv("a", INPUT), added("s", "a", "a"))) == (
+        "node 's': it adds 'a' to itself, the engine adds two maps; double the weights of the "
+        "layer that makes or reads it"
     )
 
 

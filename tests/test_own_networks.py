@@ -71,6 +71,11 @@ def test_operation_is_exact_or_refused_by_name(name: str) -> None:
     assert "\n" not in refusal
 
 
+def test_only_a_quantized_file_has_widths() -> None:
+    """A pool standing alone has no weights whose width could be another."""
+    assert run("good", "other_pools").summary.endswith("modelled cycles at the widest widths,")
+
+
 def test_steps_of_the_host_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     run("good", "LogSoftmax")
     assert capsys.readouterr().out.endswith(
@@ -143,6 +148,8 @@ REFUSED = {
     "have no gaps: set dilation=1, in a larger kernel with zeros in the gaps to compute the same",
     "grouped": "layer 'layer_2': cannot lower Conv2d in 2 groups; every output of the engine reads "
     "all channels: set groups=1",
+    "JoinedImages": "node 'cat': the engine joins maps that its layers write, 'input' is none; let",
+    "relu_behind_a_pool": "'2' is a ReLU behind the max pool '1'; put it before the pool, which",
     "depthwise": "layer 'layer_2': cannot lower Conv2d in 4 groups; every output of the engine",
 }
 REMEDIES = {

@@ -33,7 +33,8 @@ def run(build: Build, _: Mapping[str, str]) -> Result:
         return Result([], f"{len(layers)} layers can be lowered,")
     plan = schedule(graph, build.config.engine)
     widest = max(build.config.quantize.weight_bits)
-    is_widest = all(layer.multiply.weight_bits == widest for layer in layers)
+    weighted = [layer.multiply for layer in layers if layer.maximum is None]
+    is_widest = all(node.weight_bits == widest for node in weighted)
     widths = "the widest widths" if is_widest else "the file's widths"
     return Result(
         [],

@@ -171,6 +171,7 @@ def joined_exponents(net: Network) -> dict[nn.Module, int]:
         others = [other for other in groups if other & group]
         groups = [other for other in groups if not other & group]
         groups.append(group.union(*others))
+    groups = [group for group in groups if group]  # nothing rounds images and pools of them
     found: dict[nn.Module, int] = {}
     for group in groups:
         grids = [int(exponents(scale_of(layer.output_quant)).max()) for layer in group]

@@ -346,3 +346,19 @@ def layer_alone() -> nn.Module:
 
 def frozen() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(256, 10)).requires_grad_(False)
+
+
+class JoinedImages(nn.Module):
+    """Nothing that it joins is written, or rounded, by a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(2, 4, 3, padding=1), nn.Linear(4 * 256, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([F.max_pool2d(x, 3, 1, 1), x], 1)
+        return self.fc(self.conv(x).relu().flatten(1))
+
+
+def relu_behind_a_pool() -> nn.Module:
+    return after(nn.MaxPool2d(3, 1, 1), nn.ReLU())
