@@ -94,7 +94,7 @@ def test_operations_become_the_same_records_however_written() -> None:
 
     class Functions(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            x = F.max_pool2d(torch.relu(x), kernel_size=(2, 2), stride=2)
+            x = F.max_pool2d(torch.relu(x), kernel_size=(2, 2), stride=[2])
             return F.dropout(x.view(-1, 48), training=self.training)
 
     for module in (Modules(), Functions()):

@@ -17,7 +17,9 @@ from quant.network.remedies import IMAGES, remedy_for
         ("LayerNorm", "; use nn.BatchNorm2d right behind a layer"),
         ("chunk", "; give each part a layer of its own"),
         ("Clip", "; use nn.ReLU"),
-        ("amax", "; use x.mean((2, 3))"),
+        ("sum", "; use x.mean((2, 3))"),
+        ("amax", "; use a max pool with a window of that size, such as nn.MaxPool2d(4, 2)"),
+        ("max_pool2d_with_indices", "; use a plain max pool, which gives no indices"),
         ("GRU", ""),
     ],
 )

@@ -322,7 +322,9 @@ def _windows(
     for i in range(2):
         reach = dilation[i] * (node.kernel[i] - 1) + 1
         room = shape[1 + i] + 2 * node.padding[i] - reach
-        node.expect(room >= 0, f"a map of at least {reach - 2 * node.padding[i]} pixels", shape)
+        least = 1 - node.stride[i] if ceil else 0  # an incomplete window holds a pixel
+        wanted = f"a map of at least {reach - 2 * node.padding[i] + least} pixels"
+        node.expect(room >= least, wanted, shape)
         count = -(-room // node.stride[i]) + 1 if ceil else room // node.stride[i] + 1
         # A window that would begin in the padding at the end is not one.
         if ceil and (count - 1) * node.stride[i] >= shape[1 + i] + node.padding[i]:

@@ -31,8 +31,9 @@ class Kind:
 
 
 def pair(value: Any) -> Pair:
-    """Return a size of torch, one number or two, as (rows, columns)."""
-    rows, columns = value if isinstance(value, tuple | list) else (value, value)
+    """Return a size of torch, one number, one in a list or two, as (rows, columns)."""
+    values = tuple(value) if isinstance(value, tuple | list) else (value,)
+    rows, columns = values * 2 if len(values) == 1 else values
     return int(rows), int(columns)
 
 
