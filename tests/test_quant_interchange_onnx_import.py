@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -142,6 +143,41 @@ REFUSED: dict[str, tuple[list[onnx.NodeProto], str]] = {
             NODE("Reshape", ["f", "s"], ["m"]),
         ],
         "(Reshape) reshapes to [-1, 16, 16]; use Flatten",
+    ),
+    "window of one axis": (
+        [NODE("MaxPool", ["x"], ["m"], kernel_shape=[2], strides=[2])],
+        "(MaxPool) must pool rows and columns",
+    ),
+    "stride of 0": (
+        [NODE("MaxPool", ["x"], ["m"], kernel_shape=[2, 2], strides=[0, 1])],
+        "(MaxPool) has a window (2, 2) and strides (0, 1), not above 0",
+    ),
+    "gaps": (
+        [NODE("MaxPool", ["x"], ["m"], kernel_shape=[2, 2], dilations=[2, 2])],
+        "(MaxPool) pools with dilation; use a plain pool",
+    ),
+    "wide padding": (
+        [NODE("MaxPool", ["x"], ["m"], kernel_shape=[3, 3], pads=[2, 1, 2, 1])],
+        "(MaxPool) pads (2, 1), must be 0 to half of its window (3, 3), as in torch",
+    ),
+    "pool over all": (
+        [NODE("GlobalMaxPool", ["x"], ["m"])],
+        "Sigmoid; use a max pool with a window of that size, such as nn.MaxPool2d(4, 2)",
+    ),
+    "bias of another size": (
+        [NODE("Gemm", ["f", "k", "w"], ["m"])],
+        "(Gemm) cannot be read, operands could not be broadcast together",
+    ),
+    "two pads": (
+        [NODE("AveragePool", ["x"], ["m"], kernel_shape=[2, 2], pads=[1, 1])],
+        "(AveragePool) cannot be read, not enough values to unpack",
+    ),
+    "NaN": (
+        [
+            NODE("Constant", [], ["n"], value_floats=[math.nan] * 256),
+            NODE("Gemm", ["f", "k", "n"], ["m"]),
+        ],
+        "(Gemm) holds NaN or infinity; train the network again",
     ),
     "size": ([NODE("Identity", ["x"], ["m"])], "must read a vector of 256 values"),
 }

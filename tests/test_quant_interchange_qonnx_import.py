@@ -194,6 +194,7 @@ CONSTANTS: Mapping[str, NDArray[Any]] = {
     "zero": np.float32(3),
     **{f"bits{bits}": np.float32(bits) for bits in (1, 3, 4, 6, 8, 16)},
     "bits2_5": np.float32(2.5),
+    "bits_inf": np.float32(np.inf),
 }
 
 
@@ -310,6 +311,15 @@ def test_layer_without_a_quantizer_is_said_and_gets_the_widest(tmp_path: Path) -
     assert {name: choice.weight for name, choice in chosen.items()} == {"conv": 8, "dense": 4}
 
 
+def test_file_that_quantizes_images_alone_gives_no_bits(tmp_path: Path) -> None:
+    nodes = network(weights=NODE("Identity", ["w1"], ["u1"]), maps=[], images=quant("x", "i"))
+    nodes[4] = NODE("Flatten", ["r"], ["f"])
+    nodes[5] = NODE("Identity", ["w2"], ["u2"])
+    given = read(written(nodes, tmp_path / "a.onnx")).quantization
+    assert given is not None
+    assert given.summary.startswith("'a.onnx' is quantized: its float weights are taken, its int")
+
+
 def test_normalised_images_need_a_sign(tmp_path: Path) -> None:
     written(network(images=quant("x", "i", signed=0)), tmp_path / "net.onnx")
     config = replace(config_of(tmp_path), data=DataConfig(mean=(0.5,), std=(0.5,)))
@@ -324,6 +334,12 @@ REFUSED: dict[str, tuple[str, onnx.NodeProto, str]] = {
     "16 bits": (WEIGHTS, quant("w1", "u1", "bits16"), "(Quant) has 16 bits, weights of the engine"),
     "wide map": (MAPS, quant("r", "m", "bits16"), "(Quant) has 16 bits, maps of the engine have"),
     "part of a bit": (WEIGHTS, quant("w1", "u1", "bits2_5"), "must have one whole number of bits"),
+    "infinite bits": (MAPS, quant("r", "m", "bits_inf"), "must have one whole number of bits"),
+    "rounding by number": (
+        MAPS,
+        quant("r", "m", rounding_mode=1),
+        "(Quant) cannot be read, 'int' object has no attribute 'decode'; export the network again",
+    ),
     "no sign": (WEIGHTS, quant("w1", "u1", signed=0), "has weights without a sign; train it with"),
     "zero point": (MAPS, quant("r", "m", zero="zero"), "has the zero point 3, the engine none"),
     "scale": (WEIGHTS, quant("w1", "u1", scale="negative"), "has a scale that is not above 0"),

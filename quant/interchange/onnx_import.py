@@ -31,6 +31,7 @@ from quant.interchange.qonnx_import import (
     quantizer_of,
     refuse_operator,
 )
+from quant.network.from_module import first_line
 from quant.network.graph import (
     INPUT,
     Add,
@@ -56,6 +57,8 @@ from quant.network.remedies import remedy_for
 from winnow.errors import ArtefactError, NetworkError, shown_text
 
 OPSETS = range(9, onnx.defs.onnx_opset_version() + 1)
+# Of arrays and attributes that do not fit a node; onnx.checker looks at neither.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 Array = NDArray[Any]
 
 
@@ -139,9 +142,11 @@ class _Reader:
             for node in self.graph.node:
                 self._step(node)
         except NetworkError as error:
-            assert node is not None
-            where = f"'{self.file}': node '{node.name or node.output[0]}' ({node.op_type})"
-            raise NetworkError(f"{where} {error}") from error
+            raise NetworkError(f"{self._place(node)} {error}") from error
+        except MALFORMED as error:
+            raise NetworkError(
+                f"{self._place(node)} cannot be read, {first_line(error)}; export the network again"
+            ) from error
         last = self.graph.output[0].name
         if last not in self.results:
             raise NetworkError(f"'{self.file}' gives a constant, not a result of its images")
@@ -150,6 +155,10 @@ class _Reader:
         network = Network(used, {n: m for n, m in self.layers.items() if n in used.by_name})
         network.quantization = quantization_of(used, self.file, self.of_layers, self.of_results)
         return network
+
+    def _place(self, node: onnx.NodeProto | None) -> str:
+        assert node is not None
+        return f"'{self.file}': node '{node.name or node.output[0]}' ({node.op_type})"
 
     def _enter(self, entry: onnx.ValueInfoProto) -> None:
         sizes = [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
@@ -274,6 +283,7 @@ def _constant(node: onnx.NodeProto) -> Array:
 
 
 def _tensor(array: Array) -> torch.Tensor:
+    _require(bool(np.isfinite(array).all()), "holds NaN or infinity; train the network again")
     return torch.tensor(np.asarray(array, np.float32))
 
 
@@ -373,12 +383,16 @@ def _norm(reader: _Reader, node: onnx.NodeProto, attributes: Mapping[str, Any]) 
 
 def _pool(attributes: Mapping[str, Any]) -> dict[str, Any]:
     kernel = tuple(attributes["kernel_shape"])
-    _require(len(kernel) == 2, "must pool rows and columns")
-    _require(set(attributes.get("dilations", (1,))) == {1}, "pools with dilation")
+    stride, padding = tuple(attributes.get("strides", (1, 1))), _padding(attributes)
+    _require(len(kernel) == len(stride) == 2, "must pool rows and columns")
+    _require(min(*kernel, *stride) > 0, f"has a window {kernel} and strides {stride}, not above 0")
+    _require(set(attributes.get("dilations", (1,))) == {1}, "pools with dilation; use a plain pool")
+    fits = all(0 <= 2 * side <= edge for side, edge in zip(padding, kernel, strict=True))
+    _require(fits, f"pads {padding}, must be 0 to half of its window {kernel}, as in torch")
     return {
         "kernel": kernel,
-        "stride": tuple(attributes.get("strides", (1, 1))),
-        "padding": _padding(attributes),
+        "stride": stride,
+        "padding": padding,
         "ceil": bool(attributes.get("ceil_mode", 0)),
     }
 

@@ -96,7 +96,7 @@ def quantizer_of(
             f"has the zero point {zero.flat[np.flatnonzero(zero)[0]]:g}, the engine none; train it "
             "with a symmetric quantizer"
         )
-    if len(np.unique(bits)) != 1 or int(bits.flat[0]) != bits.flat[0]:
+    if len(np.unique(bits)) != 1 or not float(bits.flat[0]).is_integer():
         raise NetworkError(f"must have one whole number of bits, has {bits.ravel()[:4].tolist()}")
     name = node.name or node.output[0]
     return Quantizer(name, int(bits.flat[0]), bool(attributes.get("signed", 1)))

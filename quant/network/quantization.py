@@ -51,10 +51,11 @@ class Quantization:
         weights = " ".join(f"{name}={found.bits}" for name, found in self.weights.items())
         parts = [f"weights {weights}"] if weights else []
         parts += [f"maps {self.map_bits}"] if self.maps else []
+        bits = f" and its bits ({', '.join(parts)})" if parts else ""
         return (
-            f"'{self.file}' is quantized: its float weights and its bits ({', '.join(parts)}) are "
-            "taken, its integers and scales are not: integers of kernels are none of the Winograd "
-            "domain, so stage qat finds those of all layers anew"
+            f"'{self.file}' is quantized: its float weights{bits} are taken, its integers and "
+            "scales are not: integers of kernels are none of the Winograd domain, so stage qat "
+            "finds those of all layers anew"
         )
 
     @property

@@ -45,6 +45,7 @@ _REMEDIES: Mapping[str, tuple[str, ...]] = {
     "use x.mean((2, 3))": ("sum",),
     "use a max pool with a window of that size, such as nn.MaxPool2d(4, 2)": (
         *("amax", "max", "adaptivemaxpool2d", "adaptive_max_pool2d", "fractionalmaxpool2d"),
+        "globalmaxpool",
     ),
     "use a plain max pool, which gives no indices": ("max_pool2d_with_indices", "maxunpool2d"),
     "only products with the weights of a layer are run": (
