@@ -36,13 +36,16 @@ from winnow.cli import guard
 from winnow.compare import require_equal
 from winnow.config import Config, DataConfig, ModelConfig, PruneConfig, QuantizeConfig, TargetConfig
 from winnow.engine import EngineConfig
-from winnow.errors import ConfigError
+from winnow.errors import ConfigError, shown
 from winnow.flow import Build
+from winnow.model_config import CHAIN, MODELS
 
 STALL = 30  # percent of the cycles of every AXI channel, in a second run on the RTL
 STALLED_BELOW = 2_000_000  # modelled cycles: longer networks run without stalls only
 IMAGES, CLASSES = 40, 10
 DATA = "images.npz"
+LIBRARY = tuple(name for name in MODELS if name != CHAIN)
+WIDEST, LARGEST = 16, 1024  # what the library takes; a network may take less
 STAGES = ("PyTorch", "interpreter", "schedule", "C++", "RTL")
 NARROW = (
     "vgg16_bn:0.125:32",
@@ -70,11 +73,19 @@ class Wanted:
         name, *rest = text.split(":")
         try:
             width, edge = (*rest, *("1", "32")[len(rest) :])
-            return cls(name, float(width), int(edge))
+            wanted = cls(name, float(width), int(edge))
         except ValueError as error:
             raise ConfigError(
-                f"network {text!r}: must be NAME:WIDTH:EDGE such as resnet18:0.125:72"
+                f"network {shown(text)}: must be NAME:WIDTH:EDGE such as resnet18:0.125:72"
             ) from error
+        if name not in LIBRARY:
+            raise ConfigError(f"network {shown(text)}: NAME must be one of {', '.join(LIBRARY)}")
+        if not (0 < wanted.width <= WIDEST and 0 < wanted.edge <= LARGEST):
+            raise ConfigError(
+                f"network {shown(text)}: WIDTH must be above 0 and at most {WIDEST}, EDGE 1.."
+                f"{LARGEST}"
+            )
+        return wanted
 
     def __str__(self) -> str:
         return f"{self.name}:{self.width:g}:{self.edge}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,25 @@ def test_networks_are_named_by_width_and_edge() -> None:
         assert str(caught.value) == (
             f"network '{text}': must be NAME:WIDTH:EDGE such as resnet18:0.125:72"
         )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("chain", "NAME must be one of vgg16, vgg16_bn, "),
+        ("", "NAME must be one of vgg16, vgg16_bn, "),
+        ("resnet8:0:32", "WIDTH must be above 0 and at most 16, EDGE 1..1024"),
+        ("resnet8:nan:32", "WIDTH must be above 0 and at most 16, EDGE 1..1024"),
+        ("resnet8:1:-3", "WIDTH must be above 0 and at most 16, EDGE 1..1024"),
+    ],
+)
+def test_network_is_refused_before_another_runs(
+    text: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["networks", "resnet8", text, "--out", str(tmp_path / "x")])
+    with pytest.raises(ConfigError, match=rf"^network '{text}': {re.escape(words)}"):
+        networks.main()
+    assert not (tmp_path / "x").exists()
 
 
 def test_table_and_command_line(
