@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quant.build import Build, load_quantized, load_trained, new_network
-from quant.data import to_input
+from quant.data import given_shape, to_input
 from quant.data.source import describe
 from quant.distill.exits import ask, curve, format_curve, leaving_costs, whole_cost
 from quant.distill.teacher import described
@@ -17,6 +17,7 @@ from quant.interchange.onnx_export import export_onnx, export_qonnx
 from quant.interchange.torch_import import Imported, load_checkpoint
 from quant.network.network import Network
 from quant.network.network_file import save_network
+from quant.network.normalise import Normal
 from quant.report.html import write_report
 from quant.results import warn_of_chance
 from quant.run import STAGES
@@ -86,7 +87,10 @@ def export(build: Build, options: argparse.Namespace) -> None:
 
 def print_data(build: Build, _: argparse.Namespace) -> None:
     """Print what the data are; ConfigError says how to get them if they are not there."""
-    print(describe(build.config.data))
+    data = build.config.data
+    text = describe(data)
+    Normal.of(data, given_shape(data).channels)  # refuses what does not fit their channels
+    print(text)
 
 
 def report(build: Build, _: argparse.Namespace) -> None:

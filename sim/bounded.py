@@ -30,7 +30,7 @@ from winnow.artefact import sha256_value, write_text
 from winnow.cache import is_sealed, lock, seal
 from winnow.code_hash import files_hash
 from winnow.errors import MismatchError
-from winnow.flow import Build
+from winnow.flow import Build, require_current
 
 HARNESS = Path(__file__).resolve().parent / "harness" / "bounded"
 DEFAULT_DEPTH = 2  # of a stream without a pragma, of Vitis HLS and of openhls
@@ -140,7 +140,11 @@ def _least(stream: str, declared: int, run: Callable[[dict[str, str]], object]) 
 
 
 def depths(build: Build) -> None:
-    """Print declared and least depth of every stream, for the network of a build."""
+    """Print declared and least depth of every stream, for the network of a build.
+
+    ArtefactError names the command that makes it if it is not whole or not current.
+    """
+    require_current(["golden", "emit"], build, verb="run")
     plan, golden = read_schedule(build), load_golden(build)
     bounded = compile_bounded(build.hls, build.cache / "bounded")
     images = golden.images[:1]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import sys
@@ -15,11 +16,13 @@ import torch
 
 from quant.__main__ import main
 from quant.build import Build, new_network
+from quant.exchange import print_data
 from quant.report.plot import Series, make_plot
 from quant.run import STAGES, run_stage
 from winnow.artefact import Record, load_arrays
 from winnow.cli import guard
-from winnow.config import load_config
+from winnow.config import Config, DataConfig, load_config
+from winnow.errors import ConfigError
 
 CONFIG = """
 [model]
@@ -188,3 +191,9 @@ def test_plot_of_one_value_has_a_range() -> None:
     assert plot is not None
     assert plot.x.low < 3 < plot.x.high
     assert plot.y.low < 0 < plot.y.high
+
+
+def test_data_whose_mean_has_other_channels_are_refused() -> None:
+    build = Build(Config(data=DataConfig(mean=(0.5, 0.5))), Path("never"))
+    with pytest.raises(ConfigError, match=r"^data\.mean must have 1 value for images of 1 channel"):
+        print_data(build, argparse.Namespace())

@@ -30,8 +30,9 @@ from tests.engines import (
 )
 from tests.ladder import random_chain_graph, random_images
 from winnow.compare import require_equal
-from winnow.config import TargetConfig
-from winnow.errors import MismatchError
+from winnow.config import Config, TargetConfig
+from winnow.errors import ArtefactError, MismatchError
+from winnow.flow import Build
 
 Case = tuple[Graph, Schedule]
 SMALL = "least"  # the most strips, blocks and bursts for the words that go through
@@ -102,6 +103,12 @@ def test_a_top_gets_a_coroutine_per_process() -> None:
         "static void other() { region(x); }",
     ]
     assert bounded.declared_depths(TOP) == {"a": 2, "b": 7}
+
+
+def test_depths_of_a_build_that_is_not_there_name_what_makes_it(tmp_path: Path) -> None:
+    build = Build(Config(), tmp_path, config_path="configs/digits.toml")
+    with pytest.raises(ArtefactError, match=r"stage 'train' must run first: .*winnow run "):
+        bounded.depths(build)
 
 
 def test_depths_are_printed() -> None:
