@@ -168,9 +168,9 @@ def test_a_start_runs_a_batch(
         assert np.array_equal(network.run(golden().images), golden().layers[LAST])
 
 
-@pytest.mark.parametrize("batch", [0, -1, 256])
+@pytest.mark.parametrize("batch", [0, -1, 256, 2.0, "4"])
 def test_a_batch_that_no_start_can_run_is_refused(
-    batch: int, board: FakeBoard, bundle: Path
+    batch: Any, board: FakeBoard, bundle: Path
 ) -> None:
     with (
         driver.Engine(board) as engine,
@@ -178,6 +178,32 @@ def test_a_batch_that_no_start_can_run_is_refused(
     ):
         engine.load(bundle, batch=batch)
     assert board.buffers == []
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1.5, float("nan"), "1"])
+def test_a_timeout_that_never_ends_a_run_is_refused(
+    timeout_s: Any, board: FakeBoard, bundle: Path
+) -> None:
+    with (
+        driver.Engine(board) as engine,
+        pytest.raises(errors.InputError, match=f"timeout_s must be above 0, got {timeout_s}"),
+    ):
+        engine.load(bundle, timeout_s=timeout_s)
+
+
+def test_numbers_of_numpy_are_taken(board: FakeBoard, bundle: Path) -> None:
+    given: dict[str, Any] = {"batch": np.int64(3), "timeout_s": np.float32(2)}
+    with driver.Engine(board) as engine, engine.load(bundle, **given) as network:
+        assert np.array_equal(network.run(golden().images), golden().layers[LAST])
+
+
+def test_no_images_have_no_labels_and_no_speed(board: FakeBoard, bundle: Path) -> None:
+    with driver.Engine(board) as engine, engine.load(bundle) as network:
+        none = golden().images[:0].astype(network.bundle.input.dtype)
+        labels, scores = network.classify(none)
+        assert (labels.shape, scores.shape) == ((0,), (0, network.bundle.layers[-1].shape[0]))
+        with pytest.raises(errors.InputError, match="throughput needs an image or more, got none"):
+            driver.throughput(network, none)
 
 
 def test_the_usual_batch_is_bounded_by_the_memory_of_its_maps(

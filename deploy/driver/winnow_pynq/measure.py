@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import MismatchError
+from .errors import InputError, MismatchError
 from .network import Network
 
 
@@ -84,6 +84,8 @@ def profile(network: Network, image: Any) -> list[LayerTime]:
 def throughput(network: Network, images: Any) -> Throughput:
     """Run integer images [n, c, h, w], `network.batch` per start, and tell how long they took."""
     images = network.images(images)
+    if not len(images):
+        raise InputError("throughput needs an image or more, got none")
     transfer = busy = 0.0
     for _, chunk in network.chunks(images):
         started = time.perf_counter()

@@ -32,16 +32,17 @@ class Network:
         self, runner: Runner, bundle: Bundle, timeout_s: float | None, batch: int | None
     ) -> None:
         most, words = bundle.content["header"]["most_images"], bundle.content["feature_words"]
-        if batch is None:
-            batch = max(1, min(USUAL_BATCH, USUAL_WORDS // words))
-        if not 1 <= batch <= most:
+        batch = max(1, min(USUAL_BATCH, USUAL_WORDS // words)) if batch is None else batch
+        if not isinstance(batch, (int, np.integer)) or not 1 <= batch <= most:
             raise InputError(f"batch must be 1..{most}, got {batch}")
-        self.bundle, self.batch, self._runner = bundle, batch, runner
-        self.timeout_s = timeout_s if timeout_s is not None else self._modelled_timeout()
+        self.bundle, self.batch, self._runner = bundle, int(batch), runner
+        self.timeout_s = self._modelled_timeout() if timeout_s is None else timeout_s
+        if not (isinstance(self.timeout_s, (int, float, np.number)) and self.timeout_s > 0):
+            raise InputError(f"timeout_s must be above 0, got {timeout_s}")
         self.memories: dict[str, Memory] = {}
         self._counts = (len(bundle.layers), 1)  # of the program as it is
         self.limits = {n: bundle.content[n] for n in ("program_words", "weight_beats")}
-        self.limits["feature_words"] = batch * words
+        self.limits["feature_words"] = self.batch * words
         try:
             self._bring("program", np.frombuffer(bundle.program, np.uint8))
             self._bring("weights", np.frombuffer(bundle.weights, np.uint8))
@@ -79,7 +80,7 @@ class Network:
         if last.shape[1:] != (1, 1):
             raise InputError(f"layer '{last.name}' gives a map of {last.shape}, not classes")
         integers = self.run(quantized(images, self.bundle.input))
-        scores = integers.reshape(len(integers), -1) * 2.0**last.exponent
+        scores = integers.reshape(integers.shape[:2]) * 2.0**last.exponent
         return scores.argmax(axis=1), scores
 
     def maps(self, images: Any, names: Iterable[str] | None = None) -> dict[str, Array]:
