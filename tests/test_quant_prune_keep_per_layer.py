@@ -207,3 +207,7 @@ def test_what_per_layer_does_not_go_with_is_refused(
     with pytest.raises(ConfigError) as found:
         load_config(path)
     assert str(found.value).endswith(message)
+
+
+def test_a_network_whose_layers_are_all_skipped_has_no_keeps() -> None:
+    assert chosen_keeps(CONFIG, network(), {}, X) == {}

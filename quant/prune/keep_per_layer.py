@@ -42,6 +42,8 @@ def chosen_keeps(
 
     All layers together take at most the cycles of `prune.keep` in each, at 8-bit weights.
     """
+    if not layers:  # prune.skip leaves none
+        return {}
     cost, allowed = keep_costs(config, net, list(layers))
     lost = keep_losses(config, net, list(layers), x)
     columns = choose_within(lost, cost, allowed)
