@@ -45,7 +45,8 @@ from quant.layers.quant_layer import (
 )
 from quant.layers.quantizers import bits_of, exponents, scale_of
 from quant.network import graph as network
-from quant.network.layer_graph import PASSING, unfolded
+from quant.network.graph import NetworkGraph
+from quant.network.layer_graph import PASSING, rounding, unfolded
 from quant.network.network import Network
 from quant.rehearsal import rehearse, rehearsed_golden
 from winnow import flow
@@ -206,6 +207,7 @@ def _lower_record(net: Network, record: network.Node, name: str, sources: Source
     if isinstance(record, network.QuantAdd | network.QuantAverage):
         return _lower_sum(net.get_submodule(record.name), name, sources)
     if isinstance(record, network.Concat) and len(record.shape) == len(kind.shape):
+        _require_one_grid(net.graph, record, name)
         return _lower_concat(name, sources)
     if isinstance(record, network.MaxPool):
         return max_pool(record, Place(name or f"{source}{POOL}", source, kind))
@@ -246,18 +248,24 @@ def _lower_sum(layer: nn.Module, name: str, sources: Sources) -> Add | GlobalAve
     return GlobalAverage(name=name, inputs=inputs, output=output)
 
 
+def _require_one_grid(graph: NetworkGraph, record: network.Concat, name: str) -> None:
+    """Raise LoweringError if images, whose grid is given, are joined with maps of layers.
+
+    Calibration chooses the grid of those: with untrained weights it may be that of the images.
+    """
+    if len({bool(rounding(graph, source)) for source in record.inputs}) > 1:
+        raise LoweringError(
+            f"'{name}' (Concat) joins the images, or pools of them, with maps of layers, which "
+            "have another grid; let convolutions, sums or averages make all of them"
+        )
+
+
 def _lower_concat(name: str, sources: Sources) -> Concat:
     """Return the node that joins maps; calibration has brought what layers write to one grid."""
     kinds = [kind for _, kind in sources]
     if len({kind.signed for kind in kinds}) > 1:
         raise LoweringError(
             f"'{name}' (Concat) joins maps with a ReLU and without; put one behind all or none"
-        )
-    if len({kind.exponent for kind in kinds}) > 1:
-        grids = " and ".join(f"'{source}' 2^{kind.exponent}" for source, kind in sources)
-        raise LoweringError(
-            f"'{name}' (Concat) joins maps of different grids, {grids}; let convolutions, sums or "
-            "averages make all of them"
         )
     channels, bits = sum(kind.channels for kind in kinds), max(kind.bits for kind in kinds)
     output = replace(kinds[0], channels=channels, bits=bits)

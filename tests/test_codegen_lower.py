@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from dataclasses import replace
 
@@ -40,6 +39,7 @@ from quant.network.network import Network, backbone
 from quant.network.rewrite import fold_norms, tap_layers, to_quantized, to_winograd
 from tests.engines import expected_maps
 from tests.ladder import multiplies
+from tests.own.either import ReadTwice
 from winnow.config import Config, ModelConfig, QuantizeConfig
 from winnow.errors import LoweringError, NetworkError
 
@@ -325,7 +325,7 @@ def test_residual_network_equals_its_golden_vectors(m: int) -> None:
         ),
         (
             [nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1)],
-            r"^'2' is a ReLU, but not the only reader of 'layer_0_pool', or not right behind it; a",
+            r"^'2' is a ReLU behind the max pool '1'; put it before the pool, which computes the s",
         ),
     ],
 )
@@ -333,6 +333,14 @@ def test_what_the_engine_does_not_run_is_named(layers: list[nn.Module], message:
     net = Network.of(nn.Sequential(*layers), ENTRY.shape)
     made = random_net(net, 2, QuantizeConfig(), dict.fromkeys(layer_graph(net.graph), 8))
     with pytest.raises(LoweringError, match=message):
+        lower_network(made, ENTRY)
+
+
+def test_relu_of_a_map_that_others_read_is_named() -> None:
+    net = Network.of(ReadTwice(), ENTRY.shape)
+    made = random_net(net, 2, QuantizeConfig(), dict.fromkeys(layer_graph(net.graph), 8))
+    match = "^'relu' is a ReLU, but not the only reader of 'a', or not right behind it; a ReLU"
+    with pytest.raises(LoweringError, match=match):
         lower_network(made, ENTRY)
 
 
@@ -405,13 +413,23 @@ def test_maps_that_cannot_be_joined_are_refused() -> None:
     assert str(error.value) == (
         "'cat' (Concat) joins maps with a ReLU and without; put one behind all or none"
     )
-    with pytest.raises(LoweringError) as error:
-        lower_joined(JoinedMaps(False, True, images=True))
-    assert re.fullmatch(
-        r"'cat' \(Concat\) joins maps of different grids, 'input' 2\^-8 and 'b' 2\^-\d+; let "
-        r"convolutions, sums or averages make all of them",
-        str(error.value),
-    )
+    for relus in ((False, True), (False, False)):
+        with pytest.raises(LoweringError) as error:
+            lower_joined(JoinedMaps(*relus, images=True))
+        assert str(error.value) == (
+            "'cat' (Concat) joins the images, or pools of them, with maps of layers, which have "
+            "another grid; let convolutions, sums or averages make all of them"
+        )
+
+
+def test_images_are_not_joined_with_maps_that_have_their_grid_by_chance() -> None:
+    """Training would choose another grid, so that stage `lower` refused what `check` took."""
+    entry = TensorType(8, 4, 4, 8, False, -8)
+    net = Network.of(JoinedMaps(False, True, images=True).eval(), entry.shape)
+    made = random_net(net, 2, QuantizeConfig(), dict.fromkeys(layer_graph(net.graph), 8), entry)
+    set_exponents(made.get_submodule("b").output_quant, torch.tensor([-8]))
+    with pytest.raises(LoweringError, match="joins the images, or pools of them, with maps"):
+        lower_network(made, entry)
 
 
 def test_foreign_layer_is_refused() -> None:
