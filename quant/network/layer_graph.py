@@ -162,6 +162,8 @@ def _with(
         return replace(layer, add_relu=True, result=node.name)
     if isinstance(node, Relu) and not layer.pool:
         return replace(layer, relu=True, result=node.name)
+    if isinstance(node, Relu) and layer.relu:  # behind the pool it changes nothing
+        return replace(layer, result=node.name)
     takes_pool = is_winograd(nodes[layer.name]) and not layer.pool and not layer.add
     if isinstance(node, MaxPool) and is_halving(node) and takes_pool:
         return replace(layer, pool=node.name, result=node.name)
@@ -188,7 +190,8 @@ def lone_pools(graph: NetworkGraph) -> dict[str, str]:
         if isinstance(node, MaxPool) and node.name not in taken:
             results[node.name] = name = node.name
             others = readers[name]
-            while len(others) == 1 and isinstance(others[0], PASSING):
+            # A ReLU behind a pool changes nothing, or is refused by `codegen.lower`.
+            while len(others) == 1 and isinstance(others[0], (Relu, *PASSING)):
                 name, others = others[0].name, readers[others[0].name]
             if len(others) == 1 and is_global_average(others[0], graph.shape_of(name)):
                 results[node.name] = others[0].name

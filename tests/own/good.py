@@ -280,6 +280,18 @@ def other_pools() -> nn.Module:
     return nn.Sequential(*stem, *rest, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(9, 10))
 
 
+def needless_relus() -> nn.Module:
+    """ReLUs behind pools of what is not negative, with an average behind them."""
+    first = [conv(1, 8), nn.ReLU(), nn.MaxPool2d(2), nn.ReLU(), conv(8, 8), nn.ReLU()]
+    rest = [nn.MaxPool2d(3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    return nn.Sequential(*first, *rest, nn.Flatten(), nn.Linear(8, 10))
+
+
+def needless_relu_behind_a_free_pool() -> nn.Module:
+    pool = [nn.MaxPool2d(2), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    return nn.Sequential(conv(1, 8), nn.ReLU(), *pool, nn.Flatten(), nn.Linear(8, 10))
+
+
 class Fire(nn.Module):
     """Two convolutions of one map, joined; a pool of one of them, joined with a strided one."""
 
