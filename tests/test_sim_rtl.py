@@ -61,7 +61,8 @@ STALLS = (0, 30)
 SEEDS, LEAST_LAYERS = 64, 60
 CHAINS = 4
 DIRECT = 12
-UNCOUNTED = 15  # cycles: the way through the plane buffer, and planes that change hands
+FIRST_WAY, HAND_OVER = 12, 4  # cycles that the model leaves out: into the plane buffer, per plane
+UNCOUNTED = 15  # cycles: both, for one plane
 LONG = 1000  # cycles from which on 5 % of a layer are more than SLACK
 SLACK = 50  # cycles
 
@@ -223,6 +224,7 @@ def test_direct_layers_equal_the_interpreter_and_run_as_modelled(name: str) -> N
     for seed, (graph, plan) in enumerate(direct_cases(ENGINES[name], DIRECT)):
         images = random_images(graph, seed, 1)
         expected = expected_maps(graph, images)
+        values = plan.layers[0].values
         for stall in STALLS:
             run = rtl.run(harness(name), plan, images, stall=stall, seed=seed)
             require_equal(expected, run.maps)
@@ -230,8 +232,9 @@ def test_direct_layers_equal_the_interpreter_and_run_as_modelled(name: str) -> N
                 ((measured,),) = run.layer_cycles
                 # see docs/engine.md, the cycle model's limits
                 modelled = plan.layers[0].cycles.total
-                assert modelled == pytest.approx(measured, rel=0.05, abs=SLACK + UNCOUNTED)
-        values = plan.layers[0].values
+                planes = len(list(plan.layers[0].blocking.strips())) * values["planes"]
+                slack = SLACK + FIRST_WAY + HAND_OVER * planes
+                assert modelled == pytest.approx(measured, rel=0.05, abs=slack)
         cuts.add(values["strips_down"] * values["strips_across"] > 1)
     assert cuts == {False, True}
 
