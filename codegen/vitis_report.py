@@ -107,10 +107,11 @@ def _loops(module: str, element: ET.Element) -> Iterator[Loop]:
     waiting = [] if summary is None else list(summary)
     while waiting:
         loop = waiting.pop(0)
-        ii = loop.findtext("PipelineII", "").strip()
-        if ii.isdigit():
+        # A range, were there one, would be as slow as its end.
+        cycles = [int(number) for number in re.findall(r"\d+", loop.findtext("PipelineII", ""))]
+        if cycles:
             name = loop.findtext("Name", loop.tag).strip()
-            yield Loop(module, name, int(ii), loop.findtext("PipelineDepth", "?").strip())
+            yield Loop(module, name, max(cycles), loop.findtext("PipelineDepth", "?").strip())
         waiting[:0] = [child for child in loop if len(child) and child.tag != "InstanceList"]
 
 

@@ -64,6 +64,12 @@ def test_lost_loops_are_named(tmp_path: Path) -> None:
     require_pipelined(read_synthesis(tmp_path), Path("x"))
 
 
+def test_a_range_is_as_slow_as_its_end(tmp_path: Path) -> None:
+    text = report({"each_step": 1}).replace(">1</PipelineII>", "> 1 ~ 4 </PipelineII>")
+    leave(tmp_path, text)
+    assert [loop.ii for loop in read_synthesis(tmp_path).lost] == [4]
+
+
 def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match=r"^Vitis HLS wrote no '.*csynth\.xml'; see '.*\.log'$"):
         read_synthesis(tmp_path)
