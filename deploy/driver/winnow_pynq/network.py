@@ -37,8 +37,8 @@ class Network:
             raise InputError(f"batch must be 1..{most}, got {batch}")
         self.bundle, self.batch, self._runner = bundle, int(batch), runner
         self.timeout_s = self._modelled_timeout() if timeout_s is None else timeout_s
-        if not (isinstance(self.timeout_s, (int, float, np.number)) and self.timeout_s > 0):
-            raise InputError(f"timeout_s must be above 0, got {timeout_s}")
+        if not (isinstance(self.timeout_s, (int, float, np.number)) and self.timeout_s >= 0):
+            raise InputError(f"timeout_s must be 0 or more, got {timeout_s}")
         self.memories: dict[str, Memory] = {}
         self._counts = (len(bundle.layers), 1)  # of the program as it is
         self.limits = {n: bundle.content[n] for n in ("program_words", "weight_beats")}
