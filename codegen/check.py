@@ -101,22 +101,31 @@ def _text(shape: tuple[int, ...]) -> str:
     return "x".join(str(length) for length in shape) or "a scalar"
 
 
+# --- windows ------------------------------------------------------------------------------------
+
+
+def _check_window(node: MaxPool | Direct, source: TensorType, called: str) -> None:
+    """Raise GraphError unless strides and padding suit the window, or kernel, and the map."""
+    _check_ints(node, "stride_rows", "stride_columns", "top", "left", "bottom", "right")
+    for what, axis, pixels in zip(AXES, node.window.axes, source.shape[1:], strict=True):
+        _require(axis.stride >= 1, node, f"the stride along {what} must be at least 1", axis.stride)
+        rule = f"padding along {what} must be 0..{axis.kernel - 1}, less than the {called}"
+        for padding in (axis.before, axis.after):
+            _require(0 <= padding < axis.kernel, node, rule, padding)
+        rule = f"the padded map must hold the {called}'s {axis.kernel} {what}"
+        padded = pixels + axis.before + axis.after
+        _require(axis.kernel <= padded, node, rule, padded)
+
+
 # --- max pool -----------------------------------------------------------------------------------
 
 
 def _check_max_pool(node: MaxPool, sources: tuple[TensorType, ...]) -> None:
     source = _one_source(node, sources)
-    keys = ("rows", "columns", "stride_rows", "stride_columns", "top", "left", "bottom", "right")
-    _check_ints(node, *keys)
-    for what, axis, pixels in zip(AXES, node.window.axes, source.shape[1:], strict=True):
+    _check_ints(node, "rows", "columns")
+    for what, axis in zip(AXES, node.window.axes, strict=True):
         _require(axis.kernel >= 1, node, f"its window must have at least 1 of {what}", axis.kernel)
-        _require(axis.stride >= 1, node, f"the stride along {what} must be at least 1", axis.stride)
-        rule = f"padding along {what} must be 0..{axis.kernel - 1}, less than the window"
-        for padding in (axis.before, axis.after):
-            _require(0 <= padding < axis.kernel, node, rule, padding)
-        rule = f"the padded map must hold the window's {axis.kernel} {what}"
-        padded = pixels + axis.before + axis.after
-        _require(axis.kernel <= padded, node, rule, padded)
+    _check_window(node, source, "window")
     _check_type(f"node '{node.name}': output", node.output)
     height, width = node.window.outputs(*source.shape[1:])
     pooled = replace(source, height=height, width=width)
@@ -195,18 +204,9 @@ def _check_direct(node: Direct, sources: tuple[TensorType, ...]) -> None:
     source = _one_source(node, sources)
     rule = "weight must be [oc, ic, kernel rows, kernel columns]"
     _require(node.weight.ndim == 4, node, rule, _text(node.weight.shape))
-    _check_ints(node, "stride_rows", "stride_columns", "top", "left", "bottom", "right")
-    window, size = node.window, source.shape[1:]
-    for what, axis, pixels in zip(AXES, (window.rows, window.columns), size, strict=True):
-        _require(axis.stride >= 1, node, f"the stride along {what} must be at least 1", axis.stride)
-        rule = f"padding along {what} must be 0..{axis.kernel - 1}, less than the kernel"
-        for padding in (axis.before, axis.after):
-            _require(0 <= padding < axis.kernel, node, rule, padding)
-        rule = f"the padded map must hold the kernel's {axis.kernel} {what}"
-        padded = pixels + axis.before + axis.after
-        _require(axis.kernel <= padded, node, rule, padded)
+    _check_window(node, source, "kernel")
     weight = (node.output.channels, source.channels, *node.weight.shape[2:])
-    _check_multiply(node, source, _Shape(weight, 1, window.outputs(*size)))
+    _check_multiply(node, source, _Shape(weight, 1, node.window.outputs(*source.shape[1:])))
 
 
 def _check_dense(node: Dense, sources: tuple[TensorType, ...]) -> None:

@@ -72,7 +72,7 @@ def golden_arrays(net: Network, samples: Samples) -> dict[str, NDArray[Any]]:
     """
     net.double().eval()
     names, pools = layer_names(net.graph), lone_pools(net.graph)
-    roundings = {path: _rounding(net, path) for path in [*layer_graph(net.graph), *pools]}
+    roundings = _roundings(net, pools)
     parts: dict[str, list[NDArray[Any]]] = {}
     for start in range(0, len(samples), BATCH):
         x = to_input(samples.images[start : start + BATCH], torch.float64)
@@ -84,15 +84,11 @@ def golden_arrays(net: Network, samples: Samples) -> dict[str, NDArray[Any]]:
     return {"images": images, "labels": samples.labels.numpy()} | arrays
 
 
-def _rounding(net: Network, path: str) -> Quantized | None:
-    """Return what rounds a layer's result or a lone pool's; None for a pool of the images."""
-    placed = layer_graph(net.graph).get(path)
-    if placed is not None:
-        found: Quantized = net.get_submodule(placed.rounded_by)
-        return found
-    first, *_ = *rounding(net.graph, lone_pools(net.graph)[path]), None
-    pooled: Quantized | None = None if first is None else net.get_submodule(first)
-    return pooled
+def _roundings(net: Network, pools: dict[str, str]) -> dict[str, Quantized | None]:
+    """Return what rounds the results of layers and of lone pools; None for a pool of the images."""
+    names = {path: [placed.rounded_by] for path, placed in layer_graph(net.graph).items()}
+    names |= {path: rounding(net.graph, result) for path, result in pools.items()}
+    return {path: net.get_submodule(found[0]) if found else None for path, found in names.items()}
 
 
 def as_map(values: NDArray[Any]) -> NDArray[Any]:

@@ -30,8 +30,9 @@ def run(build: Build, _: Mapping[str, str]) -> Result:
         message = f"{tool.name} failed with exit code {code}; see '{log}'"
         raise ToolError(message, " ".join(command), code, log)
     found = read_synthesis(build.hls)
-    write_text(text, table(found))
-    print(table(found), end="")
+    report = table(found)
+    write_text(text, report)
+    print(report, end="")
     require_pipelined(found, text)
     summary = f"{tool.name}: {len(found.loops)} loops of II 1, {found.clock_ns:g} ns,"
     return Result([log, text], summary, asdict(found))

@@ -16,9 +16,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from quant.allocate.bits import choose_within
+from quant.allocate.layer_cost import NORMS, WEIGHT_BITS
 from quant.allocate.sensitivity import divergence, outputs
 from quant.allocate.sizes import layer_keeps, layer_shapes
 from quant.layers.winograd_layer import DirectConv2d, TapLayer, WinogradConv2d
@@ -30,8 +31,6 @@ from winnow.config import KERNELS, Config
 from winnow.cycles import layer_cycles
 from winnow.srbs import SUB_ROW
 
-WEIGHT_BITS = 8
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 KEEPS = range(1, SUB_ROW + 1)
 
 
