@@ -40,7 +40,7 @@ from winnow.errors import ConfigError
 
 BASE = """
 [model]
-channels = [8, 16]
+channels = [8, 32]
 pool_after = [1, 2]
 exit_after = [1]
 [train]
@@ -90,7 +90,7 @@ def test_recipes_are_the_base_with_changes(recipes: Path) -> None:
     assert (dense.config.prune.keep, sparse.config.prune.keep) == (8, 2)
     assert sparse.config.quantize.weight_bits == (8,)
     assert dense.config.model == sparse.config.model
-    assert dense.config.model.channels == (8, 16)
+    assert dense.config.model.channels == (8, 32)
     assert load_recipes([recipes], ("sparse",)) == (sparse,)
 
 
@@ -108,7 +108,7 @@ def test_two_recipes_train_once_and_are_measured(
     out = tmp_path / "out"
     runs = [run_recipe(r, out, torch.device("cpu")) for r in load_recipes([recipes])]
     printed = capsys.readouterr().out
-    # One fp32 network for all but the narrow one of `dense`; one twin for both.
+    # One fp32 network for all but the narrow one of `sparse`; one twin for both.
     assert printed.count("train: fp32 test accuracy") == 2
     assert printed.count("prune: pruned test accuracy") == 4
     dense, sparse = runs
@@ -121,9 +121,9 @@ def test_two_recipes_train_once_and_are_measured(
     assert sparse.sparsity == pytest.approx(100 * (1 - kept / size), abs=0.5)
     assert sparse.bits == 8
     assert sparse.cycles < dense.cycles
-    assert dense.narrow is not None
-    assert dense.narrow.cycles <= dense.cycles
-    assert sparse.narrow is None  # 8 channels, all that is left to try, take longer
+    assert dense.narrow is None  # it saves no cycles that a narrower network could
+    assert sparse.narrow is not None
+    assert sparse.narrow.cycles <= sparse.cycles
     seconds = Record.load(out / "dense-0" / "train.json", "").numbers["seconds"]
     assert dense.seconds >= seconds
     for name, stage, kind, judged in (
@@ -178,6 +178,13 @@ def test_narrow_rival_is_the_widest_within_the_cycles() -> None:
     assert rival.distill.teacher == "/teacher"
     assert (rival.quantize.weight_bits, rival.quantize.budget_share) == ((8,), 1.0)
     assert narrow_rival(config, 10, Path("/teacher")) is None
+
+
+def test_a_recipe_that_saves_no_cycles_has_no_narrow_rival() -> None:
+    config = Config(model=ModelConfig(channels=(32, 64), pool_after=(1, 2), exit_after=()))
+    cycles = dense_cycles(config)
+    assert narrow_rival(config, cycles, Path("/teacher")) is None
+    assert narrow_rival(config, cycles - 1, Path("/teacher")) is not None
 
 
 def test_library_networks_have_narrow_rivals() -> None:

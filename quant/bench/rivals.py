@@ -38,9 +38,12 @@ def dense_twin(config: Config) -> Config:
 def narrow_rival(config: Config, cycles: int, teacher: Path) -> Config | None:
     """Return the widest dense configuration of at most `cycles`, with the same training.
 
-    The fp32 network of the build `teacher` teaches it, as it teaches the recipe's. None if there is
-    no such width, or the model has none to choose.
+    The fp32 network of the build `teacher` teaches it, as it teaches the recipe's. None if the
+    recipe saves no cycles against its own network in dense form, if there is no such width, or the
+    model has none to choose.
     """
+    if dense_cycles(config) <= cycles:
+        return None
     for model in _narrower(config.model):
         if dense_cycles(replace(config, model=model)) <= cycles:
             quantize = replace(config.quantize, weight_bits=(WEIGHT_BITS,), budget_share=1.0)
