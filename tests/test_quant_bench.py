@@ -155,7 +155,7 @@ def test_twin_differs_by_its_sparsity_alone() -> None:
         quantize=QuantizeConfig(epochs=3),
         prune_channels=ChannelPruningConfig(method="cascade", epochs=4),
     )
-    prune = PruneConfig(method="magnitude", keep=8, epochs=12, batch=7, learning_rate=0.5, skip=2)
+    prune = PruneConfig(method="kernels", keep=8, epochs=12, batch=7, learning_rate=0.5, skip=2)
     twin = dense_twin(config)
     assert twin.prune == prune
     assert twin == replace(config, prune=prune, prune_channels=ChannelPruningConfig())
@@ -172,7 +172,7 @@ def test_narrow_rival_is_the_widest_within_the_cycles() -> None:
     assert dense_cycles(rival) <= limit
     wider = replace(config.model, channels=(24, 40))
     assert dense_cycles(replace(config, model=wider)) > limit
-    assert (rival.prune.keep, rival.prune.method) == (8, "magnitude")
+    assert (rival.prune.keep, rival.prune.method) == (8, "kernels")
     assert rival.prune.epochs == config.prune.epochs
     assert rival.train == config.train
     assert rival.distill.teacher == "/teacher"

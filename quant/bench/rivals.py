@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dense networks that a recipe is compared with.
 
-Its *twin* has equal training: the same network, nothing pruned, weights in fp32. The *narrow*
-network has equal cycles: dense and of 8 bits, with so few channels that the engine takes no longer
-than for the recipe's.
+Its *twin* has equal training: the same network as it is in PyTorch, nothing pruned, weights in
+fp32. The *narrow* network has equal cycles: dense and of 8 bits, with so few channels that the
+engine takes no longer than for the recipe's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from quant.allocate.layer_cost import WEIGHT_BITS, layer_costs
 from quant.build import Build, compressed_network, new_network
-from winnow.config import CHAIN, ChannelPruningConfig, Config, ModelConfig
+from winnow.config import CHAIN, KERNELS, ChannelPruningConfig, Config, ModelConfig
 from winnow.srbs import SUB_ROW
 
 STEPS = 64  # widths that are tried, equally far apart
@@ -53,9 +53,13 @@ def narrow_rival(config: Config, cycles: int, teacher: Path) -> Config | None:
 
 
 def _dense(config: Config) -> Config:
+    """Return the configuration that prunes nothing and trains the spatial convolutions.
+
+    Training in the Winograd domain harms a dense network, the more the larger the tile.
+    """
     prune = config.prune
     plain = replace(
-        prune, method="magnitude", keep=SUB_ROW, sub_row=SUB_ROW, per_tap=False, per_layer=False
+        prune, method=KERNELS, keep=SUB_ROW, sub_row=SUB_ROW, per_tap=False, per_layer=False
     )
     return replace(config, prune=plain)
 
