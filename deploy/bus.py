@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 
-from codegen.ports import ALL_REGISTERS, REGISTER_BYTES
+from codegen.ports import ALL_REGISTERS, OFFSETS, REGISTER_BYTES
 from deploy.device import DeviceError, RtlDevice
 
 PAGE = 4096
@@ -57,6 +57,14 @@ class Bus:
             raise DeviceError(f"a register has 4 bytes, got {num_bytes} at {offset:#x}")
         if not 0 <= offset < _LAST:
             raise DeviceError(f"no register is at {offset:#x}")
+
+    @property
+    def interrupt(self) -> bool:
+        """Return the engine's pin `interrupt`, by the registers that drive it."""
+        if not self._configured:
+            return False
+        enabled, pending = (self.read(OFFSETS[n]) for n in ("global_interrupt", "interrupt_status"))
+        return bool(enabled & 1 and pending)
 
     @property
     def live(self) -> int:

@@ -24,7 +24,8 @@ from winnow.artefact import sha256_bytes, write_bytes
 from winnow.boards import Board, Family
 
 INSTANCE = f"{TOP}_0"
-CONTROL_SLAVE = "s_axi_control"
+CONTROLLER = "intc"
+CONTROL_SLAVE, CONTROLLER_SLAVE = "s_axi_control", "s_axi"
 WRITABLE = {port.name for port in PORTS} | {argument.name for argument in INPUTS} | {"watchdog"}
 # As Vitis HLS names the first four, with their fields: name, lowest bit, bits, access.
 _CONTROL_NAMES = ("CTRL", "GIER", "IP_IER", "IP_ISR")
@@ -108,6 +109,7 @@ def handoff(board: Board, mhz: float) -> bytes:
     modules = _add(root, "MODULES")
     _add_processor(modules, board, mhz)
     _add_engine(modules, board)
+    _add_controller(modules, board)
     ET.indent(root)
     text: bytes = ET.tostring(root, encoding="UTF-8", xml_declaration=True)
     return text
@@ -138,6 +140,16 @@ def _add_bus(parent: ET.Element, name: str, kind: str, bus: str, bits: int) -> N
     )
 
 
+def _add_pin(module: ET.Element, name: str, direction: str, instance: str, pin: str) -> None:
+    """Add a pin for an interrupt, connected to a pin of another block."""
+    ports = module.find("PORTS")
+    port = {"DIR": direction, "NAME": name, "SIGIS": "INTERRUPT"}
+    wires = _add(
+        _add(_add(module, "PORTS") if ports is None else ports, "PORT", port), "CONNECTIONS"
+    )
+    _add(wires, "CONNECTION", {"INSTANCE": instance, "PORT": pin})
+
+
 def port_of(board: Board, master: int) -> str:
     """Return the processor's port of a memory master: those beyond the ports share the first."""
     return board.memory_ports[master if master < len(board.memory_ports) else 0]
@@ -150,25 +162,30 @@ def _add_processor(modules: ET.Element, board: Board, mhz: float) -> None:
     parameters = _add(module, "PARAMETERS")
     for name, value in _clocks(board, mhz).items():
         _add(parameters, "PARAMETER", {"NAME": name, "VALUE": value})
-    _add(module, "PORTS")
+    _add_pin(module, board.interrupt, "I", CONTROLLER, "irq")
     buses = _add(module, "BUSINTERFACES")
     _add_bus(buses, board.control, "MASTER", "control", 32)
     for port in board.memory_ports:
         _add_bus(buses, port, "SLAVE", port.lower(), 64)
-    window = {
-        "ADDRESSBLOCK": "Reg",
-        "BASENAME": "C_BASEADDR",
-        "BASEVALUE": f"0x{board.base:08X}",
-        "HIGHNAME": "C_HIGHADDR",
-        "HIGHVALUE": f"0x{board.base + REGISTER_RANGE - 1:08X}",
-        "INSTANCE": INSTANCE,
-        "IS_DATA": "TRUE",
-        "IS_INSTRUCTION": "TRUE",
-        "MASTERBUSINTERFACE": board.control,
-        "MEMTYPE": "REGISTER",
-        "SLAVEBUSINTERFACE": CONTROL_SLAVE,
-    }
-    _add(_add(module, "MEMORYMAP"), "MEMRANGE", window)
+    slaves = _add(module, "MEMORYMAP")
+    for number, (instance, slave) in enumerate(
+        ((INSTANCE, CONTROL_SLAVE), (CONTROLLER, CONTROLLER_SLAVE))
+    ):
+        base = board.base + number * REGISTER_RANGE
+        window = {
+            "ADDRESSBLOCK": "Reg",
+            "BASENAME": "C_BASEADDR",
+            "BASEVALUE": f"0x{base:08X}",
+            "HIGHNAME": "C_HIGHADDR",
+            "HIGHVALUE": f"0x{base + REGISTER_RANGE - 1:08X}",
+            "INSTANCE": instance,
+            "IS_DATA": "TRUE",
+            "IS_INSTRUCTION": "TRUE",
+            "MASTERBUSINTERFACE": board.control,
+            "MEMTYPE": "REGISTER",
+            "SLAVEBUSINTERFACE": slave,
+        }
+        _add(slaves, "MEMRANGE", window)
 
 
 def _clocks(board: Board, mhz: float) -> dict[str, object]:
@@ -206,11 +223,22 @@ def _add_engine(modules: ET.Element, board: Board) -> None:
     for row in register_rows():
         _add_register(table, row)
     _add(module, "PARAMETERS")
-    _add(module, "PORTS")
+    _add_pin(module, "interrupt", "O", CONTROLLER, "intr")
     buses = _add(module, "BUSINTERFACES")
     _add_bus(buses, CONTROL_SLAVE, "SLAVE", "control", 32)
     for number, port in enumerate(PORTS):
         _add_bus(buses, f"m_axi_{port.bundle}", "MASTER", port_of(board, number).lower(), 64)
+    _add(module, "MEMORYMAP")
+
+
+def _add_controller(modules: ET.Element, board: Board) -> None:
+    """Add the controller between the engine's interrupt and the processor."""
+    module = _add_module(modules, CONTROLLER, "xilinx.com:ip:axi_intc:4.1", "axi_intc")
+    kinds = _add(module, "PARAMETERS")
+    _add(kinds, "PARAMETER", {"NAME": "C_KIND_OF_INTR", "VALUE": "0xFFFFFFFF"})  # edges
+    _add_pin(module, "intr", "I", INSTANCE, "interrupt")
+    _add_pin(module, "irq", "O", f"{board.family.value}_0", board.interrupt)
+    _add_bus(_add(module, "BUSINTERFACES"), CONTROLLER_SLAVE, "SLAVE", "control", 32)
     _add(module, "MEMORYMAP")
 
 

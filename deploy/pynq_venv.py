@@ -17,9 +17,11 @@ FOLDER = Path(".venv-pynq")
 DEFAULT = "4.0.0"
 REQUIREMENTS = {
     version: Path(__file__).resolve().parent / "requirements" / f"pynq-{version}.txt"
-    for version in (DEFAULT, "3.1.2")
+    for version in (DEFAULT, "3.1.2", "3.0.1")
 }
-VERSIONS = ((3, 11), (3, 12))  # which grpcio 1.64, pinned by pynq, has wheels for
+REMOTE = (DEFAULT, "3.1.2")  # which know boards on the network
+# Of Python: grpcio 1.64, pinned by pynq, has wheels for two; pynqmetadata 0.1.2 breaks with 3.11.
+VERSIONS = dict.fromkeys(REMOTE, ("3.11", "3.12")) | {"3.0.1": ("3.10",)}
 
 
 def folder_of(version: str) -> Path:
@@ -43,11 +45,12 @@ def main(arguments: list[str]) -> None:
     version = arguments[0] if arguments else DEFAULT
     if version not in REQUIREMENTS:
         raise ToolError(f"PYNQ must be one of {', '.join(REQUIREMENTS)}, got {shown(version)}")
-    if sys.version_info[:2] not in VERSIONS:
-        found = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    found = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    if found not in VERSIONS[version]:
+        more = "" if version == DEFAULT else f"PYNQ={version} "
         raise ToolError(
-            f"pynq {version} needs Python 3.11 or 3.12, got {found}; name one with: make "
-            f"setup-pynq PYTHON=python3.11"
+            f"pynq {version} needs Python {' or '.join(VERSIONS[version])}, got {found}; name one "
+            f"with: make setup-pynq {more}PYTHON=python{VERSIONS[version][0]}"
         )
     host.create_venv(folder_of(version))
     print(f"setup: installing pynq {version} and what it needs (minutes, once)", flush=True)

@@ -30,7 +30,8 @@ from pynq.remote import (
 
 from deploy.bus import Bus
 from deploy.device import DeviceError, open_device
-from winnow.boards import Board, Family, find_board
+from deploy.processor import Addresses
+from winnow.boards import Board, find_board
 from winnow.cli import guard
 from winnow.errors import ToolError
 
@@ -79,26 +80,11 @@ class Files(remote_device_pb2_grpc.RemoteDeviceServicer):  # type: ignore[misc]
         return remote_device_pb2.SetBitstreamAttrsResponse(status=True)
 
 
-def processor_registers(board: Board) -> dict[int, int]:
-    """Return the clock registers that pynq reads: feedback of the PLLs, dividers of the clocks."""
-    found: dict[int, int] = {}
-    if board.family is Family.ZYNQ7:
-        found |= {0xF8000100 + 4 * i: feedback << 12 for i, feedback in enumerate((26, 21, 20))}
-        found[0xF8000120] = 0x1F000200
-        found |= {0xF8000170 + 0x10 * i: 1 << 20 | 10 << 8 for i in range(4)}
-    else:
-        plls = (0xFF5E0020, 0xFF5E0030, 0xFD1A0020, 0xFD1A002C, 0xFD1A0038)
-        found |= dict.fromkeys(plls, 90 << 8 | 1 << 16)
-        found |= {0xFF5E00C0 + 4 * i: 1 << 24 | 1 << 16 | 15 << 8 for i in range(4)}
-    return found
-
-
 class Registers(mmio_pb2_grpc.MmioServicer):  # type: ignore[misc]
-    """Memory-mapped ranges: the engine's registers, and those of the processor's clocks."""
+    """Memory-mapped ranges of the board's addresses."""
 
-    def __init__(self, board: Board, bus: Bus) -> None:
-        self._base, self._bus = board.base, bus
-        self._processor = processor_registers(board)
+    def __init__(self, addresses: Addresses) -> None:
+        self._addresses = addresses
         self._ranges: dict[str, tuple[int, int]] = {}
         self._numbers = itertools.count()
 
@@ -107,30 +93,23 @@ class Registers(mmio_pb2_grpc.MmioServicer):  # type: ignore[misc]
         self._ranges[name] = (request.base_addr, request.length)
         return mmio_pb2.GetMmioResponse(status=True, mmio_id=name)
 
-    def _place(self, request: Any, num_bytes: int) -> tuple[int, bool]:
-        """Return the address, relative to the engine if it is one of its registers."""
+    def _place(self, request: Any, num_bytes: int) -> int:
+        """Return the address of an access."""
         base, length = self._ranges[request.mmio_id]
         if request.offset + num_bytes > length:
             raise DeviceError(f"offset {request.offset:#x} is outside of {length} bytes")
-        address = base + request.offset
-        own = base == self._base
-        return (address - self._base if own else address), own
+        return int(base + request.offset)
 
     def read(self, request: Any, context: Any) -> Any:  # noqa: ARG002
         try:
-            place, own = self._place(request, request.length)
-            value = self._bus.read(place, request.length) if own else self._processor.get(place, 0)
+            value = self._addresses.read(self._place(request, request.length), request.length)
         except DeviceError as error:
             return mmio_pb2.ReadResponse(status=False, msg=str(error))
         return mmio_pb2.ReadResponse(status=True, data=_as_sent(value))
 
     def write(self, request: Any, context: Any) -> Any:  # noqa: ARG002
         try:
-            place, own = self._place(request, len(request.data))
-            if own:
-                self._bus.write(place, request.data)
-            else:
-                self._processor[place] = int.from_bytes(request.data, "little")
+            self._addresses.write(self._place(request, len(request.data)), request.data)
         except DeviceError as error:
             return mmio_pb2.WriteResponse(status=False, msg=str(error))
         return mmio_pb2.WriteResponse(status=True)
@@ -214,7 +193,7 @@ def serve(board: Board, bus: Bus, host: str) -> Any:
     server = grpc.server(futures.ThreadPoolExecutor(WORKERS), options=limits)
     files = Files(board, bus.configure)
     remote_device_pb2_grpc.add_RemoteDeviceServicer_to_server(files, server)
-    mmio_pb2_grpc.add_MmioServicer_to_server(Registers(board, bus), server)
+    mmio_pb2_grpc.add_MmioServicer_to_server(Registers(Addresses(board, bus)), server)
     buffer_pb2_grpc.add_RemoteBufferServicer_to_server(Buffers(bus), server)
     try:
         server.add_insecure_port(f"{host}:{PORT}")

@@ -27,6 +27,7 @@ from sim.rtl import Harness, rtl_sources
 from winnow.artefact import sha256_file, sha256_value
 
 NOISE = 0x5A
+LOOK_SECONDS = 1e-3  # between looks at the interrupt
 _numbers = itertools.count()
 
 
@@ -39,10 +40,10 @@ class _Buffer(np.ndarray[Any, np.dtype[np.uint8]]):
 class VirtualBoard:
     """The driver's backend on a bus."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, *, has_interrupts: bool = False) -> None:
         self.bus = bus
         self.name = f"virtual-{os.getpid()}-{next(_numbers)}"
-        self.has_added_registers = True
+        self.has_added_registers, self.has_interrupts = True, has_interrupts
 
     def clock_mhz(self) -> float | None:
         """Return None: a simulation has no clock."""
@@ -57,8 +58,10 @@ class VirtualBoard:
         self.bus.write(offset, value.to_bytes(4, "little"))
 
     def pause(self, seconds: float) -> None:
-        """Sleep, while the simulation goes on."""
-        time.sleep(seconds)
+        """Sleep, while the simulation goes on; an interrupt ends it."""
+        limit = time.monotonic() + seconds
+        while not (self.has_interrupts and self.bus.interrupt) and time.monotonic() < limit:
+            time.sleep(min(seconds, LOOK_SECONDS))
 
     def allocate(self, num_bytes: int) -> Any:
         """Return memory, noise on both sides."""

@@ -46,6 +46,7 @@ class FakeBoard:
     plan: Schedule
     name: str = "fake"
     has_added_registers: bool = True
+    has_interrupts: bool = False
     hangs: bool = False
     axi_error: int = 0
     status: int | None = None
@@ -81,17 +82,27 @@ class FakeBoard:
         assert type(value) is int
         assert 0 <= value < 1 << 32
         self.writes.append((offset, value))
-        if offset != OFFSETS["control"]:
+        if offset == OFFSETS["interrupt_status"]:
+            self.registers[offset] = self.registers.get(offset, 0) ^ value
+        elif offset != OFFSETS["control"]:
             self.registers[offset] = value
         elif value & Control.ABORT:
             self.control = int(Control.IDLE | Control.DONE)
         elif value & Control.START:
             self.control = 0 if self.hangs else int(Control.DONE | Control.IDLE)
+            assert not self.interrupt, "the next one is no edge"
             if not self.hangs:
                 self._finish(self._run())
 
+    @property
+    def interrupt(self) -> bool:
+        """Return the pin."""
+        names = ("global_interrupt", "interrupt_enable", "interrupt_status")
+        return all(self.registers.get(OFFSETS[name], 0) & 1 for name in names)
+
     def pause(self, seconds: float) -> None:
-        time.sleep(seconds)
+        if not self.interrupt:
+            time.sleep(seconds)
 
     def allocate(self, num_bytes: int) -> Any:
         if num_bytes > self.room:
@@ -127,6 +138,8 @@ class FakeBoard:
     def _finish(self, status: int) -> None:
         self.registers[OFFSETS["status"]] = status if self.status is None else self.status
         self.registers[OFFSETS["axi_error"]] = self.axi_error
+        if self.registers.get(OFFSETS["interrupt_enable"], 0) & 1:
+            self.registers[OFFSETS["interrupt_status"]] = 1
 
     def _run(self) -> int:
         """Run the layers that the program counts; return the register `status`."""

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pynq
 
 sys.path.insert(0, sys.argv[1])
-from winnow_pynq import errors, profile, selftest, throughput
+from winnow_pynq import errors, profile, runner, selftest, throughput
 from winnow_pynq.pynq_board import find_engine, open_overlay
 
 
@@ -30,10 +31,19 @@ def error_of(action: Any) -> str:
     return ""
 
 
+def interrupted_seconds(network: Any, images: Any) -> float:
+    """Return how long runs take that nothing but an interrupt ends."""
+    runner.FIRST_PAUSE = runner.LONGEST_WAIT = 600.0
+    started = time.monotonic()
+    for image in images:
+        network.run(image[None])
+    return time.monotonic() - started
+
+
 def main() -> None:
     """Open, run everything, make mistakes."""
     bit, bundle = Path(sys.argv[2]), Path(sys.argv[3])
-    found: dict[str, Any] = {"numpy": np.__version__}
+    found: dict[str, Any] = {"numpy": np.__version__, "pynq": pynq.__version__}
     started = time.monotonic()
     with open_overlay(bit) as engine:
         found["open_seconds"] = time.monotonic() - started
@@ -50,6 +60,8 @@ def main() -> None:
             found["timeout"] = error_of(lambda: network.run(images[:1]))
             network.timeout_s = 60.0
             found["after"] = network.run(images).tolist()
+            if engine.backend.has_interrupts:
+                found["interrupted_seconds"] = interrupted_seconds(network, images)
         found["memory"] = error_of(lambda: engine.backend.allocate(256 << 20))
         for _ in range(3):  # nothing is left behind
             engine.backend.free(engine.backend.allocate(100 << 20))

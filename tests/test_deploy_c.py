@@ -34,7 +34,7 @@ from winnow.config import TargetConfig
 EXAMPLE = ROOT / "deploy" / "c" / "winnow_run.c"
 ENGINE = ENGINES["default"]
 STRICT = ["-std=c99", "-D_POSIX_C_SOURCE=200809L", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
-GRAPH = chain_case(0, 4)
+GRAPH = chain_case(15, 4)  # whose results differ from image to image
 PLAN = schedule(GRAPH, ENGINE)
 IMAGES = random_images(GRAPH, 0, 3)
 ROOM = 1 << 20

@@ -36,8 +36,10 @@ from tests.fake_board import LAYER_CYCLES, FakeBoard, pack_region
 from tests.ladder import random_images
 
 PACKAGE = ROOT / "deploy" / "driver" / "winnow_pynq"
-CORE_LINES, OTHER_LINES = 500, 100  # of code: what runs networks, and each board and `measure`
-GRAPH = chain_case(0, 4)
+CORE_LINES, OTHER_LINES = 500, 100  # of code: what runs networks, and each module beside it
+# Files, times, boards.
+BESIDE = ("bundle.py", "measure.py", "pynq_board.py", "pynq_interrupt.py", "uio_board.py")
+GRAPH = chain_case(15, 4)  # whose results differ from image to image
 PLAN = schedule(GRAPH, ENGINES["default"])
 LAST = PLAN.layers[-1].name
 
@@ -256,7 +258,8 @@ def test_raw_layout_is_that_of_the_flow() -> None:
 
 
 def test_constants_are_those_of_the_interface() -> None:
-    assert ports.OFFSETS["control"] == runner.CONTROL
+    for name in ("control", "global_interrupt", "interrupt_enable", "interrupt_status"):
+        assert ports.OFFSETS[name] == getattr(runner, name.upper())
     for name in ("START", "DONE", "IDLE", "ABORT"):
         assert getattr(runner, name) == ports.Control[name]
     word = 0x56123456
@@ -436,12 +439,44 @@ def test_a_hanging_run_is_aborted_where_the_engine_can_be(board: FakeBoard, bund
         assert abort not in board.writes
 
 
+@pytest.mark.parametrize("wired", [False, True])
+def test_interrupts_are_enabled_and_taken_back_where_there_are_any(
+    wired: bool, board: FakeBoard, bundle: Path
+) -> None:
+    """The fake board lets no run start whose interrupt would be no edge."""
+    board.has_interrupts = wired
+    with driver.Engine(board) as engine, engine.load(bundle, batch=1) as network:
+        for looks in (0, 3):
+            board.looks = looks
+            assert np.array_equal(network.run(golden().images), golden().layers[LAST])
+        enabled = [board.registers[ports.OFFSETS[n]] for n in ENABLES]
+        assert enabled == [int(wired)] * 2
+        status = ports.OFFSETS["interrupt_status"]
+        assert any(offset == status for offset, _ in board.writes) == wired
+
+
+def test_a_wait_for_an_interrupt_is_longer_but_never_long(
+    board: FakeBoard, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(board, "pause", pauses.append)
+    with driver.Engine(board) as engine, engine.load(bundle, timeout_s=60) as network:
+        for wired, longest in ((False, runner.LONGEST_PAUSE), (True, runner.LONGEST_WAIT)):
+            board.has_interrupts, board.looks = wired, 20
+            pauses.clear()
+            network.run(golden().images[:1])
+            assert pauses[0] == runner.FIRST_PAUSE
+            assert max(pauses) == longest
+
+
 def test_the_time_for_an_image_follows_from_the_model(board: FakeBoard, bundle: Path) -> None:
     with driver.Engine(board) as engine:
         assert engine.load(bundle).timeout_s == 1.0
         board.mhz = 0.001
         assert engine.load(bundle).timeout_s == pytest.approx(20 * PLAN.total_cycles / 1e3)
 
+
+ENABLES = ("global_interrupt", "interrupt_enable")
 
 # --- one process at a time --------------------------------------------------------------------
 
@@ -512,6 +547,6 @@ def code_lines(path: Path) -> int:
 
 def test_package_is_short() -> None:
     lines = {path.name: code_lines(path) for path in PACKAGE.glob("*.py")}
-    others = [lines.pop(name) for name in ("pynq_board.py", "uio_board.py", "measure.py")]
+    others = [lines.pop(name) for name in BESIDE]
     assert sum(lines.values()) < CORE_LINES
     assert max(others) < OTHER_LINES

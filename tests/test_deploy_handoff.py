@@ -10,7 +10,7 @@ import pytest
 
 from codegen.emit import emit_engine
 from codegen.ports import ALL_REGISTERS, OFFSETS, PORTS
-from deploy.bus import Bus
+from deploy.bus import REGISTER_RANGE, Bus
 from deploy.device import DeviceError
 from deploy.driver.winnow_pynq.bundle import VLNV
 from deploy.handoff import handoff, port_of, register_rows, write_overlay
@@ -40,13 +40,15 @@ def test_rows_are_the_words_of_the_interface() -> None:
 @ALL
 def test_handoff_has_the_processor_the_engine_and_its_registers(board: Board) -> None:
     root = ET.fromstring(handoff(board, 120.0))
-    processor, engine = root.findall("MODULES/MODULE")
+    processor, engine, controller = root.findall("MODULES/MODULE")
     assert processor.get("IS_PL") == "FALSE"
     assert str(processor.get("VLNV")).split(":")[2] == board.family.value
     assert engine.get("VLNV") == VLNV
-    (window,) = processor.findall("MEMORYMAP/MEMRANGE")
-    assert window.get("BASEVALUE") == f"0x{board.base:08X}"
-    assert window.get("INSTANCE") == engine.get("INSTANCE")
+    windows = processor.findall("MEMORYMAP/MEMRANGE")
+    bases = (board.base, board.base + REGISTER_RANGE)
+    for window, base, block in zip(windows, bases, (engine, controller), strict=True):
+        assert window.get("BASEVALUE") == f"0x{base:08X}"
+        assert window.get("INSTANCE") == block.get("INSTANCE")
     table = {
         register.get("NAME"): {p.get("NAME"): p.get("VALUE") for p in register.findall("PROPERTY")}
         for register in engine.iter("REGISTER")

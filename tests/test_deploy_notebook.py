@@ -99,13 +99,31 @@ def test_cells_run_in_order(
     labels = golden().layers[LAST][:, :, 0, 0].argmax(1)
     assert f"classes {labels.tolist()}" in text
     assert [axis.title for axis in axes] == [f"class {label}" for label in labels]
-    assert {axis.shape for axis in axes} == {PLAN.input.tensor.shape[1:]}
+    assert {axis.shape for axis in axes} == {(*PLAN.input.tensor.shape[1:], 3)}
     rows = [line.split() for line in text.splitlines() if line.endswith(" modelled")]
     assert [[row[0], row[2]] for row in rows] == [
         [layer.name, str(layer.cycles.total)] for layer in PLAN.layers
     ]
     assert sum(int(row[1]) for row in rows) == cycles
     assert " images/s, " in text
+
+
+@pytest.mark.parametrize(("channels", "shape"), [(1, (4, 5)), (2, (4, 5)), (3, (4, 5, 3))])
+def test_pictures_are_gray_or_of_three_colours(
+    channels: int, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, axes = np.zeros((2, channels, 4, 5), np.uint8), [Axis(), Axis()]
+    plt: Any = ModuleType("matplotlib.pyplot")
+    plt.subplots = lambda *_, **__: (None, np.array([axes]))
+    monkeypatch.setitem(sys.modules, "matplotlib", SimpleNamespace(pyplot=plt))
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", plt)
+    bundle = SimpleNamespace(  # noqa: F811
+        golden=lambda: {"images": images}, input=SimpleNamespace(dtype=np.uint8)
+    )
+    network = SimpleNamespace(bundle=bundle, classify=lambda _: (np.array([1, 0]), None))
+    (cell,) = (cell for cell in code_cells(TEMPLATES / NOTEBOOK) if "imshow" in cell)
+    exec(cell, {"network": network})
+    assert [(axis.shape, axis.title) for axis in axes] == [(shape, "class 1"), (shape, "class 0")]
 
 
 def test_notebook_is_kept_without_outputs() -> None:

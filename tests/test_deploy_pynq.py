@@ -29,6 +29,7 @@ from winnow.errors import ToolError
 from winnow.flow import Build
 
 START_SECONDS = 60.0
+MHZ = {"PYNQ-Z2": 100.0, "KV260": 99.999}  # what pynq makes of 100
 
 
 def python_of(version: str) -> str:
@@ -64,12 +65,15 @@ def served(name: str, host: str, log: Path, version: str) -> Iterator[None]:
             server.wait(10)
 
 
-def client(host: str, bit: Path, folder: Path, version: str) -> dict[str, Any]:
-    words = [python_of(version), "-W", "ignore", "tests/pynq_client.py", "deploy/driver", str(bit)]
+def client(
+    bit: Path, folder: Path, version: str, *, within: tuple[str, ...] = (), **variables: str
+) -> dict[str, Any]:
+    """Run the client, or what runs it, and return what it found."""
+    words = [*within, "tests/pynq_client.py", "deploy/driver", str(bit), str(folder)]
     result = subprocess.run(
-        [*words, str(folder)],
+        [python_of(version), "-W", "ignore", *words],
         cwd=ROOT,
-        env=environment(PYNQ_REMOTE_DEVICES=host),
+        env=environment(**variables),
         capture_output=True,
         text=True,
         check=False,
@@ -79,8 +83,44 @@ def client(host: str, bit: Path, folder: Path, version: str) -> dict[str, Any]:
     return found
 
 
+def require_right(found: dict[str, Any], mhz: float) -> None:
+    """Check what the client found."""
+    assert found["numpy"].startswith("1.")
+    assert found["compared"] == sum(maps.size for maps in MAPS.values())
+    assert found["after"] == MAPS[LAST].tolist()
+    assert len(found["cycles"]) == len(PLAN.layers)
+    assert all(cycles > 0 for cycles in found["cycles"])
+    assert found["clock_mhz"] == pytest.approx(mhz)
+    assert found["added"]
+    assert found["timeout"].startswith("RunTimeoutError: no result after 0 s: control ")
+    assert found["memory"].startswith("MemoryFullError: no 268435456 bytes of contiguous")
+    assert re.search(r"lonely\.hwh' is missing; a \.bit and its \.hwh", found["lonely"])
+    assert found["other"].startswith("NotFoundError: the overlay has no winnow:hls:")
+    assert "axi_dma_0 (xilinx.com:ip:axi_dma:7.1)" in found["other"]
+    assert found["seconds_per_image"] < 5
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("name", MHZ)
 @pytest.mark.parametrize("version", pynq_venv.REQUIREMENTS)
+def test_unmodified_pynq_gives_the_golden_integers_in_one_process(
+    version: str,
+    name: str,
+    bundle: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """So also pynq 3.0.1, of boards' images, which knows no boards on the network."""
+    digest = rtl_digest(rtl_folder(ENGINE))
+    bit = write_overlay(tmp_path, BOARDS[name], digest)
+    words = ("-m", "deploy.inprocess", str(harness(ENGINE).binary), digest.hex(), "--board", name)
+    found = client(bit, bundle, version, within=words)
+    assert found["pynq"] == version
+    require_right(found, MHZ[name])
+    assert found["interrupted_seconds"] < 300  # through pynq's controller and UIO file
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", pynq_venv.REMOTE)
 def test_unmodified_pynq_gives_the_golden_integers_on_two_boards_at_once(
     version: str,
     bundle: Path,  # noqa: F811
@@ -91,22 +131,40 @@ def test_unmodified_pynq_gives_the_golden_integers_on_two_boards_at_once(
         served("PYNQ-Z2", "127.0.0.2", tmp_path / "a.log", version),
         served("KV260", "127.0.0.3", tmp_path / "b.log", version),
     ):
-        for name, host, mhz in (("PYNQ-Z2", "127.0.0.2", 100.0), ("KV260", "127.0.0.3", 99.999)):
+        for name, host in (("PYNQ-Z2", "127.0.0.2"), ("KV260", "127.0.0.3")):
             bit = write_overlay(tmp_path / name, BOARDS[name], digest)
-            found = client(host, bit, bundle, version)
-            assert found["numpy"].startswith("1.")
-            assert found["compared"] == sum(maps.size for maps in MAPS.values())
-            assert found["after"] == MAPS[LAST].tolist()
-            assert len(found["cycles"]) == len(PLAN.layers)
-            assert all(cycles > 0 for cycles in found["cycles"])
-            assert found["clock_mhz"] == pytest.approx(mhz)
-            assert found["added"]
-            assert found["timeout"].startswith("RunTimeoutError: no result after 0 s: control ")
-            assert found["memory"].startswith("MemoryFullError: no 268435456 bytes of contiguous")
-            assert re.search(r"lonely\.hwh' is missing; a \.bit and its \.hwh", found["lonely"])
-            assert found["other"].startswith("NotFoundError: the overlay has no winnow:hls:")
-            assert "axi_dma_0 (xilinx.com:ip:axi_dma:7.1)" in found["other"]
-            assert found["seconds_per_image"] < 5
+            found = client(bit, bundle, version, PYNQ_REMOTE_DEVICES=host)
+            assert found["pynq"] == version
+            require_right(found, MHZ[name])
+            assert "interrupted_seconds" not in found  # pynq has none on remote boards
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", pynq_venv.REMOTE)
+def test_a_board_that_goes_away_is_told_in_a_line(
+    version: str,
+    bundle: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    digest = rtl_digest(rtl_folder(ENGINE))
+    bit = write_overlay(tmp_path, BOARDS["PYNQ-Z2"], digest)
+    words = [str(harness(ENGINE).binary), digest.hex(), str(bit), str(bundle)]
+    result = subprocess.run(
+        [python_of(version), "-W", "ignore", "tests/pynq_gone.py", *words],
+        cwd=ROOT,
+        env=environment(PYNQ_REMOTE_DEVICES="127.0.0.5"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found.pop("close") == ""  # there is nothing left to free
+    assert len(found) == 5
+    for error in found.values():
+        assert re.fullmatch(
+            r"NotFoundError: pynq does not reach the board \(\w+: .+\): is .*", error
+        )
 
 
 @pytest.mark.slow
@@ -202,13 +260,20 @@ def test_setup_makes_the_environment_and_installs(
     monkeypatch.setattr(sys, "version_info", (3, 12, 1))
     pynq_venv.main([])
     pynq_venv.main(["3.1.2"])
-    for words, folder, version in zip(
-        steps, (".venv-pynq", ".venv-pynq-3.1.2"), ("4.0.0", "3.1.2"), strict=True
-    ):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    pynq_venv.main(["3.0.1"])
+    folders = (".venv-pynq", ".venv-pynq-3.1.2", ".venv-pynq-3.0.1")
+    for words, folder, version in zip(steps, folders, pynq_venv.REQUIREMENTS, strict=True):
         assert words[:4] == [f"{folder}/bin/python", "-m", "pip", "install"]
         assert words[-2:] == ["-r", str(pynq_venv.REQUIREMENTS[version])]
-    with pytest.raises(ToolError, match=r"PYNQ must be one of 4\.0\.0, 3\.1\.2, got '2\.7'"):
+    with pytest.raises(
+        ToolError, match=r"PYNQ must be one of 4\.0\.0, 3\.1\.2, 3\.0\.1, got '2\.7'"
+    ):
         pynq_venv.main(["2.7"])
     monkeypatch.setattr(sys, "version_info", (3, 13, 0))
     with pytest.raises(ToolError, match=r"needs Python 3\.11 or 3\.12, got 3\.13; name one with"):
         pynq_venv.main([])
+    with pytest.raises(
+        ToolError, match=r"needs Python 3\.10, got .* PYNQ=3\.0\.1 PYTHON=python3\.10"
+    ):
+        pynq_venv.main(["3.0.1"])

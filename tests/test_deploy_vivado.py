@@ -8,11 +8,12 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from codegen.ports import PORTS
-from deploy.handoff import register_rows
+from deploy.handoff import INSTANCE, handoff, register_rows
 from deploy.vivado import SCRIPTS, write_scripts
 from tests.conftest import ROOT
 from winnow.boards import BOARDS, Board, Family
@@ -73,6 +74,34 @@ def test_overlay_is_whole_on_every_board(board: Board, tmp_path: Path) -> None:
     mhz = 111.111111 if board.family is Family.ZYNQ7 else 115.384615
     assert f"FREQMHZ {mhz}" in text
     assert ("PCW_S_AXI_HP3_DATA_WIDTH 64" in text) == (board.family is Family.ZYNQ7)
+
+
+@ALL
+def test_interrupts_and_addresses_are_those_of_the_simulated_design(
+    board: Board, tmp_path: Path
+) -> None:
+    """pynq finds the way of the interrupt in the .hwh; a virtual board's must be Vivado's."""
+    root = ET.fromstring(handoff(board, 100.0))
+    cells = {f"{board.family.value}_0": "ps", INSTANCE: "engine", "intc": "intc"}
+    wires = set()
+    for module in root.iter("MODULE"):
+        for port in module.iter("PORT"):
+            assert port.get("SIGIS") == "INTERRUPT"
+            own = f"{cells[str(module.get('INSTANCE'))]}/{port.get('NAME')}"
+            (wire,) = port.iter("CONNECTION")
+            other = f"{cells[str(wire.get('INSTANCE'))]}/{wire.get('PORT')}"
+            wires.add((own, other) if port.get("DIR") == "O" else (other, own))
+    assert wires == {("engine/interrupt", "intc/intr"), ("intc/irq", f"ps/{board.interrupt}")}
+    windows = {
+        cells[str(w.get("INSTANCE"))]: str(w.get("BASEVALUE")) for w in root.iter("MEMRANGE")
+    }
+    error, calls = play(scripts(tmp_path, board), "overlay.tcl")
+    assert error == ""
+    for source, sink in wires:
+        assert f"connect_bd_net {source} {sink}" in calls
+    for cell, segment in (("engine", "s_axi_control"), ("intc", "S_AXI")):
+        (call,) = (call for call in calls if call.endswith(f" {cell}/{segment}/Reg"))
+        assert int(call.split()[2], 0) == int(windows[cell], 16)
 
 
 def test_package_has_the_registers_of_the_interface(tmp_path: Path) -> None:

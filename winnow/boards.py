@@ -51,6 +51,11 @@ class Board:
         return "M_AXI_GP0" if self.family is Family.ZYNQ7 else "M_AXI_HPM0_FPD"
 
     @property
+    def interrupt(self) -> str:
+        """Return the processor's pin for interrupts."""
+        return "IRQ_F2P" if self.family is Family.ZYNQ7 else "pl_ps_irq0"
+
+    @property
     def base(self) -> int:
         """Return the address of the engine's registers."""
         return 0x4000_0000 if self.family is Family.ZYNQ7 else 0xA000_0000

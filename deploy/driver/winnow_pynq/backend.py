@@ -18,10 +18,12 @@ class Backend(Protocol):
         name: tells engines of a machine apart; names the lock file.
         has_added_registers: whether the engine has the registers that openhls adds, from
             `axi_error` on.
+        has_interrupts: whether `pause` ends at one.
     """
 
     name: str
     has_added_registers: bool
+    has_interrupts: bool
 
     def clock_mhz(self) -> float | None:
         """Return the clock that the engine runs at; None where nobody can tell."""
@@ -33,7 +35,10 @@ class Backend(Protocol):
         """Write a register; both are plain integers."""
 
     def pause(self, seconds: float) -> None:
-        """Wait for an interrupt of the engine, where there are any, but no longer than this."""
+        """Wait for an interrupt of the engine, where there are any, but no longer than this.
+
+        The driver enables them in the engine, acknowledges them there, and looks at `control`.
+        """
 
     def allocate(self, num_bytes: int) -> Memory:
         """Return contiguous memory, its content unknown; raises MemoryFullError."""

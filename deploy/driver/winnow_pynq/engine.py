@@ -9,7 +9,7 @@ from .backend import Backend
 from .bundle import Bundle, load_bundle
 from .errors import MismatchError
 from .network import Network
-from .runner import Runner
+from .runner import Runner, require_present
 
 CLOCK_SLACK = 1.001
 
@@ -30,9 +30,11 @@ class Engine:
 
     def close(self) -> None:
         """Free the memory of all networks and let other processes have the engine."""
-        while self._networks:
-            self._networks.pop().close()
-        self._runner.close()
+        try:
+            while self._networks:
+                self._networks.pop().close()
+        finally:
+            self._runner.close()
 
     def load(
         self, folder: Any, *, timeout_s: float | None = None, batch: int | None = None
@@ -57,6 +59,7 @@ class Engine:
         offset = bundle.registers["engine_id"]
         found = self.backend.read32(offset) | self.backend.read32(offset + 4) << 32
         if found != bundle.engine_id:
+            require_present(found >> 32)
             raise MismatchError(
                 f"the board holds engine {found:016x}, '{bundle.folder}' is for "
                 f"{bundle.engine_id:016x}; load the overlay of the same build"

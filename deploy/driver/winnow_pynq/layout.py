@@ -56,9 +56,16 @@ class Region:
         return slice(self.base * WORD_BYTES, (self.base + self.words) * WORD_BYTES)
 
 
-def require_images(given: Any, region: Region) -> Array:
-    """Return images as integers [n, c, h, w] of a region, or raise InputError."""
-    images: Array = np.asarray(given)
+def as_array(given: Any) -> Array:
+    """Return what a caller gave as an array; InputError for lists of different lengths."""
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise InputError(f"images must be an array: {error}") from error
+
+
+def require_images(images: Array, region: Region) -> Array:
+    """Return images if they are integers [n, c, h, w] of a region, or raise InputError."""
     shape = ", ".join(str(length) for length in region.shape)
     if images.ndim != 4 or images.shape[1:] != region.shape:
         raise InputError(f"images must be [n, {shape}], got {list(images.shape)}")
@@ -75,15 +82,17 @@ def quantized(given: Any, region: Region) -> Array:
 
     Floats are rounded to the nearest integer, ties to even, and clamped, as the model does it.
     """
-    images: Array = np.asarray(given)
+    images = as_array(given)
     if images.dtype.kind != "f":
         if images.dtype != region.dtype:
             raise InputError(f"images must be floats or {region.dtype}, got {images.dtype}")
         return images
     if not np.isfinite(images).all():
         raise InputError("images must be finite, got NaN or infinity")
-    steps: Array = np.clip(np.rint(images * 2.0**-region.exponent), *region.bounds)
-    return steps.astype(region.dtype)
+    step = 2.0**region.exponent
+    low, high = region.bounds
+    clamped: Array = np.clip(images, low * step, high * step)  # before it grows beyond its type
+    return np.rint(clamped / step).astype(region.dtype)
 
 
 def pack(image: Array, region: Region) -> Array:

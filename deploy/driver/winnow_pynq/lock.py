@@ -7,7 +7,9 @@ import fcntl
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+import threading
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,16 @@ from .errors import BusyError
 class Hold:
     """This process's hold of an engine.
 
-    Members: `users` of this process; `network` whose addresses are in the registers, None after
-    somebody may have loaded the overlay again.
+    Members: `users` of this process `pid`; `lock` for its threads; `network` whose addresses are in
+    the registers, None after somebody may have loaded the overlay again.
     """
 
     name: str
     file: int
     users: int = 1
     network: Any = None
+    pid: int = field(default_factory=os.getpid)
+    lock: AbstractContextManager[bool] = field(default_factory=threading.RLock)
 
 
 _held: dict[str, Hold] = {}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError, MismatchError
+from .layout import as_array
 from .network import Network
 
 
@@ -68,13 +69,14 @@ def profile(network: Network, image: Any) -> list[LayerTime]:
 
     The program is cut after every layer in turn, so the engine needs nothing for this.
     """
-    images = network.images(np.asarray(image)[None])
+    images = network.images(as_array(image)[None])
     found, before = [], (0.0, 0)
     for number, layer in enumerate(network.bundle.layers, 1):
-        network.put(images, layers=number)
-        started = time.perf_counter()
-        cycles = network.start()
-        after = (time.perf_counter() - started, cycles or 0)
+        with network.alone():
+            network.put(images, layers=number)
+            started = time.perf_counter()
+            cycles = network.start()
+            after = (time.perf_counter() - started, cycles or 0)
         own = None if cycles is None else cycles - before[1]
         found.append(LayerTime(layer.name, after[0] - before[0], own, layer.cycles))
         before = after
@@ -88,12 +90,13 @@ def throughput(network: Network, images: Any) -> Throughput:
         raise InputError("throughput needs an image or more, got none")
     transfer = busy = 0.0
     for _, chunk in network.chunks(images):
-        started = time.perf_counter()
-        network.put(chunk)
-        put = time.perf_counter()
-        network.start()
-        ran = time.perf_counter()
-        network.take(network.bundle.layers[-1:])
+        with network.alone():
+            started = time.perf_counter()
+            network.put(chunk)
+            put = time.perf_counter()
+            network.start()
+            ran = time.perf_counter()
+            network.take(network.bundle.layers[-1:])
         transfer += put - started + time.perf_counter() - ran
         busy += ran - put
     return Throughput(len(images), transfer, busy)

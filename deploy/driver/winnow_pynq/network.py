@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from .backend import Memory
 from .bundle import Bundle
 from .errors import BusyError, InputError
-from .layout import Array, Region, pack, quantized, require_images, unpack
+from .layout import Array, Region, as_array, pack, quantized, require_images, unpack
 from .runner import Runner
 
 LEAST_SECONDS, TIMES_MODELLED = 1.0, 20
@@ -91,7 +92,7 @@ class Network:
 
     def images(self, given: Any) -> Array:
         """Return integer images, with the constant channel of a network of normalised ones."""
-        images, constant = np.asarray(given), self.bundle.content.get("constant")
+        images, constant = as_array(given), self.bundle.content.get("constant")
         channels = self.bundle.input.shape[0]
         if constant is not None and images.ndim == 4 and images.shape[1] == channels - 1:
             added = np.full_like(images[:, :1], constant)
@@ -108,25 +109,34 @@ class Network:
 
         Whole buffers are synced: parts of one are synced to a wrong place by pynq.
         """
-        if not self.memories:
-            raise BusyError("the network was closed; load it again")
-        self._count(layers or len(self.bundle.layers), len(images))
-        for number, image in enumerate(images):
-            self._slots()[number, self.bundle.input.place] = pack(image, self.bundle.input)
+        images, slots = self.images(images), self._slots()
+        layers = len(self.bundle.layers) if layers is None else layers
+        _require_count("images", len(images), self.batch)
+        _require_count("layers", layers, len(self.bundle.layers))
+        self._count(layers, len(images))
+        for slot, image in zip(slots, images):  # noqa: B905 (there may be more slots)
+            slot[self.bundle.input.place] = pack(image, self.bundle.input)
         self._runner.backend.to_device(self.memories["features"])
+
+    def alone(self) -> AbstractContextManager[bool]:
+        """Return a context for put, start and take in which no other thread has the engine."""
+        return self._runner.hold().lock
 
     def start(self) -> int | None:
         """Run what was put; return the engine's cycles, None if it does not count them."""
+        self._slots()
         return self._runner.run(self, self.timeout_s * self._counts[1])
 
     def take(self, regions: Iterable[Region]) -> list[Array]:
         """Return the maps [n, c, h, w] of the images that ran."""
-        self._runner.backend.from_device(self.memories["features"])
         ran = self._slots()[: self._counts[1]]
+        self._runner.backend.from_device(self.memories["features"])
         return [np.stack([unpack(slot, region) for slot in ran]) for region in regions]
 
     def _slots(self) -> Array:
-        """Return feature memory by image, [batch, bytes]."""
+        """Return feature memory by image, [batch, bytes]; BusyError if it was freed."""
+        if not self.memories:
+            raise BusyError("the network was closed; load it again")
         return np.asarray(self.memories["features"]).reshape(self.batch, -1)
 
     def _modelled_timeout(self) -> float:
@@ -138,9 +148,11 @@ class Network:
         regions = tuple(regions)
         found = {r.name: np.zeros((len(images), *r.shape), r.dtype) for r in regions}
         for first, chunk in self.chunks(images):
-            self.put(chunk)
-            self.start()
-            for region, maps in zip(regions, self.take(regions), strict=True):
+            with self.alone():
+                self.put(chunk)
+                self.start()
+                taken = self.take(regions)
+            for region, maps in zip(regions, taken, strict=True):
                 found[region.name][first : first + len(chunk)] = maps
         return found
 
@@ -161,5 +173,11 @@ class Network:
         struct.pack_into("<H", program, header["layers_at"], layers)
         struct.pack_into("<B", program, header["images_at"], images)
         struct.pack_into("<Q", program, last, zlib.crc32(program[:last]))
+        self._counts = (0, 0)  # of no program, until it is written whole
         self._write("program", np.frombuffer(program, np.uint8))
         self._counts = (layers, images)
+
+
+def _require_count(what: str, count: int, most: int) -> None:
+    if not 1 <= count <= most:
+        raise InputError(f"a start runs 1..{most} {what}, got {count}")

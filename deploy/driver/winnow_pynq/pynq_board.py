@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ import numpy as np
 from .bundle import VLNV
 from .engine import Engine
 from .errors import MemoryFullError, NotFoundError
+from .pynq_interrupt import line_of
 
 if int(np.__version__.split(".")[0]) >= 2:
     raise ImportError(f"pynq needs numpy 1, this is {np.__version__}: pip install 'numpy<2'")
 
 import pynq
 
+HARMLESS = 0x04  # a register of every engine that may be read at any time
 ADDED = "engine_id"  # a register that the .hwh lists for RTL of openhls only
 
 
@@ -39,8 +43,9 @@ class PynqBackend:
         self._ip = ip
         place = getattr(ip.device, "name", "pynq")
         self.name = f"{place}-{ip.mmio.base_addr:x}"
-        registers = ip._registers or {}
-        self.has_added_registers = any(name.startswith(ADDED) for name in registers)
+        self.has_added_registers = any(name.startswith(ADDED) for name in ip._registers or {})
+        self._line = line_of(ip)
+        self.has_interrupts = self._line is not None
 
     def clock_mhz(self) -> float | None:
         """Return PL clock 0; None where pynq cannot tell, as on some remote boards."""
@@ -51,23 +56,23 @@ class PynqBackend:
 
     def read32(self, offset: int) -> int:
         """Read a register; remote pynq 3.1.2 gives its highest bit as a sign."""
-        return int(self._ip.mmio.read(offset)) & 0xFFFFFFFF
+        return int(_asked(self._ip.mmio.read, offset)) & 0xFFFFFFFF
 
     def write32(self, offset: int, value: int) -> None:
         """Write a register."""
-        self._ip.mmio.write(offset, int(value))
+        _asked(self._ip.mmio.write, offset, int(value))
 
     def pause(self, seconds: float) -> None:
-        """Sleep: pynq's interrupts need an event loop of their own; Jupyter runs one already."""
-        time.sleep(seconds)
+        """Wait for the interrupt that the overlay connects to the processor, or sleep."""
+        time.sleep(seconds) if self._line is None else self._line.wait(seconds)
 
     def allocate(self, num_bytes: int) -> Any:
         """Return memory of `pynq.allocate`; where there is none left, remote pynq tells it late."""
-        memory = None
         try:
             memory = pynq.allocate(shape=(num_bytes,), dtype=np.uint8, target=self._ip.device)
             int(memory.device_address)
         except Exception as error:
+            self.read32(HARMLESS)  # is anybody there?
             raise MemoryFullError(
                 f"no {num_bytes} bytes of contiguous memory ({cma_free()}); close other networks "
                 f"and notebooks, or boot with a larger cma="
@@ -75,8 +80,9 @@ class PynqBackend:
         return memory
 
     def free(self, memory: Any) -> None:
-        """Give memory back."""
-        memory.freebuffer()
+        """Give memory back; a board that is gone has none."""
+        with contextlib.suppress(NotFoundError):
+            _asked(memory.freebuffer)
 
     def address(self, memory: Any) -> int:
         """Return the physical address."""
@@ -84,11 +90,24 @@ class PynqBackend:
 
     def to_device(self, memory: Any) -> None:
         """Flush the processor's cache."""
-        memory.sync_to_device()
+        _asked(memory.sync_to_device)
 
     def from_device(self, memory: Any) -> None:
         """Invalidate the processor's cache."""
-        memory.sync_from_device()
+        _asked(memory.sync_from_device)
+
+
+def _asked(action: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what pynq answers; NotFoundError where it cannot, with the reason of pynq or grpc."""
+    try:
+        return action(*arguments)
+    except Exception as error:
+        reason = error.details() if hasattr(error, "details") else error
+        line = str(reason).partition("\n")[0]
+        raise NotFoundError(
+            f"pynq does not reach the board ({type(error).__name__}: {line}): is it on, its server "
+            f"running? load the overlay again"
+        ) from error
 
 
 def cma_free() -> str:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from .errors import MemoryFullError, NotFoundError
 
-GLOBAL_INTERRUPT, INTERRUPT_ENABLE, INTERRUPT_STATUS = 0x04, 0x08, 0x0C
 ALIGNED = 4096  # bytes between allocations, more than a cache line
 BOTH_WAYS = "0"  # sync_direction
 
@@ -55,9 +54,7 @@ class UioBoard:
         self._memory = _mapped(root / "dev" / memory, int(_text(self._class / "size")))
         self._taken: dict[int, int] = {}
         self._device = _opened(root / "dev" / uio)
-        self._has_interrupts = self._listen()
-        self.write32(GLOBAL_INTERRUPT, int(self._has_interrupts))
-        self.write32(INTERRUPT_ENABLE, int(self._has_interrupts))
+        self.has_interrupts = self._listen()
 
     def clock_mhz(self) -> float | None:
         """Return the clock that was given."""
@@ -72,17 +69,11 @@ class UioBoard:
         self._registers[offset // 4] = value
 
     def pause(self, seconds: float) -> None:
-        """Wait for an interrupt, or sleep where the device tree has none.
-
-        The driver looks at the engine then, whatever the interrupt was.
-        """
-        if not self._has_interrupts:
+        """Wait for an interrupt, or sleep where the device tree has none."""
+        if not self.has_interrupts:
             time.sleep(seconds)
-        elif select.select([self._device], [], [], seconds)[0]:
+        elif self._listen() and select.select([self._device], [], [], seconds)[0]:
             self._device.read(4)
-            if self.read32(INTERRUPT_STATUS):
-                self.write32(INTERRUPT_STATUS, 1)  # toggles, so only where it is set
-            self._listen()
 
     def _listen(self) -> bool:
         """Let the next interrupt through; tell whether there can be one."""
