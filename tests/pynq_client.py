@@ -67,6 +67,15 @@ def main() -> None:
             engine.backend.free(engine.backend.allocate(100 << 20))
     (bit.parent / "lonely.bit").write_bytes(bit.read_bytes())
     found["lonely"] = error_of(lambda: open_overlay(bit.parent / "lonely.bit"))
+    bits, design = bit.read_bytes(), bit.with_suffix(".hwh").read_bytes()
+    for name, content, handoff in (
+        ("cut", bits[:-8] + bytes(range(8)), design[: len(design) // 2]),  # pynq keeps by the .bit
+        ("foreign", bits[:-8] + bytes(8), design),
+    ):
+        other = bit.parent / f"{name}.bit"
+        other.write_bytes(content)
+        other.with_suffix(".hwh").write_bytes(handoff)
+        found[name] = error_of(lambda other=other: open_overlay(other))
 
     class Other:
         ip_dict = {"axi_dma_0": {"type": "xilinx.com:ip:axi_dma:7.1"}}  # noqa: RUF012

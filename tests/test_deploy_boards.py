@@ -355,30 +355,51 @@ def test_a_board_out_of_reach_is_told_in_a_line_whatever_pynq_raises(pynq_board:
     backend.free(memory)
 
 
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (RuntimeError("No Devices Found"), "RuntimeError: No Devices Found"),
+        (OSError("Root permissions required."), "OSError: Root permissions required."),
+        (
+            PermissionError(13, "Permission denied", "/lib/firmware/a.bin"),
+            "PermissionError: .Errno",
+        ),
+        (SyntaxError("no element found\nline 1"), "SyntaxError: no element found"),
+    ],
+)
+def test_an_overlay_that_pynq_cannot_load_is_told_with_two_commands(
+    error: Exception, text: str, pynq_board: Any, tmp_path: Path
+) -> None:
+    """No device, not as root, a .hwh that was cut short: whatever pynq raises."""
+    bit = tmp_path / "design.bit"
+    for path in (bit, bit.with_suffix(".hwh")):
+        path.write_bytes(b"")
+
+    def refuse() -> None:
+        raise error
+
+    pynq_board.pynq.Overlay = overlay_that(refuse)
+    with pytest.raises(
+        errors.NotFoundError, match=rf"design.bit' \({text}.*\); on a board"
+    ) as told:
+        pynq_board.open_overlay(bit)
+    assert "\n" not in str(told.value)
+    assert "source /etc/profile.d/pynq_venv.sh; elsewhere set PYNQ_REMOTE_DEVICES" in str(
+        told.value
+    )
+
+
 def overlay_that(action: Callable[[], Any]) -> Callable[..., Any]:
     return lambda *_, **__: action()
 
 
-def test_overlay_needs_both_files_a_device_and_the_engine(pynq_board: Any, tmp_path: Path) -> None:
+def test_overlay_needs_both_files_and_the_engine(pynq_board: Any, tmp_path: Path) -> None:
     bit = tmp_path / "design.bit"
     bit.write_bytes(b"")
     with pytest.raises(errors.NotFoundError, match=r"design\.hwh' is missing; a \.bit and its"):
         pynq_board.open_overlay(bit)
     bit.with_suffix(".hwh").write_bytes(b"")
 
-    def no_device() -> None:
-        raise RuntimeError("No Devices Found")
-
-    pynq_board.pynq.Overlay = overlay_that(no_device)
-    with pytest.raises(errors.NotFoundError, match=r"no device \(No Devices Found\); on a board: "):
-        pynq_board.open_overlay(bit)
-
-    def other() -> None:
-        raise RuntimeError("bad clock")
-
-    pynq_board.pynq.Overlay = overlay_that(other)
-    with pytest.raises(RuntimeError, match="bad clock"):
-        pynq_board.open_overlay(bit)
     blocks = {"dma": {"type": "xilinx.com:ip:axi_dma:7.1"}}
     pynq_board.pynq.Overlay = overlay_that(lambda: SimpleNamespace(ip_dict=blocks))
     with pytest.raises(errors.NotFoundError, match=r"it has dma \(xilinx\.com:ip:axi_dma:7\.1\)"):

@@ -95,6 +95,9 @@ def require_right(found: dict[str, Any], mhz: float) -> None:
     assert found["timeout"].startswith("RunTimeoutError: no result after 0 s: control ")
     assert found["memory"].startswith("MemoryFullError: no 268435456 bytes of contiguous")
     assert re.search(r"lonely\.hwh' is missing; a \.bit and its \.hwh", found["lonely"])
+    assert found["cut"].startswith("NotFoundError: pynq cannot load '")
+    assert "the bitstream is of another build" in found["foreign"]
+    assert all("\n" not in found[name] for name in ("cut", "foreign"))
     assert found["other"].startswith("NotFoundError: the overlay has no winnow:hls:")
     assert "axi_dma_0 (xilinx.com:ip:axi_dma:7.1)" in found["other"]
     assert found["seconds_per_image"] < 5

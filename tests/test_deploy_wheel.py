@@ -108,6 +108,10 @@ def test_pip_installs_it_and_its_driver_passes_the_selftest(
     monkeypatch.setattr(sys, "argv", ["winnow_chain"])
     with pytest.raises(SystemExit, match="this wheel has no bitstream; give one"):
         main.main()
+    monkeypatch.setattr(sys, "argv", ["winnow_chain", "design.bit"])
+    monkeypatch.setitem(sys.modules, "pynq", None)
+    with pytest.raises(SystemExit, match=r"error: .*(pynq|numpy 1).*; on a board: sudo -i, then"):
+        main.main()
 
 
 # --- the command line ---------------------------------------------------------------------------

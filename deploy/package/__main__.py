@@ -33,7 +33,10 @@ def main() -> None:
     if bit is None:
         sys.exit(f"error: this wheel has no bitstream; give one: python3 -m {__package__} FILE.bit")
     errors = import_module(".winnow_pynq.errors", __package__)
-    board = import_module(".winnow_pynq.pynq_board", __package__)  # imports pynq
+    try:
+        board = import_module(".winnow_pynq.pynq_board", __package__)  # imports pynq
+    except ImportError as error:
+        sys.exit(f"error: {error}; on a board: sudo -i, then source /etc/profile.d/pynq_venv.sh")
     try:
         with board.open_overlay(bit) as engine:
             check(engine)

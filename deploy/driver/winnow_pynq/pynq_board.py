@@ -14,7 +14,7 @@ import numpy as np
 
 from .bundle import VLNV
 from .engine import Engine
-from .errors import MemoryFullError, NotFoundError
+from .errors import DriverError, MemoryFullError, NotFoundError
 from .pynq_interrupt import line_of
 
 if int(np.__version__.split(".")[0]) >= 2:
@@ -102,12 +102,16 @@ def _asked(action: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return action(*arguments)
     except Exception as error:
-        reason = error.details() if hasattr(error, "details") else error
-        line = str(reason).partition("\n")[0]
         raise NotFoundError(
-            f"pynq does not reach the board ({type(error).__name__}: {line}): is it on, its server "
-            f"running? load the overlay again"
+            f"pynq does not reach the board ({_reason(error)}): is it on, its server running? load "
+            f"the overlay again"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return an error's kind and the first line of its text; grpc has the reason apart."""
+    reason = error.details() if hasattr(error, "details") else error
+    return f"{type(error).__name__}: {reason}".partition("\n")[0]
 
 
 def cma_free() -> str:
@@ -122,22 +126,21 @@ def cma_free() -> str:
 def open_overlay(bit: Any, **options: Any) -> Engine:
     """Load an overlay and return its engine. `options` are those of `pynq.Overlay`.
 
-    Raises NotFoundError when a file, a device or the engine is missing.
+    Raises NotFoundError when a file, a device or the engine is missing, or pynq cannot load it.
     """
     bit = Path(bit)
     for path in (bit, bit.with_suffix(".hwh")):
         if not path.is_file():
             raise NotFoundError(f"'{path}' is missing; a .bit and its .hwh go together")
     try:
-        overlay = pynq.Overlay(str(bit), **options)
-    except RuntimeError as error:
-        if "device" not in str(error).lower():
-            raise
+        return find_engine(pynq.Overlay(str(bit), **options)).open()
+    except DriverError:
+        raise
+    except Exception as error:
         raise NotFoundError(
-            f"pynq found no device ({error}); on a board: sudo -i, then "
+            f"pynq cannot load '{bit}' ({_reason(error)}); on a board: sudo -i, then "
             f"source /etc/profile.d/pynq_venv.sh; elsewhere set PYNQ_REMOTE_DEVICES before import"
         ) from error
-    return find_engine(overlay).open()
 
 
 def find_engine(overlay: Any) -> WinnowEngine:
