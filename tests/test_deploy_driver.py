@@ -176,7 +176,7 @@ def test_a_batch_that_no_start_can_run_is_refused(
 ) -> None:
     with (
         driver.Engine(board) as engine,
-        pytest.raises(errors.InputError, match=rf"batch must be 1\.\.255, got {batch}"),
+        pytest.raises(errors.InputError, match=rf"batch must be 1\.\.255, got {batch!r}"),
     ):
         engine.load(bundle, batch=batch)
     assert board.buffers == []

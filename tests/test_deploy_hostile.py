@@ -6,7 +6,9 @@ Kinds, not cases: an interrupt or a failure comes before and after every access 
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from codegen.emit import emit_data, sealed_json
 from codegen.ports import OFFSETS, Control
 from deploy.driver import winnow_pynq as driver
 from deploy.driver.winnow_pynq import errors, lock
@@ -83,10 +86,12 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fragile:
 @pytest.mark.parametrize(
     ("use", "text"),
     [
-        (lambda n: n.put(IMAGES), r"a start runs 1\.\.2 images, got 4"),
-        (lambda n: n.put(IMAGES[:0]), r"a start runs 1\.\.2 images, got 0"),
-        (lambda n: n.put(IMAGES[:1], layers=0), r"a start runs 1\.\.4 layers, got 0"),
-        (lambda n: n.put(IMAGES[:1], layers=5), r"a start runs 1\.\.4 layers, got 5"),
+        (lambda n: n.put(IMAGES), r"images of a start must be 1\.\.2, got 4"),
+        (lambda n: n.put(IMAGES[:0]), r"images of a start must be 1\.\.2, got 0"),
+        (lambda n: n.put(IMAGES[:1], layers=0), r"layers of a start must be 1\.\.4, got 0"),
+        (lambda n: n.put(IMAGES[:1], layers=5), r"layers of a start must be 1\.\.4, got 5"),
+        (lambda n: n.put(IMAGES[:1], layers=1.5), r"layers of a start must be 1\.\.4, got 1\.5"),
+        (lambda n: n.put(IMAGES[:1], layers="2"), r"layers of a start must be 1\.\.4, got '2'"),
         (lambda n: n.put(IMAGES[0]), r"images must be \[n, .*\], got \["),
         (lambda n: n.put(IMAGES[:1] * 1.0), "images must be integers, got float64"),
         (lambda n: n.run([[1], [1, 2]]), "images must be (an array: setting|\\[n, )"),
@@ -144,6 +149,19 @@ def test_a_closed_network_refuses_every_step(
         for step in steps:
             with pytest.raises(errors.BusyError, match="the network was closed; load it again"):
                 step()
+    with pytest.raises(errors.BusyError, match="the engine was closed; open the overlay again"):
+        engine.load(bundle)
+    assert board.buffers == []
+
+
+OPTIONAL = {"weight_bytes", "status", "seal"}  # a board does without; the seal is made again
+
+
+def sealed_memory() -> bytes:
+    """Return the memory.json of a bundle, for the names of its members."""
+    with tempfile.TemporaryDirectory() as folder:
+        emit_data(Path(folder), PLAN)
+        return (Path(folder) / "memory.json").read_bytes()
 
 
 FILES = ("program.bin", "weights.bin", "memory.json", "golden.npz")
@@ -165,6 +183,27 @@ def test_a_file_that_was_cut_short_is_named(
             driver.selftest(net)
         assert "\n" not in str(caught.value)
         assert board.room == room
+
+
+@pytest.mark.parametrize("member", sorted(json.loads(sealed_memory())))
+def test_a_description_without_one_of_its_members_runs_or_is_named(
+    member: str,
+    board: Fragile,
+    bundle: Path,  # noqa: F811
+) -> None:
+    """By its seal it is whole: somebody's tool wrote it, of another version perhaps."""
+    content = json.loads((bundle / "memory.json").read_bytes())
+    for name in ("seal", member):
+        content.pop(name, None)
+    (bundle / "memory.json").write_bytes(sealed_json(content))
+    with driver.Engine(board) as engine:
+        if member in OPTIONAL:
+            with engine.load(bundle) as network:
+                assert np.array_equal(network.run(IMAGES), RESULTS)
+        else:
+            with pytest.raises(errors.MismatchError, match=r"memory\.json' (lacks|has format)"):
+                engine.load(bundle)
+    assert board.buffers == []
 
 
 def test_golden_images_that_no_bundle_vouches_for_are_refused(

@@ -19,6 +19,7 @@ from .errors import MismatchError, NotFoundError
 from .layout import Region
 
 FORMAT = 3
+NEEDED = ("feature_words", "header", "program_words", "registers", "status_text", "weight_beats")
 VLNV = "winnow:hls:winnow_engine:0.1"  # what Vivado and pynq call the engine's block
 
 
@@ -86,6 +87,8 @@ def load_bundle(folder: Any) -> Bundle:
     path = folder / "memory.json"
     content = _description(path)
     try:
+        for name in NEEDED:
+            content[name]
         return Bundle(
             folder,
             content,

@@ -44,8 +44,10 @@ class Engine:
         `timeout_s` is for an image: by default 20 times what the model says, at least a second.
         A start runs up to `batch` images, each with memory of its own for all its maps: by default
         16, or as many as take 1 MiB.
-        Raises NotFoundError, MismatchError for files, engine or clock, and MemoryFullError.
+        Raises NotFoundError, MismatchError for files, engine or clock, BusyError and
+        MemoryFullError.
         """
+        self._runner.hold()
         bundle = load_bundle(folder)
         self._require_engine(bundle)
         self._require_clock(bundle)

@@ -34,8 +34,7 @@ class Network:
     ) -> None:
         most, words = bundle.content["header"]["most_images"], bundle.content["feature_words"]
         batch = max(1, min(USUAL_BATCH, USUAL_WORDS // words)) if batch is None else batch
-        if not isinstance(batch, (int, np.integer)) or not 1 <= batch <= most:
-            raise InputError(f"batch must be 1..{most}, got {batch}")
+        _require_count("batch", batch, most)
         self.bundle, self.batch, self._runner = bundle, int(batch), runner
         self.timeout_s = self._modelled_timeout() if timeout_s is None else timeout_s
         if not (isinstance(self.timeout_s, (int, float, np.number)) and self.timeout_s >= 0):
@@ -111,8 +110,8 @@ class Network:
         """
         images, slots = self.images(images), self._slots()
         layers = len(self.bundle.layers) if layers is None else layers
-        _require_count("images", len(images), self.batch)
-        _require_count("layers", layers, len(self.bundle.layers))
+        _require_count("images of a start", len(images), self.batch)
+        _require_count("layers of a start", layers, len(self.bundle.layers))
         self._count(layers, len(images))
         for slot, image in zip(slots, images):  # noqa: B905 (there may be more slots)
             slot[self.bundle.input.place] = pack(image, self.bundle.input)
@@ -178,6 +177,6 @@ class Network:
         self._counts = (layers, images)
 
 
-def _require_count(what: str, count: int, most: int) -> None:
-    if not 1 <= count <= most:
-        raise InputError(f"a start runs 1..{most} {what}, got {count}")
+def _require_count(what: str, count: Any, most: int) -> None:
+    if not isinstance(count, (int, np.integer)) or not 1 <= count <= most:
+        raise InputError(f"{what} must be 1..{most}, got {count!r}")
