@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,9 +132,9 @@ def compressed_network(build: Build, net: Network) -> Network:
     number, exits = build.config.model.exit, dict(net.graph.exits)
     if not number:
         return copy.deepcopy(backbone(net))
-    name = f"conv{number}"
+    name = build.config.model.exit_names.get(number, "")
     if name not in exits:
-        known = ", ".join(known.removeprefix("conv") for known in exits) or "none"
+        known = ", ".join(re.sub(r"\D", "", known) for known in exits) or "none"
         raise ConfigError(
             f"model.exit must be 0 (the whole network) or one of model.exit_after ({known}), "
             f"got {number}"

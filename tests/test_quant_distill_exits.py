@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from codegen.lower import lower_checkpoint
 from quant.__main__ import main
+from quant.allocate.layer_cost import layer_costs
 from quant.build import Build
 from quant.data import InputShape, Samples
 from quant.distill.exits import (
@@ -26,14 +28,16 @@ from quant.distill.exits import (
 from quant.models.library import network_of
 from quant.network.network import Network, backbone, exit_network
 from quant.run import STAGES, run_stage
+from tests.conftest import ROOT
 from tests.engines import expected_maps
 from tests.ladder import multiplies
 from winnow.artefact import load_arrays
 from winnow.blocking import LayerShape, Op
 from winnow.cli import guard
-from winnow.config import Config, ModelConfig, PruneConfig, QuantizeConfig, TrainConfig
+from winnow.config import Config, ModelConfig, PruneConfig, QuantizeConfig, TrainConfig, load_config
 from winnow.cycles import layer_cycles
 from winnow.errors import ConfigError
+from winnow.window import Axis, Window
 
 SHAPE = (1, 16, 16)
 CONFIG = Config(
@@ -81,29 +85,83 @@ def test_asked_exits_are_the_exit_networks() -> None:
         np.testing.assert_allclose(answers.confidence[row], want.max(1).values, atol=1e-6)
 
 
-def test_an_image_pays_for_the_trunk_and_every_exit_it_tried() -> None:
-    def cycles(op: Op, read: int, written: int, edge: int, keep: int, pool: bool) -> int:
-        shape = LayerShape(op, read, written, edge, edge, keep, 8, pool)
-        return layer_cycles(CONFIG.engine, shape).total
+def cycles(op: Op, read: int, written: int, edge: int, keep: int, pool: bool = False) -> int:
+    shape = LayerShape(op, read, written, edge, edge, keep, 8, pool)
+    return layer_cycles(CONFIG.engine, shape).total
 
+
+def pool_cycles(channels: int, edge: int, average: bool) -> int:
+    axis = Axis(2, 2)
+    shape = LayerShape(
+        *(Op.DIRECT, channels, channels, edge, edge, 1, 2),
+        window=Window(axis, axis),
+        average=average,
+        maximum=True,
+    )
+    return layer_cycles(CONFIG.engine, shape).total
+
+
+def test_an_image_pays_for_the_trunk_and_every_exit_it_tried() -> None:
     conv1 = cycles(Op.WINOGRAD, 1, 8, 16, 1, True)
     conv2, conv3 = cycles(Op.WINOGRAD, 8, 16, 8, 2, True), cycles(Op.WINOGRAD, 16, 16, 4, 2, False)
     fc = cycles(Op.DENSE, 16, 10, 4, 2, False)
-    exit1 = cycles(Op.WINOGRAD, 8, 16, 8, 2, True)
-    exit2 = cycles(Op.WINOGRAD, 16, 16, 4, 2, False)
-    net = net_of()
-    assert whole_cost(net, CONFIG) == conv1 + conv2 + conv3 + fc
-    assert leaving_costs(net, CONFIG) == [
-        conv1 + exit1 + fc,
-        conv1 + exit1 + fc + conv2 + exit2 + fc,
-        conv1 + exit1 + fc + conv2 + exit2 + fc + conv3 + fc,
-    ]
+    heads = {  # behind conv1, whose map has 8 channels of 8x8, and conv2, 16 of 4x4
+        "convolutions": (
+            cycles(Op.WINOGRAD, 8, 16, 8, 2, True) + fc,
+            cycles(Op.WINOGRAD, 16, 16, 4, 2, False) + fc,
+        ),
+        "pool": (
+            pool_cycles(8, 8, False) + cycles(Op.DIRECT, 8, 16, 4, 2) + averaged(16),
+            cycles(Op.DIRECT, 16, 16, 4, 2) + averaged(16),
+        ),
+        "average": (
+            pool_cycles(8, 8, True) + cycles(Op.DENSE, 8, 10, 1, 2),
+            pool_cycles(16, 4, True) + averaged(16),
+        ),
+    }
+    for kind, (exit1, exit2) in heads.items():
+        net = net_of(replace(CONFIG, model=replace(CONFIG.model, exit_head=kind)))
+        assert whole_cost(net, CONFIG) == conv1 + conv2 + conv3 + fc
+        assert leaving_costs(net, CONFIG) == [
+            conv1 + exit1,
+            conv1 + exit1 + conv2 + exit2,
+            conv1 + exit1 + conv2 + exit2 + conv3 + fc,
+        ]
+
+
+def averaged(channels: int) -> int:
+    """Cycles of a classifier that reads one pixel."""
+    return cycles(Op.DENSE, channels, 10, 1, 2)
+
+
+def test_pooled_exits_of_the_digits_network_cost_less_than_the_whole() -> None:
+    config = load_config(ROOT / "configs/digits.toml")
+    shares = []
+    for kind in ("convolutions", "pool", "average"):
+        ours = replace(config, model=replace(config.model, exit_head=kind))
+        net = net_of(ours)
+        whole = whole_cost(net, ours)
+        shares.append([round(100 * cost / whole) for cost in leaving_costs(net, ours)])
+    # The numbers of docs/compression.md.
+    assert shares == [[84, 137, 174], [66, 102, 139], [56, 82, 119]]
+
+
+def test_a_pool_that_follows_no_layer_is_paid_for() -> None:
+    pooled = nn.Sequential(
+        nn.Conv2d(1, 8, 1), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(8, 8, 1)
+    )
+    net = Network.of(pooled, SHAPE)
+    costs = layer_costs(net, CONFIG)
+    axis = Axis(3, 2, 0, 1)  # the last window lacks a pixel
+    shape = LayerShape(*(Op.DIRECT, 8, 8, 16, 16, 1, 2), window=Window(axis, axis), maximum=True)
+    assert costs["1"] == layer_cycles(CONFIG.engine, shape).total
+    assert list(costs) == ["0", "2", "1"]
 
 
 def test_a_chain_without_exits_is_refused() -> None:
     bare = replace(CONFIG, model=replace(CONFIG.model, exit_after=()))
     with pytest.raises(
-        ConfigError, match=r"^model\.exit_after must name a convolution .* got \[\]"
+        ConfigError, match=r"^model\.exit_after must name a convolution .* or a block .* got \[\]"
     ):
         leaving_costs(net_of(bare), bare)
 
@@ -171,6 +229,6 @@ def test_an_exit_becomes_the_network_all_the_way_to_the_graph(tmp_path: Path) ->
         run_stage(stage, build)
     golden = load_arrays(tmp_path / "golden.npz", "")
     graph = lower_checkpoint(config, tmp_path)
-    assert [layer.name for layer in multiplies(graph)] == ["conv1", "exit1_conv1", "fc"]
+    assert [layer.name for layer in multiplies(graph)] == ["conv1", "exit1_conv", "fc"]
     for name, integers in expected_maps(graph, golden["images"]).items():
         np.testing.assert_array_equal(golden[f"layer.{name}"], integers)

@@ -61,7 +61,14 @@ def test_hint_pulls_the_exit_and_not_the_deepest_map() -> None:
     assert float(with_hint.detach()) > float(without.detach())
     (with_hint - without).backward()
     assert float(net.conv3.weight.grad.abs().sum()) < 1e-4
-    assert float(net.get_submodule("exits.conv1.exit1_conv1").weight.grad.abs().sum()) > 1e-4
+    assert float(net.get_submodule("exits.conv1.exit1_conv").weight.grad.abs().sum()) > 1e-4
+
+
+def test_an_exit_without_a_bottleneck_has_no_hint() -> None:
+    model = replace(CONFIG.model, exit_head="average")
+    net = network_of(model, InputShape(1, 16, 10))
+    losses = [self_distillation(net, DistillConfig(hint=h))(*batch()) for h in (0.0, 1.0)]
+    assert torch.equal(*losses)
 
 
 def test_teacher_is_left_alone() -> None:

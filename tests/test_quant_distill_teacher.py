@@ -174,7 +174,9 @@ def test_blocks_that_cannot_be_compared(
 def test_an_exit_has_other_blocks_than_the_whole_network(
     large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = ModelConfig(channels=(8, 8, 8), pool_after=(2,), exit_after=(1,), exit=1)
+    model = ModelConfig(
+        channels=(8, 8, 8), pool_after=(2,), exit_after=(1,), exit_head="average", exit=1
+    )
     build = build_at(
         tmp_path / "own", replace(SMALL, model=model, distill=DistillConfig(feature=1))
     )

@@ -15,7 +15,9 @@ from quant.network.structure import channel_groups
 from winnow.config import ModelConfig
 from winnow.errors import ConfigError
 
-MODEL = ModelConfig(channels=(4, 6, 8), pool_after=(1, 3), exit_after=(1, 2), hidden=(12,))
+MODEL = ModelConfig(
+    channels=(4, 6, 8), pool_after=(1, 3), exit_after=(1, 2), exit_head="convolutions", hidden=(12,)
+)
 SHAPE = InputShape(2, 12, 5)
 
 

@@ -22,7 +22,9 @@ from quant.network.layer_graph import (
 from quant.network.network import Network
 from winnow.config import ModelConfig
 
-MODEL = ModelConfig(channels=(4, 6, 8), pool_after=(1, 3), exit_after=(1, 2), hidden=(12,))
+MODEL = ModelConfig(
+    channels=(4, 6, 8), pool_after=(1, 3), exit_after=(1, 2), exit_head="convolutions", hidden=(12,)
+)
 
 
 def chain() -> Network:

@@ -36,7 +36,13 @@ from winnow.errors import ArtefactError
 
 SHAPE = (3, 32, 32)
 MADE_BY = "python -m quant train --config c.toml --out build"
-CHAIN = ModelConfig(channels=(8, 16, 8), pool_after=(1, 2), exit_after=(1, 2), hidden=(16,))
+CHAIN = ModelConfig(
+    channels=(8, 16, 8),
+    pool_after=(1, 2),
+    exit_after=(1, 2),
+    exit_head="convolutions",
+    hidden=(16,),
+)
 
 
 def chain() -> ChainNet:

@@ -99,7 +99,9 @@ def test_groups_of_mobilenet_are_its_hidden_channels() -> None:
     assert narrow == [*hidden, last]
 
 
-CHAIN = ModelConfig(channels=(8, 16, 8), pool_after=(1, 2), exit_after=(1,), hidden=(16,))
+CHAIN = ModelConfig(
+    channels=(8, 16, 8), pool_after=(1, 2), exit_after=(1,), exit_head="convolutions", hidden=(16,)
+)
 
 
 def test_groups_of_a_chain_are_read_by_its_exits_too() -> None:

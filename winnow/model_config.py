@@ -8,7 +8,7 @@ from pathlib import Path
 
 from winnow.errors import ConfigError, shown
 from winnow.own_code import file_of_module, files_of
-from winnow.schema import Arguments, arguments, integer, integers, real, text
+from winnow.schema import Arguments, arguments, choice, integer, integers, real, text
 
 CHAIN = "chain"
 MODELS = (
@@ -25,6 +25,8 @@ MODELS = (
     "mobilenet_v2",
 )
 AUTO = (0,)  # positions in a chain: the usual ones, as far as they fit
+HEADS = ("pool", "average", CONVOLUTIONS := "convolutions")  # of exits
+EXITS = (2, 3)  # the convolutions of a chain that exits usually follow
 FORMS = "FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION, FILE.onnx"
 
 
@@ -72,8 +74,9 @@ class ModelConfig:
     the folder of the configuration file, which is no key.
     A chain is 3x3 convolutions with BatchNorm and ReLU, then fully connected layers. `pool_after`
     and `exit_after` number the convolutions from 1, [0] stands for the usual ones that fit; an exit
-    is a shallow classifier for self-distillation. `hidden` are the widths of fully connected layers
-    before the classifier.
+    is a shallow classifier for self-distillation. Of other networks `exit_after` numbers blocks,
+    and [0] stands for none. `exit_head` is what an exit is made of: `quant.models.heads`. `hidden`
+    are the widths of fully connected layers before the classifier.
     `exit` deploys the network that ends at that exit; 0 the whole one.
     """
 
@@ -84,6 +87,7 @@ class ModelConfig:
     channels: tuple[int, ...] = integers((16, 32, 32, 64), low=1, high=2048, at_least=1)
     pool_after: tuple[int, ...] = integers(AUTO, low=0, high=64)
     exit_after: tuple[int, ...] = integers(AUTO, low=0, high=64)
+    exit_head: str = choice(HEADS[0], HEADS)
     hidden: tuple[int, ...] = integers((), low=1, high=65536)
     exit: int = integer(0, low=0, high=64)
     base: Path = field(default=Path(), kw_only=True, metadata={"key": False})
@@ -95,18 +99,27 @@ class ModelConfig:
                 f"of {FORMS}; got {shown(self.name)}"
             )
         for key in ("pool_after", "exit_after"):
-            for position in getattr(self, key):
-                if position == 0 and getattr(self, key) != AUTO:
-                    raise ConfigError(
-                        f"model.{key} must number convolutions from 1, or be [0] for those that "
-                        f"fit, got {list(getattr(self, key))}"
-                    )
-                if position > len(self.channels):
-                    raise ConfigError(
-                        f"model.{key} must name one of the {len(self.channels)} convolutions of "
-                        f"model.channels, got {position}"
-                    )
+            self._check_positions(key)
+        if self.name != CHAIN and self.exit_numbers and self.exit_head == CONVOLUTIONS:
+            raise ConfigError(
+                f"model.exit_head '{CONVOLUTIONS}' is for a chain alone; set 'pool' or 'average' "
+                f"for '{self.name}'"
+            )
         self._check_own()
+
+    def _check_positions(self, key: str) -> None:
+        """Raise ConfigError unless a key numbers convolutions, or blocks of other networks."""
+        for position in getattr(self, key):
+            if position == 0 and getattr(self, key) != AUTO:
+                raise ConfigError(
+                    f"model.{key} must number convolutions from 1, or be [0] for those that "
+                    f"fit, got {list(getattr(self, key))}"
+                )
+            if self.name == CHAIN and position > len(self.channels):
+                raise ConfigError(
+                    f"model.{key} must name one of the {len(self.channels)} convolutions of "
+                    f"model.channels, got {position}"
+                )
 
     def _check_own(self) -> None:
         """Raise ConfigError for keys that this kind of network would not look at."""
@@ -126,6 +139,20 @@ class ModelConfig:
                 f"model.checkpoint must be '' for the ONNX file '{self.name}', which holds its "
                 f"weights, got {shown(self.checkpoint)}"
             )
+
+    @property
+    def exit_numbers(self) -> tuple[int, ...]:
+        """The convolutions of a chain, or blocks of another network, that shall get an exit."""
+        if self.exit_after != AUTO:
+            return tuple(sorted(set(self.exit_after)))
+        last = len(self.channels)
+        return tuple(n for n in EXITS if n < last) if self.name == CHAIN else ()
+
+    @property
+    def exit_names(self) -> dict[int, str]:
+        """The exits' names by their numbers."""
+        kind = "conv" if self.name == CHAIN else "block"
+        return {number: f"{kind}{number}" for number in self.exit_numbers}
 
     @property
     def own(self) -> OwnModel | None:

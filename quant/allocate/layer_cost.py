@@ -16,8 +16,9 @@ from functools import cache, partial
 from torch import nn
 
 from quant.allocate.flops import layer_flops
-from quant.allocate.sizes import layer_keeps, layer_shapes
+from quant.allocate.sizes import layer_keeps, layer_shapes, pool_shapes
 from quant.network.channels import ChannelGroup
+from quant.network.graph import NetworkGraph
 from quant.network.network import Network
 from quant.network.rewrite import tap_layers, to_winograd
 from quant.network.structure import channel_groups
@@ -69,9 +70,16 @@ def cost_terms(net: Network, config: Config) -> list[CostTerm]:
 
 
 def layer_costs(net: Network, config: Config) -> dict[str, int]:
-    """Return the modelled engine cycles of every layer of a network by name."""
+    """Return the modelled engine cycles of every layer and every lone pool of a network by name."""
     prices = _cycles(net, config)
-    return {name: price(*_channels(net.get_submodule(name))) for name, price in prices.items()}
+    layers = {name: price(*_channels(net.get_submodule(name))) for name, price in prices.items()}
+    return layers | pool_costs(net.graph, config)
+
+
+def pool_costs(graph: NetworkGraph, config: Config) -> dict[str, int]:
+    """Return the modelled engine cycles of every max pool that follows no layer."""
+    shapes = pool_shapes(graph)
+    return {name: int(layer_cycles(config.engine, s, name).total) for name, s in shapes.items()}
 
 
 def _readers(groups: Iterable[ChannelGroup]) -> dict[str, str]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, WinogradConv2d
-from quant.network.layer_graph import layer_graph
+from quant.network.graph import MaxPool, NetworkGraph
+from quant.network.layer_graph import layer_graph, lone_pools
 from quant.network.network import Network
 from quant.network.rewrite import tap_layers
 from winnow.blocking import LayerShape, Op
@@ -16,7 +17,7 @@ from winnow.config import PATTERN, Config
 from winnow.cycles import layer_cycles
 from winnow.engine import EngineConfig
 from winnow.srbs import SUB_ROW, max_keep
-from winnow.window import Window
+from winnow.window import Axis, Window
 
 
 def sparse_layers(net: Network, skip: int) -> dict[str, TapLayer]:
@@ -74,6 +75,29 @@ def layer_shapes(
                 place.average is not None,
             )
     return shapes
+
+
+def pool_shapes(graph: NetworkGraph) -> dict[str, LayerShape]:
+    """Return the cycle model's description of every max pool that the engine has as a layer."""
+    nodes, shapes = graph.by_name, {}
+    for name, result in lone_pools(graph).items():
+        node = nodes[name]
+        assert isinstance(node, MaxPool)
+        channels, height, width = graph.shape_of(node.inputs[0])
+        window = Window(*(_pool_axis(node, i, (height, width)[i]) for i in range(2)))
+        if window.fits:
+            average = result != name
+            shapes[name] = LayerShape(
+                Op.DIRECT, channels, channels, height, width, 1, 2, False, window, average, True
+            )
+    return shapes
+
+
+def _pool_axis(node: MaxPool, axis: int, pixels: int) -> Axis:
+    """Return a pool along rows or columns; with `ceil` what windows lack at the end is padding."""
+    kernel, stride, before = node.kernel[axis], node.stride[axis], node.padding[axis]
+    reach = (node.shape[1 + axis] - 1) * stride + kernel
+    return Axis(kernel, stride, before, max(before, reach - before - pixels))
 
 
 def _op(layer: TapLayer) -> Op:

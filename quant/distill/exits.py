@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quant.allocate.layer_cost import layer_costs
+from quant.allocate.layer_cost import layer_costs, pool_costs
 from quant.data import Samples, to_input
-from quant.network.network import Network, backbone, exit_network
+from quant.network.network import Network, backbone, exit_head, exit_network, own_records
 from winnow.config import Config
 from winnow.errors import ConfigError
 
@@ -73,14 +73,18 @@ def leaving_costs(net: Network, config: Config) -> list[int]:
     Raises ConfigError when the network has no exit.
     """
     if not net.graph.exits:
-        raise ConfigError("model.exit_after must name a convolution for early exit, got []")
+        raise ConfigError(
+            "model.exit_after must name a convolution of a chain or a block for early exit, got []"
+        )
     whole = layer_costs(backbone(net), config)
     shared = {node.name for node in net.graph.needed([net.graph.output])}
     tried, costs = 0, []
     for name, end in net.graph.exits:
         before = {node.name for node in net.graph.needed([end])} & shared
+        own = {node.name for node in own_records(net.graph, name)}  # its pools are counted below
         alone = layer_costs(exit_network(net, name), config)
-        tried += sum(cycles for layer, cycles in alone.items() if layer not in before)
+        tried += sum(cycles for layer, cycles in alone.items() if layer not in before | own)
+        tried += sum(pool_costs(exit_head(net.graph, name), config).values())
         costs.append(tried + sum(cycles for layer, cycles in whole.items() if layer in before))
     return [*costs, tried + sum(whole.values())]
 

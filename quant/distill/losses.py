@@ -2,9 +2,9 @@
 """Distillation losses: from the network's own deepest classifier, and from an fp32 teacher.
 
 Self-distillation follows Be Your Own Teacher (Zhang et al., ICCV 2019, eq. 7): every shallow exit
-learns from the labels, from the deepest classifier's softened output (KL), and from the deepest
-feature map through its bottleneck (L2 hint). A teacher adds its own softened output (Hinton et al.
-2015) and, if asked, the attention maps of its blocks.
+learns from the labels, from the deepest classifier's softened output (KL), and, if it has a
+bottleneck, from the deepest feature map through that (L2 hint). A teacher adds its own softened
+output (Hinton et al. 2015) and, if asked, the attention maps of its blocks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from quant.distill.features import attention_distance
-from quant.network.network import Network
+from quant.network.network import Network, has_bottleneck
 from quant.network.structure import block_ends
 from quant.train.objective import Scheduled, hard_loss
 from winnow.config import DistillConfig
@@ -53,6 +53,8 @@ class SelfDistillation(Scheduled):
     def __init__(self, net: Network, config: DistillConfig, teacher: Network | None = None) -> None:
         super().__init__(config)
         self.net = net
+        # Without a bottleneck of its own an exit's map is one of the network's.
+        self.hints = [has_bottleneck(net.graph, name) for name, _ in net.graph.exits]
         self.deepest = Distillation(net, teacher, config) if teacher is not None else None
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
@@ -67,8 +69,10 @@ class SelfDistillation(Scheduled):
             total = hard_loss(logits, labels)
         else:
             total = self.deepest.against_teacher(x, labels, logits, maps)
-        for exit_logits, exit_feature in shallow:
+        for (exit_logits, exit_feature), hint in zip(shallow, self.hints, strict=True):
             total = total + self.with_teacher(exit_logits, labels, logits.detach())
+            if not hint:
+                continue
             distance = (exit_feature - feature.detach()).square().flatten(1).sum(1).mean()
             total = total + self.config.hint * distance
         return total

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.network.network import Network
+from quant.network.network import Network, own_records
 from quant.network.network_file import GRAPH_HASH
 from winnow.artefact import load_arrays
 from winnow.errors import ArtefactError, ConfigError, ToolError, shown
@@ -33,7 +33,7 @@ _DAMAGE = (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.Unpickl
 
 @dataclass(frozen=True)
 class Imported:
-    """Names taken from the file, and names of the classifier that keep their fresh weights."""
+    """Names taken from the file, and names of classifiers that keep their fresh weights."""
 
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
@@ -45,13 +45,15 @@ def load_checkpoint(model: nn.Module, path: Path, *, replace_head: bool = False)
     Names must be those of the network, torchvision's for the library; a wrapping
     {"state_dict": ...} and the prefix "module." are taken off, numbers become the network's dtype.
     With `replace_head` the
-    last linear layer keeps its fresh weights, for another number of classes. Raises ArtefactError,
+    last linear layer keeps its fresh weights, for another number of classes; so do early exits if
+    the file has none. Raises ArtefactError,
     with the network unchanged, when the file is missing, damaged or of another network, ConfigError
     for an unknown kind of file, ToolError when safetensors is not installed.
     """
     state = model.state_dict()
-    head = _head(model) if replace_head else ()
-    found = {name: value for name, value in read_state(path).items() if name not in head}
+    found = read_state(path)
+    head = (*(_head(model) if replace_head else ()), *_exits_missing(model, found))
+    found = {name: value for name, value in found.items() if name not in head}
     problem = _difference({n: v for n, v in state.items() if n not in head}, found)
     if problem:
         hint = "" if replace_head else _head_hint(model, state, found, path)
@@ -170,6 +172,16 @@ def _head(model: nn.Module) -> tuple[str, ...]:
     if not isinstance(model, Network):
         return ()
     return tuple(f"{model.graph.head()}.{part}" for part in ("weight", "bias"))
+
+
+def _exits_missing(model: nn.Module, found: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return the names of the exits' tensors if the file has none of them."""
+    if not isinstance(model, Network):
+        return ()
+    graph = model.graph
+    layers = {node.name for name, _ in graph.exits for node in own_records(graph, name)}
+    names = tuple(name for name in model.state_dict() if name.rpartition(".")[0] in layers)
+    return () if set(names) & found.keys() else names
 
 
 def _head_hint(

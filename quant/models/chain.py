@@ -5,9 +5,10 @@
 `fc1`.. with ReLU and the classifier `fc`, over the map flattened in (c, h, w) order. Inputs are
 [n, c, h, w] on the 2^-8 grid, outputs logits [n, classes].
 
-The shallow exits of Be Your Own Teacher (Zhang et al., ICCV 2019) are chains too: an exit brings an
-early map to the shape of the last one with convolutions and pools of the same kind and classifies
-it. So the backbone up to an exit, with the exit, is again a network that the engine runs
+The shallow exits of Be Your Own Teacher (Zhang et al., ICCV 2019) may be chains too (`exit_head`
+"convolutions"; others are in `quant.models.heads`): such an exit brings an early map to the shape
+of the last one with convolutions and pools of the same kind and classifies it. So the backbone up
+to an exit, with the exit, is again a network that the engine runs
 (`quant.network.network.exit_network`).
 """
 
@@ -21,10 +22,10 @@ from torch import Tensor, nn
 from quant.data import InputShape
 from winnow.config import ModelConfig
 from winnow.errors import ConfigError
-from winnow.model_config import AUTO
+from winnow.model_config import AUTO, CONVOLUTIONS
 
 CLASSIFIER = "fc"
-POOLS, EXITS = (2, 4), (2, 3)  # the convolutions that pools and exits usually follow
+POOLS = (2, 4)  # the convolutions that pools usually follow
 Pair = tuple[int, int]
 
 
@@ -99,10 +100,10 @@ def chain_spec(model: ModelConfig, shape: InputShape, widths: Sequence[int] = ()
                 f"model.pool_after: the map has no pixel left after conv{number}; pool less often"
             )
     spec = ChainSpec(tuple(convs), model.hidden, shape.classes)
-    wanted = EXITS if model.exit_after == AUTO else model.exit_after
-    taps = sorted({number for number in wanted if number < len(convs)})
-    exits = tuple((f"conv{number}", _exit_spec(spec, number)) for number in taps)
-    return replace(spec, exits=exits)
+    if model.exit_head != CONVOLUTIONS:
+        return spec
+    taps = {n: name for n, name in model.exit_names.items() if n < len(convs)}
+    return replace(spec, exits=tuple((name, _exit_spec(spec, n)) for n, name in taps.items()))
 
 
 def _exit_spec(spec: ChainSpec, number: int) -> ChainSpec:

@@ -13,6 +13,7 @@ from torch import nn
 from quant.data import InputShape
 from quant.interchange.torch_import import load_checkpoint
 from quant.models.chain import ChainNet, chain_spec
+from quant.models.heads import with_heads
 from quant.models.mobilenet import mobilenet_v2
 from quant.models.model_spec import ModelSpec
 from quant.models.own import own_module, read_file, read_module
@@ -76,10 +77,13 @@ def network_of(
 ) -> Network:
     """Return the network of a configuration, with fresh weights or those of `model.checkpoint`.
 
+    It has the exits of the configuration, whose weights stay fresh if the checkpoint has none.
     `load` may give it others. Raises ConfigError as `make_model`, NetworkError for a network of the
     user's that cannot run, ArtefactError for a checkpoint of another network.
     """
-    net = _made(model, shape)
+    net = with_heads(_made(model, shape), model)
+    if model.weights is not None and model.own is None:
+        load_checkpoint(net, model.weights)
     if load is not None:
         load(net)
     return net
@@ -91,12 +95,8 @@ def _made(model: ModelConfig, shape: InputShape) -> Network:
             return read_file(model.own.file, shape.image, shape.classes, shape.kind)
         return read_module(own_module(model), shape.image, shape.classes, shape.kind)
     if model.name == CHAIN:
-        net = Network.of(ChainNet(chain_spec(model, shape)), shape.image, "by_exit")
-    else:
-        net = Network.of(_library_model(model, shape), shape.image)
-    if model.weights is not None:
-        load_checkpoint(net, model.weights)
-    return net
+        return Network.of(ChainNet(chain_spec(model, shape)), shape.image, "by_exit")
+    return Network.of(_library_model(model, shape), shape.image)
 
 
 def _library_model(model: ModelConfig, shape: InputShape) -> nn.Module:

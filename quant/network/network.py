@@ -13,11 +13,25 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from quant.network.from_module import read_graph
-from quant.network.graph import INPUT, WITH_WEIGHTS, NetworkGraph, Node, Shape
+from quant.network.graph import (
+    INPUT,
+    LAYERS,
+    WITH_WEIGHTS,
+    AdaptiveAvgPool,
+    AvgPool,
+    Dropout,
+    Identity,
+    Mean,
+    NetworkGraph,
+    Node,
+    QuantAverage,
+    Shape,
+)
 from quant.network.layer_modules import layer_node
 from quant.network.operations import compute
 from quant.network.quantization import Quantization
 
+AVERAGING = (AdaptiveAvgPool, AvgPool, Mean, QuantAverage, Dropout, Identity)  # behind the last map
 Visit = Callable[[Node, Sequence[Tensor]], None]
 
 
@@ -144,11 +158,34 @@ def _num_reads(nodes: Iterable[Node], wanted: Iterable[str]) -> dict[str, int]:
 
 
 def last_map(graph: NetworkGraph, output: str) -> str:
-    """Return the last result (c, h, w) on the way to `output`: what its classifier reads."""
+    """Return the last map (c, h, w) on the way to `output`, before it is averaged or flattened."""
     nodes, name = graph.by_name, output
-    while name != INPUT and len(nodes[name].shape) < 3:
+    while name != INPUT and (len(nodes[name].shape) < 3 or isinstance(nodes[name], AVERAGING)):
         name = nodes[name].inputs[0]
     return name
+
+
+def own_records(graph: NetworkGraph, name: str) -> tuple[Node, ...]:
+    """Return the records of an exit that the network without exits does not need, as they run."""
+    shared = {node.name for node in graph.needed([graph.output])}
+    return tuple(n for n in graph.needed([dict(graph.exits)[name]]) if n.name not in shared)
+
+
+def exit_head(graph: NetworkGraph, name: str) -> NetworkGraph:
+    """Return the graph of an exit's own records, which reads the map behind which it leaves."""
+    own = own_records(graph, name)
+    made = {node.name for node in own}
+    (tap,) = {read for node in own for read in node.inputs if read not in made}
+    nodes = [
+        replace(node, inputs=tuple(INPUT if read == tap else read for read in node.inputs))
+        for node in own
+    ]
+    return NetworkGraph.of(graph.shape_of(tap), nodes, dict(graph.exits)[name])
+
+
+def has_bottleneck(graph: NetworkGraph, name: str) -> bool:
+    """Whether an exit has layers of its own before its classifier."""
+    return sum(isinstance(node, LAYERS) for node in own_records(graph, name)) > 1
 
 
 def exit_network(net: Network, name: str) -> Network:

@@ -140,7 +140,7 @@ def block_ends(graph: NetworkGraph) -> list[str]:
     sizes = [node.shape if is_residual else node.shape[1:] for node in maps]
     return [
         node.name
-        for node, size, following in zip(maps, sizes, [*sizes[1:], None], strict=True)
+        for node, size, following in zip(maps, sizes, [*sizes[1:], None], strict=False)
         if size != following
     ]
 
