@@ -22,6 +22,8 @@ from quant.bench.judge import FRESH_IMAGES, Judged, difference, judging_images
 from quant.bench.rivals import dense_cycles, dense_twin, narrow_rival
 from quant.bench.runs import Narrow, RecipeResult, run_recipe
 from quant.bench.table import format_tables, verdict
+from quant.build import Build
+from quant.check import check_recipe
 from quant.data.load import read_split
 from quant.recipes import Recipe, load_recipes, merge
 from tests.conftest import ROOT
@@ -100,6 +102,31 @@ def test_recipes_of_the_repository_are_valid(root: Path) -> None:
     for path in files:
         found = load_recipes([path])
         assert all(recipe.note for recipe in found)
+
+
+def test_cascades_compare_assistants_at_two_sizes_and_equal_epochs(root: Path) -> None:
+    """All else is equal, and the checks before training find nothing to refuse."""
+    found = load_recipes([root / "configs" / "recipes" / "distill.toml"])
+    cascades = {r.name: r.config for r in found if r.config.prune_channels.method == "cascade"}
+    keys = {name: config.prune_channels for name, config in cascades.items()}
+    assert {name: (k.share, k.levels) for name, k in keys.items()} == {
+        "cascade-60": (0.6, 3),
+        "cascade-60-direct": (0.6, 1),
+        "cascade-30": (0.3, 3),
+        "cascade-30-direct": (0.3, 1),
+    }
+    first = cascades["cascade-60"]
+    for name, config in cascades.items():
+        sized = replace(first.prune_channels, share=keys[name].share, levels=keys[name].levels)
+        assert config == replace(first, prune_channels=sized)
+        check_recipe(Build(config, Path("nowhere")))
+    assert {epochs_of(recipe.config) for recipe in found} == {38}
+
+
+def epochs_of(config: Config) -> int:
+    """Return the epochs of the whole network over all stages."""
+    channels = config.prune_channels.epochs if config.prune_channels.method != "none" else 0
+    return config.train.epochs + channels + config.prune.epochs + config.quantize.epochs
 
 
 def test_two_recipes_train_once_and_are_measured(
