@@ -16,7 +16,7 @@ from quant.build import Build, compressed_network, new_network, other_teacher
 from quant.distill.teacher import check_blocks
 from quant.network.rewrite import tap_layers, to_winograd
 from quant.prune.methods import check_pruning
-from quant.prune_channels.task import check_budget
+from quant.prune_channels.task import check_task
 from winnow.errors import ConfigError
 
 
@@ -36,7 +36,7 @@ def check_recipe(build: Build) -> None:
     check_blocks(compressed, teacher or net, replace(config.distill, block_epochs=0))
     if config.prune_channels.method != "none":
         terms = cost_terms(compressed, config)
-        check_budget(config, terms, compressed)
+        check_task(config, terms, compressed)
     tapped = to_winograd(compressed, config.engine.m)
     check_pruning(config.prune, sparse_layers(tapped, config.prune.skip))
     if net.quantization is not None:

@@ -147,8 +147,11 @@ def test_other_budgets_are_met(trained: Build, tmp_path: Path, budget: str) -> N
     assert 0.3 < numbers(build)["share"] <= 0.7
 
 
-def test_narrowed_network_is_exact_to_the_graph(trained: Build, tmp_path: Path) -> None:
-    build = with_keys(copy_of(trained, tmp_path / "b"), epochs=2)
+@pytest.mark.parametrize(("method", "epochs"), [("cascade", 2), ("least_squares", 0)])
+def test_narrowed_network_is_exact_to_the_graph(
+    trained: Build, tmp_path: Path, method: str, epochs: int
+) -> None:
+    build = with_keys(copy_of(trained, tmp_path / "b"), method=method, epochs=epochs)
     for stage in STAGES.values():
         run_stage(stage, build)
     counts = numbers(build)["channels"]

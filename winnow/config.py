@@ -29,6 +29,7 @@ else:
 
 __all__ = ["CHAIN", "MODELS", "Config", "DataConfig", "ModelConfig", "load_config", "read_toml"]
 
+LEAST_SQUARES = "least_squares"  # the method of channel pruning that needs no training
 KERNELS = "kernels"  # the pruning method whose taps share their channels
 PATTERN = "pattern"  # the pruning method without SRBS
 KERNEL_WEIGHTS = 9
@@ -88,17 +89,19 @@ class ChannelPruningConfig:
 
     `structure` chooses among `widths` (percent) for every block by how well the narrowed block
     imitates its own; `block_epochs` train each of them. `cascade` removes the least salient
-    channels in `levels`, each taught by the one above. Groups stay multiples of `multiple`.
+    channels in `levels`, each taught by the one above. `least_squares` removes those that others
+    make up for best and refits the layers that read them. Groups stay multiples of `multiple`.
+    `epochs` 0 is no fine-tuning.
     """
 
-    method: str = choice("none", ("none", "structure", "cascade"))
+    method: str = choice("none", ("none", "structure", "cascade", LEAST_SQUARES))
     budget: str = choice("cycles", ("flops", "parameters", "cycles"))
     share: float = real(0.5, low=0.0, high=1.0)
     multiple: int = integer(8, low=1, high=64)
     levels: int = integer(3, low=1, high=16)
     widths: tuple[int, ...] = integers((25, 50, 75), low=1, high=99, at_least=1)
     block_epochs: int = integer(2, low=1, high=1000)
-    epochs: int = integer(12, low=1, high=10000)
+    epochs: int = integer(12, low=0, high=10000)
     learning_rate: float = real(1e-3, low=1e-7, high=10.0)
 
 

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from quant.allocate.layer_cost import CostTerm, total
 from quant.data import Split, to_input
 from quant.network.network import Network
-from quant.network.structure import channel_counts
+from quant.network.structure import channel_counts, channel_groups
 from quant.prune_channels.saliency import floors
 from quant.train.history import History
 from quant.train.resume import Resume
 from quant.train.training import Plan
-from winnow.config import Config
+from winnow.config import LEAST_SQUARES, Config
 from winnow.errors import ConfigError
 
 BATCH = 16  # images of one gradient: few, so that gradients differ
+MOST_OPERANDS = 8192  # that least squares solves for: half a gigabyte a matrix
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,18 @@ class Task:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (input, label) batches of the sample images, always the same."""
-        train, device = self.split.train, self.plan.device
-        for start in range(0, min(self.samples, len(train)), BATCH):
-            part = slice(start, min(start + BATCH, self.samples))
-            yield to_input(train.images[part]).to(device), train.labels[part].to(device)
+        start, train = 0, self.split.train
+        for x in self.inputs(self.samples):
+            yield x, train.labels[start : start + len(x)].to(self.plan.device)
+            start += len(x)
+
+    def inputs(self, count: int) -> Iterator[Tensor]:
+        """Yield batches [n, c, h, w] of the first `count` training images, or of all there are."""
+        train, dtype = self.split.train, next(self.net.parameters()).dtype
+        count = min(count, len(train))
+        for start in range(0, count, BATCH):
+            images = train.images[start : min(start + BATCH, count)]
+            yield to_input(images, dtype).to(self.plan.device)
 
 
 def width_choices(count: int, percents: tuple[int, ...], multiple: int) -> list[int]:
@@ -83,12 +92,32 @@ def width_choices(count: int, percents: tuple[int, ...], multiple: int) -> list[
 def smallest_counts(config: Config, counts: dict[str, int]) -> dict[str, int]:
     """Return the least channels per group that the configured method can reach."""
     keys = config.prune_channels
-    if keys.method == "cascade":
-        return floors(counts, keys.multiple)
-    return {n: min(width_choices(c, keys.widths, keys.multiple)) for n, c in counts.items()}
+    if keys.method == "structure":
+        return {n: min(width_choices(c, keys.widths, keys.multiple)) for n, c in counts.items()}
+    return floors(counts, keys.multiple)
 
 
-def check_budget(config: Config, terms: list[CostTerm], net: Network) -> None:
+def check_task(config: Config, terms: list[CostTerm], net: Network) -> None:
+    """Raise ConfigError for what the configured method cannot do with a network."""
+    _check_budget(config, terms, net)
+    if config.prune_channels.method == LEAST_SQUARES:
+        _check_readers(net)
+
+
+def _check_readers(net: Network) -> None:
+    """Raise ConfigError for a layer with too many operands to solve for."""
+    for group in channel_groups(net.graph):
+        for name in group.consumers:
+            operands = net.get_submodule(name).weight[0].numel()
+            if operands > MOST_OPERANDS:
+                raise ConfigError(
+                    f"prune_channels.method '{LEAST_SQUARES}' solves for at most {MOST_OPERANDS:,} "
+                    f"operands of a layer, '{name}' has {operands:,}; choose 'cascade', or pool "
+                    "the map before that layer"
+                )
+
+
+def _check_budget(config: Config, terms: list[CostTerm], net: Network) -> None:
     """Raise ConfigError when even the narrowest network costs more than is allowed."""
     keys = config.prune_channels
     counts = channel_counts(net)

@@ -7,14 +7,16 @@ from quant.allocate.layer_cost import cost_terms, total
 from quant.build import Build, compressed_network, load_trained, other_teacher
 from quant.network.structure import channel_counts
 from quant.prune_channels.cascade import cascade
+from quant.prune_channels.least_squares import least_squares
 from quant.prune_channels.structure import structure
-from quant.prune_channels.task import Task, check_budget
+from quant.prune_channels.task import Task, check_task
 from quant.results import SAMPLE_IMAGES, saved
 from quant.train.history import History
 from quant.train.resume import Resume
+from winnow.config import LEAST_SQUARES
 from winnow.flow import Result
 
-METHODS = {"structure": structure, "cascade": cascade}
+METHODS = {"structure": structure, "cascade": cascade, LEAST_SQUARES: least_squares}
 
 
 def run(build: Build, resume: Resume) -> Result:
@@ -26,7 +28,7 @@ def run(build: Build, resume: Resume) -> Result:
         numbers = {"channels": channel_counts(net), "share": 1.0}
         return saved(build, net, "narrowed", History(), **numbers)
     terms = cost_terms(net, config)
-    check_budget(config, terms, net)
+    check_task(config, terms, net)
     plan = build.plan("prune_channels", keys.epochs, keys.learning_rate)
     teacher = other_teacher(build) or trained
     task = Task(config, net, teacher, build.split(), terms, SAMPLE_IMAGES, plan, resume)
