@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-import quant.stages.prune as stage
+import quant.prune.methods as methods
 from codegen.lower import lower_checkpoint
 from quant.allocate.sizes import layer_shapes
 from quant.build import load_pruned
@@ -151,7 +151,7 @@ def test_build_keeps_what_was_chosen(
         asked.update(chosen_keeps(*task))
         return asked
 
-    monkeypatch.setattr(stage, "chosen_keeps", noted)
+    monkeypatch.setattr(methods, "chosen_keeps", noted)
     run_all(build, ("prune", "bits", "qat", "golden"))
     measured = Record.load(tmp_path / "prune.json", "").numbers["keep"]
     assert asked == {name: measured[name] for name in asked}
@@ -186,11 +186,6 @@ def test_pruning_reads_the_engine_only_to_choose_keeps() -> None:
             "sub_row = 16\nper_layer = true",
             "prune.per_layer is for sub-rows of 8 whose taps keep the same number, got true beside "
             "prune.per_tap False and prune.sub_row 16; remove one of them",
-        ),
-        (
-            'method = "pattern"\nper_layer = true',
-            "prune.per_layer is for sub-rows, which prune.method 'pattern' has none of; remove it "
-            "or choose another method, got True",
         ),
         (
             "per_layer = true\n[quantize]\nbudget_share = 0.9",

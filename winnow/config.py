@@ -116,7 +116,8 @@ class PruneConfig:
     weight of "admm" and "pattern"; `decay` fades what "straight_through" drops.
     "kernels" prunes whole kernels, the same for all taps.
     "pattern" prunes no sub-rows but 3x3 kernels: `pattern_keep` of 9 weights stay, in one of
-    `patterns` shapes per layer. `batch` 0 is that of [train].
+    `patterns` shapes per layer; `per_layer` lets layers keep different numbers, within the storage
+    of `pattern_keep` in all of them. `batch` 0 is that of [train].
     """
 
     method: str = choice("obs", ("obs", "magnitude", "admm", "straight_through", KERNELS, PATTERN))
@@ -145,7 +146,7 @@ class PruneConfig:
                 f"prune.per_tap must be false for prune.method '{KERNELS}', whose taps all keep "
                 "the same channels, got true; remove it or choose another method"
             )
-        if self.per_layer and (self.per_tap or self.sub_row != SUB_ROW):
+        if self.keeps_by_cycles and (self.per_tap or self.sub_row != SUB_ROW):
             raise ConfigError(
                 "prune.per_layer is for sub-rows of 8 whose taps keep the same number, got true "
                 f"beside prune.per_tap {shown(self.per_tap)} and prune.sub_row {self.sub_row}; "
@@ -153,7 +154,7 @@ class PruneConfig:
             )
         if self.method != PATTERN:
             return
-        for key, default in (("per_tap", False), ("per_layer", False), ("sub_row", SUB_ROW)):
+        for key, default in (("per_tap", False), ("sub_row", SUB_ROW)):
             if getattr(self, key) != default:
                 raise ConfigError(
                     f"prune.{key} is for sub-rows, which prune.method 'pattern' has none of; "
@@ -165,6 +166,11 @@ class PruneConfig:
                 f"prune.patterns must be at most {possible}, the patterns that there are for "
                 f"prune.pattern_keep {self.pattern_keep}, got {self.patterns}"
             )
+
+    @property
+    def keeps_by_cycles(self) -> bool:
+        """Whether cycles decide on a keep per layer."""
+        return self.per_layer and self.method != PATTERN
 
 
 @dataclass(frozen=True)
@@ -223,7 +229,7 @@ class Config:
                 "train.epochs must be at least 1 for a network without weights, got 0; set "
                 "model.checkpoint to the file of its weights"
             )
-        if self.prune.per_layer and self.quantize.budget_share:
+        if self.prune.keeps_by_cycles and self.quantize.budget_share:
             raise ConfigError(
                 "quantize.budget_share must be 0 with prune.per_layer, as which share the widths "
                 f"can reach is known after pruning only; got {self.quantize.budget_share:g}"

@@ -75,7 +75,7 @@ def _channel_keys(config: Config) -> Keys:
 
 def _prune_keys(config: Config) -> Keys:
     """Return what the pruned network depends on: an engine only if its cycles choose keeps."""
-    engine = "engine" if config.prune.per_layer else "engine.m"
+    engine = "engine" if config.prune.keeps_by_cycles else "engine.m"
     return ("seed", "data", "train", "distill", "prune", engine)
 
 
@@ -140,7 +140,7 @@ STAGES: tuple[Stage, ...] = (
         "quant.stages.qat",
         (
             *("seed", "data", "train", "distill", "quantize"),
-            *("prune.method", "prune.pattern_keep", "prune.skip"),
+            *("prune.method", "prune.skip"),
         ),
         ("train", "prune", "bits"),
         tools=_TORCH,

@@ -10,7 +10,7 @@ total loss.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -66,26 +66,44 @@ def keep_costs(config: Config, net: Network, names: list[str]) -> tuple[NDArray[
     return cost, int(cost[:, config.prune.keep - 1].sum())
 
 
-@torch.no_grad()
 def keep_losses(config: Config, net: Network, names: list[str], x: Tensor) -> NDArray[np.float64]:
     """Return how far the outputs for x move [layers, keeps] when one layer alone is pruned."""
+
+    def pruned(layer: TapLayer) -> list[Tensor]:
+        u, score = layer.u, _score(layer, kernels=config.prune.method == KERNELS)
+        masks = [best_mask(score, np.full(score.shape[2], k), SUB_ROW) for k in KEEPS[:-1]]
+        return [(layer.by_channel(u) * mask).view_as(u) for mask in masks]
+
+    return layer_losses(config, net, names, x, pruned)
+
+
+@torch.no_grad()
+def layer_losses(
+    config: Config,
+    net: Network,
+    names: list[str],
+    x: Tensor,
+    pruned: Callable[[TapLayer], list[Tensor]],
+) -> NDArray[np.float64]:
+    """Return how far the outputs for x move [layers, choices] when one layer alone is pruned.
+
+    `pruned(layer)` gives its weights U for every choice but the last, which is the layer as it is.
+    """
     net, values = copy.deepcopy(net).eval(), config.data.has_values
     for module in net.modules():
         if isinstance(module, NORMS):
             module.train()
     layers = tap_layers(net)
     reference = outputs(net, x, values=values)
-    lost = np.zeros((len(names), SUB_ROW))
-    for row, name in enumerate(names):
-        layer = layers[name]
-        exact = layer.u
-        score = _score(layer, kernels=config.prune.method == KERNELS)
-        for column, keep in enumerate(KEEPS[:-1]):
-            mask = best_mask(score, np.full(score.shape[2], keep), SUB_ROW)
-            layer.set_u((layer.by_channel(exact) * mask).view_as(exact))
-            lost[row, column] = divergence(net, x, reference, values=values)
+    lost = []
+    for layer in (layers[name] for name in names):
+        exact, row = layer.u, []
+        for u in pruned(layer):
+            layer.set_u(u)
+            row.append(divergence(net, x, reference, values=values))
         layer.set_u(exact)
-    return lost
+        lost.append([*row, 0.0])
+    return np.array(lost)
 
 
 def _score(layer: TapLayer, *, kernels: bool) -> Tensor:

@@ -14,14 +14,16 @@ from quant.network.layer_graph import visit_layers
 from quant.network.network import Network
 from quant.prune.admm import srbs_admm
 from quant.prune.gradual import Magnitude
+from quant.prune.keep_per_layer import chosen_keeps
 from quant.prune.keep_per_tap import allocate, gains
 from quant.prune.pattern import PatternAdmm, kernels_in
+from quant.prune.places_per_layer import chosen_places, layer_bits
 from quant.prune.srbs import Compensated, layer_saliencies
-from quant.prune.storage import PIXELS, spm_bits, srbs_bits
+from quant.prune.storage import PIXELS, WEIGHT_BITS, srbs_bits
 from quant.prune.straight_through import StraightThrough
 from quant.prune.target import Pruner, PruningTask, Target
 from quant.prune.whole_kernels import WholeKernels
-from winnow.config import KERNELS, PATTERN, PruneConfig
+from winnow.config import KERNELS, PATTERN, Config, PruneConfig
 from winnow.errors import ConfigError
 from winnow.srbs import SUB_ROW
 
@@ -33,7 +35,6 @@ METHODS: dict[str, Callable[[PruningTask], Pruner]] = {
     KERNELS: WholeKernels,
     PATTERN: PatternAdmm,
 }
-WEIGHT_BITS = 8  # of the weights whose storage is compared
 
 
 def check_pruning(config: PruneConfig, layers: Mapping[str, TapLayer]) -> None:
@@ -46,19 +47,41 @@ def check_pruning(config: PruneConfig, layers: Mapping[str, TapLayer]) -> None:
         )
 
 
-def storage(config: PruneConfig, layers: Mapping[str, TapLayer]) -> dict[str, float]:
+def chosen_per_layer(
+    config: Config, net: Network, layers: Mapping[str, TapLayer], x: Tensor
+) -> dict[str, int]:
+    """Return the keep of every layer of a dense network if `prune.per_layer` asks for that.
+
+    Of "pattern" it is the weights of a kernel. `x` are sample inputs.
+    """
+    if not config.prune.per_layer:
+        return {}
+    choose = chosen_places if config.prune.method == PATTERN else chosen_keeps
+    return choose(config, net, layers, x)
+
+
+def places_of(
+    config: PruneConfig, layers: Mapping[str, TapLayer], chosen: Mapping[str, int]
+) -> dict[str, int]:
+    """Return how many weights the kernels of each 3x3 convolution keep under "pattern"."""
+    return {name: chosen.get(name, config.pattern_keep) for name in kernels_in(layers)}
+
+
+def storage(
+    config: PruneConfig, layers: Mapping[str, TapLayer], chosen: Mapping[str, int]
+) -> dict[str, float]:
     """Return the bits of all pruned 3x3 convolutions with 8-bit weights: dense and as stored.
 
-    `rate` is the one by the other.
+    `rate` is the one by the other; `chosen` the keeps of single layers.
     """
-    convolutions = kernels_in(layers).values()
-    kernels = [len(layer.weight) * layer.in_channels for layer in convolutions]
+    convolutions = kernels_in(layers)
+    kernels = [len(layer.weight) * layer.in_channels for layer in convolutions.values()]
     dense = sum(kernels) * PIXELS * WEIGHT_BITS
     if config.method == PATTERN:
-        places = (config.pattern_keep, config.patterns)
-        stored = sum(spm_bits(count, *places, WEIGHT_BITS) for count in kernels)
+        places = places_of(config, layers, chosen)
+        stored = sum(layer_bits(config, convolutions[name], n) for name, n in places.items())
     else:
-        left = sum(int(layer.mask.sum()) for layer in convolutions)
+        left = sum(int(layer.mask.sum()) for layer in convolutions.values())
         stored = srbs_bits(left, config.sub_row, WEIGHT_BITS)
     return {"dense_bits": dense, "stored_bits": stored, "rate": dense / max(1, stored)}
 
@@ -72,12 +95,15 @@ def new_pruner(
 ) -> Pruner:
     """Return the configured method for `layers` of a dense network, with sample inputs x.
 
-    `keeps` are those of single layers, in the place of `config.keep`. The method may change how the
-    network is parametrized until it is finished.
+    `keeps` are those of single layers, in the place of `config.keep` or `pattern_keep`. The method
+    may change how the network is parametrized until it is finished.
     """
-    chosen = kernels_in(layers) if config.method == PATTERN else layers
-    targets = srbs_targets(config, net, chosen, x, keeps or {})
-    return METHODS[config.method](PruningTask(config, net, targets, x))
+    if config.method != PATTERN:
+        targets = srbs_targets(config, net, layers, x, keeps or {})
+        return METHODS[config.method](PruningTask(config, net, targets, x))
+    targets = srbs_targets(config, net, kernels_in(layers), x, {})
+    places = places_of(config, layers, keeps or {})
+    return METHODS[config.method](PruningTask(config, net, targets, x, places))
 
 
 def srbs_targets(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PCNN (Tan et al., DAC 2020): every 3x3 kernel keeps `pattern_keep` weights, in one of few shapes.
+"""PCNN (Tan et al., DAC 2020): the 3x3 kernels of a layer keep n weights, in one of few shapes.
 
 1. Distil: of all C(9, n) patterns, each layer gets the `patterns` that together keep most of its
    kernels' energy. They are chosen one by one, each time the one that adds most, which keeps at
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
+from math import comb
 from typing import Any
 
 import torch
@@ -21,9 +22,10 @@ from torch import Tensor
 
 from quant.layers.winograd_layer import DirectConv2d, TapLayer, WinogradConv2d
 from quant.prune.admm import Admm, Constraint
-from quant.prune.kernel import kernel_of, release, through_kernel
+from quant.prune.kernel import kernel_of, nearest_kernel, release, through_kernel
 from quant.prune.storage import PIXELS
 from quant.prune.target import PruningTask, Target
+from winnow.config import PruneConfig
 
 EXCHANGES = 10  # passes over the chosen patterns at most; two or three suffice in practice
 
@@ -86,16 +88,28 @@ def kernels_in(layers: Mapping[str, TapLayer]) -> dict[str, TapLayer]:
     }
 
 
+def num_patterns(config: PruneConfig, keep: int) -> int:
+    """Return how many patterns a layer has: those configured, or all that there are if fewer."""
+    return min(config.patterns, comb(PIXELS, keep))
+
+
+def spatial_kernels(layer: TapLayer) -> Tensor:
+    """Return the kernels [oc, ic, 9] of a layer as they are."""
+    if isinstance(layer, WinogradConv2d):
+        return nearest_kernel(layer).flatten(2)
+    return layer.by_channel(layer.u.detach())
+
+
 class PatternAdmm(Admm):
     """ADMM towards the distilled patterns of every target."""
 
     def __init__(self, task: PruningTask) -> None:
-        config = task.config
         self.patterns: dict[str, Tensor] = {}
         constraints = []
         for target in task.targets:
             kernels = _kernels(target.layer)
-            patterns = distil(kernels.flatten(0, 1), config.pattern_keep, config.patterns)
+            keep = task.places[target.name]
+            patterns = distil(kernels.flatten(0, 1), keep, num_patterns(task.config, keep))
             self.patterns[target.name] = patterns
             constraints.append(_constraint(target, patterns))
         super().__init__(task, constraints)
@@ -112,7 +126,7 @@ class PatternAdmm(Admm):
             name: ["".join(str(int(place)) for place in pattern) for pattern in patterns]
             for name, patterns in self.patterns.items()
         }
-        return {"patterns": texts, **super().numbers()}
+        return {"patterns": texts, "pattern_keep": dict(self.task.places), **super().numbers()}
 
 
 def _kernels(layer: TapLayer) -> Tensor:

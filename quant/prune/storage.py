@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PIXELS = 9  # of a 3x3 kernel
+WEIGHT_BITS = 8  # of the weights whose storage is counted
 
 
 def index_bits(choices: int) -> int:

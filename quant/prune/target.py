@@ -8,7 +8,8 @@ of the network, or follows from the epoch, so that an interrupted run resumes bi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -64,12 +65,16 @@ def best_mask(score: Tensor, keeps: NDArray[np.int64], sub_row: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class PruningTask:
-    """A network to prune, its targets as they run, and sample inputs x [n, c, h, w]."""
+    """A network to prune, its targets as they run, and sample inputs x [n, c, h, w].
+
+    `places` are the weights that each target's 3x3 kernels keep, for the method "pattern".
+    """
 
     config: PruneConfig
     net: nn.Module
     targets: tuple[Target, ...]
     x: Tensor
+    places: Mapping[str, int] = field(default_factory=dict)
 
 
 class Pruner:

@@ -8,8 +8,7 @@ from quant.build import Build, load_compact, load_teacher
 from quant.data import to_input
 from quant.distill import distillation
 from quant.network.rewrite import fold_norms, to_winograd
-from quant.prune.keep_per_layer import chosen_keeps
-from quant.prune.methods import new_pruner, storage
+from quant.prune.methods import chosen_per_layer, new_pruner, storage
 from quant.results import SAMPLE_IMAGES, saved
 from quant.train.resume import Resume
 from quant.train.training import fit
@@ -22,12 +21,12 @@ def run(build: Build, resume: Resume) -> Result:
     net = to_winograd(load_compact(build), config.engine.m)
     x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
     sparse = sparse_layers(net, config.prune.skip)
-    keeps = chosen_keeps(config, net, sparse, x) if config.prune.per_layer else {}
+    keeps = chosen_per_layer(config, net, sparse, x)
     pruner = new_pruner(config.prune, net, sparse, x, keeps)
     plan = build.plan("prune", config.prune.epochs, config.prune.learning_rate, config.prune.batch)
     loss = distillation(net, teacher, config.distill)
     history = fit(net, split, loss, plan, resume=resume, begin_epoch=pruner.begin_epoch)
     pruner.release()
-    numbers = {"storage": storage(config.prune, sparse), **pruner.numbers()}
+    numbers = {"storage": storage(config.prune, sparse, keeps), **pruner.numbers()}
     folded = fold_norms(net)
     return saved(build, folded, "pruned", history, keep=measured_keeps(folded), **numbers)

@@ -27,22 +27,22 @@ def run(build: Build, resume: Resume) -> Result:
     x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
     calibrate(net, x, clip=config.quantize.weight_scale == "mse")
     held = _pattern_layers(build, pruned, net)
-    for layer in held:
-        hold_pattern(layer, config.prune.pattern_keep)
+    for name, layer in held.items():
+        hold_pattern(layer, build.record("prune").numbers["pattern_keep"][name])
     plan = build.plan(
         "qat", config.quantize.epochs, config.quantize.learning_rate, config.quantize.batch
     )
     loss = distillation(net, teacher, config.distill)
     history = fit(net, split, loss, plan, resume=resume)
-    for layer in held:
+    for layer in held.values():
         release(layer)
     return saved(build, without_dropout(net), "quantized", history)
 
 
-def _pattern_layers(build: Build, pruned: Network, net: Network) -> list[WinogradConv2d]:
+def _pattern_layers(build: Build, pruned: Network, net: Network) -> dict[str, WinogradConv2d]:
     """Return the layers of `net` whose kernels are pattern-pruned but have no mask for it."""
     if build.config.prune.method != PATTERN:
-        return []
+        return {}
     names = sparse_layers(pruned, build.config.prune.skip)
-    layers = [net.get_submodule(name) for name in names]
-    return [layer for layer in layers if isinstance(layer, WinogradConv2d)]
+    layers = {name: net.get_submodule(name) for name in names}
+    return {name: layer for name, layer in layers.items() if isinstance(layer, WinogradConv2d)}
