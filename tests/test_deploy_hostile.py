@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,15 @@ from codegen.ports import OFFSETS, Control
 from deploy.driver import winnow_pynq as driver
 from deploy.driver.winnow_pynq import errors, lock
 from tests.fake_board import FakeBoard
-from tests.test_deploy_driver import GRAPH, LAST, PLAN, bundle, golden, second_process  # noqa: F401
+from tests.test_deploy_driver import (  # noqa: F401
+    GRAPH,
+    LAST,
+    PACKAGE,
+    PLAN,
+    bundle,
+    golden,
+    second_process,
+)
 
 ONES = 0xFFFFFFFF
 IMAGES = golden().images
@@ -265,6 +275,62 @@ def test_a_load_that_was_cut_off_anywhere_frees_its_memory(
             with pytest.raises(KeyboardInterrupt):
                 engine.load(bundle)
             assert board.room == room
+
+
+class Tracer:
+    """Raises KeyboardInterrupt at the first or the last time that a line of the driver runs."""
+
+    def __init__(self, at: tuple[str, int] | None = None, times: int = 1) -> None:
+        self._at, self._left = at, times
+        self.lines: Counter[tuple[str, int]] = Counter()
+
+    def __call__(self, frame: Any, event: str, _: Any) -> Any:
+        path = Path(frame.f_code.co_filename)
+        if path.parent != PACKAGE:
+            return None
+        if event == "line":
+            place = (path.name, frame.f_lineno)
+            self.lines[place] += 1
+            if place == self._at:
+                self._left -= 1
+                if self._left == 0:
+                    raise KeyboardInterrupt
+        return self
+
+    def run(self, action: Callable[[], Any]) -> bool:
+        """Return whether an action was interrupted."""
+        before = sys.gettrace()
+        sys.settrace(self)
+        try:
+            action()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_any_line_of_the_driver_leaves_the_next_run_right(
+    board: Fragile,
+    bundle: Path,  # noqa: F811
+) -> None:
+    with driver.Engine(board) as engine:
+        networks = [engine.load(bundle, batch=2) for _ in range(2)]
+
+        def everything() -> None:
+            run_both(networks, 0)
+            with engine.load(bundle, batch=1) as network:
+                network.classify(IMAGES[:1].astype(network.bundle.input.dtype))
+
+        whole = Tracer()
+        assert not whole.run(everything)
+        assert len(whole.lines) > 150
+        for place, times in whole.lines.items():
+            for number in {1, times}:
+                assert Tracer(place, number).run(everything), place
+                run_both(networks, 2)
+    assert board.buffers == []  # the engine freed what no network did
 
 
 def test_memory_that_cannot_be_freed_keeps_no_engine_locked(

@@ -51,9 +51,8 @@ class Engine:
         bundle = load_bundle(folder)
         self._require_engine(bundle)
         self._require_clock(bundle)
-        network = Network(self._runner, bundle, timeout_s, batch)
-        self._networks.append(network)
-        return network
+        self._networks.append(Network(self._runner, bundle, timeout_s, batch))
+        return self._networks[-1]
 
     def _require_engine(self, bundle: Bundle) -> None:
         if not self.backend.has_added_registers:
