@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from ctypes import CFUNCTYPE, POINTER, c_int, c_uint, c_uint8, c_uint32, c_uint64
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -153,9 +154,41 @@ def test_program_of_the_example_names_what_is_missing(include: Path, tmp_path: P
     files = [tmp_path / name for name in ("program.bin", "weights.bin")]
     names = ("winnow_no_uio", "winnow_no_memory")
     assert error(*names, *files, "no_images", "r") == "error: cannot read no_images\n"
+    images = tmp_path / "images.bin"
+    images.write_bytes(pack_features(PLAN.input.tensor, IMAGES).tobytes())
     assert "cannot read /sys/class/uio/winnow_no_uio/maps/map0/size; are" in error(
-        *names, *files, files[0], tmp_path / "results"
+        *names, *files, images, tmp_path / "results"
     )
+    size = 8 * PLAN.input.words
+    images.write_bytes(images.read_bytes()[:-1])
+    text = f"error: {images} has {len(IMAGES) * size - 1} bytes, an image {size}\n"
+    assert error(*names, *files, images, "r") == text
+    whole = files[0].read_bytes()
+    last = len(whole) - 8  # a word of the last layer's descriptor is missing
+    for cut in (b"", whole[:8], whole[:63], whole[:64], whole[:last], whole[1:], bytes(len(whole))):
+        files[0].write_bytes(cut)
+        text = "error: the program is none, or was cut short\n"
+        assert error(*names, *files, images, "r") == text
+
+
+def test_example_tells_an_engine_that_does_not_answer_and_counts(
+    example: Any, board: VirtualBoard, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for count in (0, 256):
+        assert run(example, board, PLAN, IMAGES, count=count)[0] == -1
+        error = f"error: a start runs 1..255 images, not {count}\n"
+        assert capfd.readouterr().err == error
+    dark: Any = SimpleNamespace(
+        allocate=board.allocate,
+        address=board.address,
+        free=board.free,
+        read32=lambda _: 0xFFFFFFFF,
+        write32=lambda *_: None,
+        to_device=lambda _: None,
+        from_device=lambda _: None,
+    )
+    assert run(example, dark, PLAN, IMAGES, count=1)[0] == -1
+    assert "error: no engine answers: is the bitstream loaded?" in capfd.readouterr().err
 
 
 # --- the header is the table's --------------------------------------------------------------------

@@ -43,6 +43,20 @@ static uint32_t crc32_of(const uint8_t* bytes, size_t count) {
   return ~crc;
 }
 
+/* Whether a program is whole: its header's checksum, and the layers that it counts. */
+static int is_whole(const uint8_t* program, uint64_t bytes) {
+  uint64_t header[WINNOW_HEADER_WORDS], layers = 0;
+  if (bytes >= sizeof header) {
+    memcpy(header, program, sizeof header);
+    if (header[WINNOW_HEADER_WORDS - 1] == crc32_of((const uint8_t*)header, HEADER_BYTES - 8)) {
+      layers = winnow_field(header, WINNOW_HEADER_NUM_LAYERS);
+    }
+  }
+  if (layers > 0 && bytes / 8 >= WINNOW_HEADER_WORDS + layers * WINNOW_LAYER_WORDS) return 1;
+  fprintf(stderr, "error: the program is none, or was cut short\n");
+  return 0;
+}
+
 /* Where the last layer's map lies in feature memory, and its bytes; its words follow each other. */
 static uint64_t result_place(const uint64_t* program, uint64_t* bytes) {
   const uint64_t layers = winnow_field(program, WINNOW_HEADER_NUM_LAYERS);
@@ -69,12 +83,17 @@ uint64_t winnow_result_bytes(const uint8_t* program) {
 static int start_and_wait(const struct winnow_board* board) {
   board->write32(WINNOW_REG_CONTROL, WINNOW_CONTROL_START);
   const time_t started = time(NULL);
-  while (!(board->read32(WINNOW_REG_CONTROL) & WINNOW_CONTROL_DONE)) {
+  uint32_t control;
+  while (!((control = board->read32(WINNOW_REG_CONTROL)) & WINNOW_CONTROL_DONE)) {
     if (time(NULL) - started > SECONDS) {
       board->write32(WINNOW_REG_CONTROL, WINNOW_CONTROL_ABORT);
       fprintf(stderr, "error: no result after %d s\n", SECONDS);
       return -1;
     }
+  }
+  if (control == ~0u) {
+    fprintf(stderr, "error: no engine answers: is the bitstream loaded?\n");
+    return -1;
   }
   const uint32_t errors = board->read32(WINNOW_REG_AXI_ERROR);
   const uint32_t status = board->read32(WINNOW_REG_STATUS);
@@ -91,6 +110,7 @@ int winnow_run(const struct winnow_board* board, const uint8_t* program, uint64_
                const uint8_t* weights, uint64_t weight_bytes, const uint8_t* images,
                uint8_t* results, unsigned count) {
   uint64_t header[WINNOW_HEADER_WORDS], result_bytes;
+  if (!is_whole(program, program_bytes)) return -1;
   memcpy(header, program, sizeof header);
   winnow_set_field(header, WINNOW_HEADER_NUM_IMAGES, count);
   header[WINNOW_HEADER_WORDS - 1] = crc32_of((const uint8_t*)header, HEADER_BYTES - 8);
@@ -100,7 +120,11 @@ int winnow_run(const struct winnow_board* board, const uint8_t* program, uint64_
   const uint64_t input_bytes = winnow_input_bytes(program);
   const uint64_t weights_at = aligned(program_bytes);
   const uint64_t features_at = weights_at + aligned(weight_bytes);
-  if (count < 1 || count > WINNOW_MAX_IMAGES || features_at + count * image_bytes > board->bytes) {
+  if (count < 1 || count > WINNOW_MAX_IMAGES) {
+    fprintf(stderr, "error: a start runs 1..%d images, not %u\n", WINNOW_MAX_IMAGES, count);
+    return -1;
+  }
+  if (features_at + count * image_bytes > board->bytes) {
     fprintf(stderr, "error: %u images need %llu bytes, there are %llu\n", count,
             (unsigned long long)(features_at + count * image_bytes),
             (unsigned long long)board->bytes);
@@ -206,6 +230,12 @@ int main(int argc, char** argv) {
   uint8_t* program = read_file(argv[3], &program_bytes);
   uint8_t* weights = read_file(argv[4], &weight_bytes);
   uint8_t* images = read_file(argv[5], &image_bytes);
+  if (!is_whole(program, program_bytes)) return 1;
+  if (image_bytes % winnow_input_bytes(program) != 0) {
+    fprintf(stderr, "error: %s has %llu bytes, an image %llu\n", argv[5],
+            (unsigned long long)image_bytes, (unsigned long long)winnow_input_bytes(program));
+    return 1;
+  }
   registers = mapped(argv[1], (size_t)sysfs("uio", argv[1], "maps/map0/size"));
   snprintf(buffer_name, sizeof buffer_name, "%s", argv[2]);
   struct winnow_board board = {uio_read32, uio_write32, uio_to_device, uio_from_device, NULL, 0, 0};
