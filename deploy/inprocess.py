@@ -20,13 +20,16 @@ from deploy.bus import Bus
 from deploy.device import open_device
 from winnow.boards import find_board
 from winnow.cli import guard
+from winnow.errors import ToolError
 
 
 def main() -> None:
     """Register the board with pynq and run the script."""
     parser = argparse.ArgumentParser(prog="python -m deploy.inprocess", description=__doc__)
     parser.add_argument("binary", type=Path, help="the engine's harness")
-    parser.add_argument("digest", help="hash of the RTL that its bitstream must carry")
+    parser.add_argument(
+        "digest", type=bytes.fromhex, help="hash of the RTL that its bitstream must carry"
+    )
     parser.add_argument("--board", required=True)
     parser.add_argument("script")
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
@@ -34,11 +37,18 @@ def main() -> None:
     board = find_board(options.board)
     machine = os.uname_result((*os.uname()[:4], board.arch))
     os.uname = lambda: machine  # pynq chooses its clock registers by it
-    with open_device(options.binary) as device:
+    try:
         boards = import_module("deploy.pynq_device")  # imports pynq
-        with boards.registered(board, Bus(device, bytes.fromhex(options.digest))):
-            sys.argv = [options.script, *options.arguments]
-            runpy.run_path(options.script, run_name="__main__")
+    except ImportError as error:
+        raise ToolError(
+            f"{error}; run this with .venv-pynq-3.0.1/bin/python, of: make setup-pynq PYNQ=3.0.1"
+        ) from error
+    with (
+        open_device(options.binary) as device,
+        boards.registered(board, Bus(device, options.digest)),
+    ):
+        sys.argv = [options.script, *options.arguments]
+        runpy.run_path(options.script, run_name="__main__")
 
 
 if __name__ == "__main__":

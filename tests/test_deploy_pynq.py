@@ -187,6 +187,29 @@ def test_a_second_board_on_one_address_is_refused_in_a_line(tmp_path: Path) -> N
     assert result.stderr.splitlines()[-1].startswith("error: port 7967 of 127.0.0.4 is taken")
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("bin", "00", "--board", "PYNQ-Z2", "a.py"), 1, "error: .*; run this with .venv-pynq-3"),
+        (("bin", "00", "--board", "Zybo", "a.py"), 1, "error: board must be one of PYNQ-Z1, "),
+        (("bin", "no", "--board", "KV260", "a.py"), 2, ".* argument digest: invalid fromhex val"),
+    ],
+)
+def test_a_script_that_cannot_be_run_in_one_process_is_told_why(
+    words: tuple[str, ...], code: int, text: str
+) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "deploy.inprocess", *words],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == code
+    assert re.match(text, result.stderr.splitlines()[-1])
+
+
 def test_board_lets_only_this_machine_in(build: Build, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001, F811
     words = ("board", "--config", "net.toml", "--host", "0.0.0.0")
     assert command(capsys, *words) == (
