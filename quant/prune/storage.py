@@ -43,10 +43,22 @@ class Spm:
     indices: bytes
     values: NDArray[Any]
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many patterns there are, and how many places each has."""
+        return len(self.patterns), self.values.shape[1]
+
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """The number of every kernel's pattern."""
+        width, count = index_bits(len(self.patterns)), len(self.values)
+        bits = np.unpackbits(np.frombuffer(self.indices, np.uint8), count=count * width)
+        weights = 1 << np.arange(width)[::-1]
+        return bits.reshape(count, width).astype(np.int64) @ weights
+
     def bits(self, weight_bits: int) -> int:
         """Return the size with values of `weight_bits`."""
-        kernels, places = self.values.shape
-        return spm_bits(kernels, places, len(self.patterns), weight_bits)
+        return spm_bits(len(self.values), self.values.shape[1], len(self.patterns), weight_bits)
 
 
 def spm_bits(kernels: int, places: int, patterns: int, weight_bits: int) -> int:
@@ -78,11 +90,7 @@ def pack(kernels: NDArray[Any], patterns: NDArray[np.bool_]) -> Spm:
 
 def unpack(spm: Spm) -> NDArray[Any]:
     """Return the kernels [kernels, 9]."""
-    width, count = index_bits(len(spm.patterns)), len(spm.values)
-    bits = np.unpackbits(np.frombuffer(spm.indices, np.uint8), count=count * width)
-    weights = 1 << np.arange(width)[::-1]
-    index = bits.reshape(count, width).astype(np.int64) @ weights
     places = spm.patterns.nonzero()[1].reshape(len(spm.patterns), -1)
-    kernels = np.zeros((count, PIXELS), dtype=spm.values.dtype)
-    np.put_along_axis(kernels, places[index], spm.values, axis=1)
+    kernels = np.zeros((len(spm.values), PIXELS), dtype=spm.values.dtype)
+    np.put_along_axis(kernels, places[spm.index], spm.values, axis=1)
     return kernels

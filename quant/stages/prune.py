@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prune by the configured method, fold BatchNorm: train.npz, prune_channels.npz -> prune.npz."""
+"""Prune by the configured method, fold BatchNorm: train.npz, prune_channels.npz -> prune.npz.
+
+Method "pattern" also writes prune.spm.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from quant.allocate.sizes import measured_keeps, sparse_layers
 from quant.build import Build, load_compact, load_teacher
 from quant.data import to_input
 from quant.distill import distillation
+from quant.network.network import Network
 from quant.network.rewrite import fold_norms, to_winograd
 from quant.prune.methods import chosen_per_layer, new_pruner, storage
+from quant.prune.spm_file import SPM_FILE, quantized_layers, write_spm
 from quant.results import SAMPLE_IMAGES, saved
 from quant.train.resume import Resume
 from quant.train.training import fit
+from winnow.config import PATTERN
 from winnow.flow import Result
 
 
@@ -29,4 +37,15 @@ def run(build: Build, resume: Resume) -> Result:
     pruner.release()
     numbers = {"storage": storage(config.prune, sparse, keeps), **pruner.numbers()}
     folded = fold_norms(net)
-    return saved(build, folded, "pruned", history, keep=measured_keeps(folded), **numbers)
+    result = saved(build, folded, "pruned", history, keep=measured_keeps(folded), **numbers)
+    return with_spm(build, folded, result) if build.world.is_main else result
+
+
+def with_spm(build: Build, net: Network, result: Result) -> Result:
+    """Return the result with the file of packed kernels, if the method is "pattern"."""
+    path = build.out / SPM_FILE
+    path.unlink(missing_ok=True)  # another method leaves none
+    if build.config.prune.method != PATTERN:
+        return result
+    write_spm(path, quantized_layers(net, result.numbers["patterns"]))
+    return replace(result, outputs=[*result.outputs, path])
