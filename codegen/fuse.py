@@ -35,6 +35,7 @@ from codegen.join import check_concat, parts_of
 from winnow.blocking import Op
 from winnow.errors import ScheduleError
 from winnow.fixed_point import IntArray
+from winnow.srbs import SUB_ROW
 
 LayerMaps: TypeAlias = dict[str, IntArray]  # what layers write, [n, c, h, w], by the layer's name
 
@@ -43,6 +44,9 @@ LayerMaps: TypeAlias = dict[str, IntArray]  # what layers write, [n, c, h, w], b
 class EngineLayer:
     """What one descriptor does: multiply, requantize, and perhaps add a map or pool.
 
+    Or pool or average a map of memory: `multiply` then has the name of that node and no weights but
+    zeros.
+
     Members:
         op: how the lanes multiply.
         multiply: the node whose weights they hold; it gives the layer its name.
@@ -50,9 +54,9 @@ class EngineLayer:
         add: the node that adds a map of memory, the shortcut, to the result, if any.
         shortcut: type of that map.
         pool: the node that takes the maximum of 2x2 windows of the result, if any.
-        average: the node that averages all pixels of that, if any.
-        maximum: a pool of a map of memory, if the layer is that: `multiply` has its name and type,
-            and no weights but zeros.
+        maximum: a pool of a map of memory, if the layer is that.
+        average: an average over a map of memory, if the layer is that; `multiply` has the type of
+            that map.
 
     Only the map of the last of these nodes is ever in memory.
     """
@@ -63,8 +67,13 @@ class EngineLayer:
     add: Add | None = None
     shortcut: TensorType | None = None
     pool: MaxPool | None = None
-    average: GlobalAverage | None = None
     maximum: MaxPool | None = None
+    average: GlobalAverage | None = None
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the lanes multiply: they add zeros to maxima."""
+        return self.maximum is None and self.average is None
 
     @property
     def name(self) -> str:
@@ -94,7 +103,7 @@ class EngineLayer:
 
     @property
     def mapped(self) -> Node:
-        """The last node before an average: the engine walks over the pixels of its map."""
+        """The last node, or the map that is averaged: the engine walks over its pixels."""
         return self.pool or self.add or self.multiply
 
     @property
@@ -159,19 +168,25 @@ def _add_max_pool(node: MaxPool, graph: Graph, layers: Layers) -> Layers:
     if makers and node.is_halving and not _other_readers(source, node, graph):
         return tuple(replace(x, pool=node) if x is makers[0] else x for x in layers)
     kind = graph.type_of(source)
-    return (*layers, EngineLayer(Op.DIRECT, _without_weights(node), kind, maximum=node))
+    return (
+        *layers,
+        EngineLayer(Op.DIRECT, _without_weights(node, node.output), kind, maximum=node),
+    )
 
 
-def _without_weights(node: MaxPool) -> Direct:
-    """Return a convolution of a pool's name, map and window whose weights are zero.
+def _without_weights(node: MaxPool | GlobalAverage, output: TensorType) -> Direct:
+    """Return a convolution of a node's name and inputs whose weights are zero.
 
-    It has one input channel, since none of them matters.
+    It has one input channel, since none of them matters. An average has the output channels of one
+    group: the engine walks over groups as if they were rows.
     """
-    channels, exponent = node.output.channels, node.output.exponent
+    channels, exponent = output.channels, output.exponent
+    if isinstance(node, GlobalAverage):
+        channels = min(channels, SUB_ROW)
     return Direct(
         name=node.name,
         inputs=node.inputs,
-        output=node.output,
+        output=output,
         v_bits=8,
         weight_bits=2,
         keep=1,
@@ -189,7 +204,7 @@ def _add_add(node: Add, graph: Graph, layers: Layers) -> Layers:
     Of two such layers it is the later one, so that the other map is in memory by then. A layer that
     comes too early for that runs later: nothing but the sum reads its map.
     """
-    adding = [x for x in layers if x.op in ADDING and x.maximum is None]
+    adding = [x for x in layers if x.op in ADDING and x.has_weights]
     makers = [x for x in adding if x.name in node.inputs]
     if not makers:
         first, second = (_called(source, graph) for source in node.inputs)
@@ -222,21 +237,9 @@ def _add_add(node: Add, graph: Graph, layers: Layers) -> Layers:
 
 
 def _add_average(node: GlobalAverage, graph: Graph, layers: Layers) -> Layers:
-    """Let the layer that makes the map average it while it writes."""
-    (source,) = node.inputs
-    makers = [layer for layer in layers if layer.last.name == source]
-    if not makers or makers[0].op not in ADDING or makers[0].average is not None:
-        raise ScheduleError(
-            f"node '{node.name}': the engine averages only what a {_ADDING_TEXT} node has "
-            f"computed, it reads {_called(source, graph)}; move the average behind a convolution"
-        )
-    others = _other_readers(source, node, graph)
-    if others:
-        raise ScheduleError(
-            f"node '{node.name}': '{others[0]}' also reads '{source}', but the engine writes only "
-            f"the average; let '{others[0]}' read '{node.name}', or drop the average"
-        )
-    return tuple(replace(x, average=node) if x is makers[0] else x for x in layers)
+    """Average a map of memory, as a layer of its own."""
+    kind = graph.type_of(node.inputs[0])
+    return (*layers, EngineLayer(Op.DIRECT, _without_weights(node, kind), kind, average=node))
 
 
 def _add_concat(node: Concat, graph: Graph, layers: Layers) -> Layers:

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 
 from codegen.fuse import EngineLayer
 from codegen.ir import Direct, MaxPool
-from winnow.blocking import LayerShape, Op, bias_beats, num_channel_groups, weight_beats
+from winnow.blocking import (
+    AVERAGE_WINDOW,
+    LayerShape,
+    Op,
+    bias_beats,
+    num_channel_groups,
+    weight_beats,
+)
 from winnow.engine import EngineConfig
 from winnow.fixed_point import IntArray
 from winnow.srbs import SUB_ROW, max_keep, to_sub_rows
@@ -49,7 +56,7 @@ def lane_weights(engine: EngineConfig, layer: EngineLayer) -> IntArray:
     if layer.op is Op.WINOGRAD:
         return weight
     groups = num_channel_groups(source.channels)
-    if layer.maximum is not None:
+    if not layer.has_weights:
         return np.zeros((len(weight), SUB_ROW, 1), dtype=np.int64)
     if layer.op is Op.DIRECT:
         places = np.zeros((len(weight), groups * SUB_ROW, weight[0, 0].size), dtype=np.int64)
@@ -82,12 +89,14 @@ def layer_shape(engine: EngineConfig, layer: EngineLayer) -> LayerShape:
         weight_bits=layer.multiply.weight_bits,
         pool=layer.pool is not None,
         window=_window(layer),
+        maximum=not layer.has_weights,
         average=layer.average is not None,
-        maximum=layer.maximum is not None,
     )
 
 
 def _window(layer: EngineLayer) -> Window:
+    if layer.average is not None:
+        return AVERAGE_WINDOW
     node = layer.maximum or layer.multiply
     return node.window if isinstance(node, Direct | MaxPool) else Window()
 

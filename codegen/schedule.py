@@ -31,6 +31,7 @@ from codegen.join import NOTHING, Joined, joined
 from codegen.layout import RAW_BYTES, num_words
 from codegen.pack import Bytes, lane_weights, layer_shape, pack_weights
 from winnow.blocking import (
+    AVERAGE_WINDOW,
     Blocking,
     LayerShape,
     Op,
@@ -89,11 +90,12 @@ class Schedule:
     def feature_words(self) -> int:
         """Words of feature memory: the input's and all layers' maps.
 
-        The rows that a max pool adds are planned from word 0 on, and must lie within it.
+        The rows that a layer without weights adds are planned from word 0 on, and must lie within
+        it.
         """
         words = [plan.result.base + plan.result.words for plan in self.layers]
         pools = [plan.shape for plan in self.layers if plan.shape.maximum]
-        words += [num_channel_groups(x.out_channels) * math.prod(x.output_size) for x in pools]
+        words += [_planes(x) * math.prod(x.output_size) for x in pools]
         return max(words)
 
     @property
@@ -214,7 +216,7 @@ def _loop_values(shape: LayerShape, blocking: Blocking) -> Values:
         "sub_rows": blocking.sub_rows,
         "part_steps": blocking.part_steps,
         "blocks": blocking.blocks,
-        "channel_groups": num_channel_groups(shape.out_channels),
+        "channel_groups": 1 if shape.average else num_channel_groups(shape.out_channels),
         "strips_down": len(strips) // columns,
         "strips_across": columns,
         "groups_full": full,
@@ -276,6 +278,8 @@ def _feature_values(
         "row_words": shape.width,
         "plane_words": shape.height * shape.width,
     }
+    if shape.average:
+        return values | _average_reads(blocking)
     if shape.gathers:
         return values | _strip_reads(shape, blocking, (1, 1), shape.window)
     if shape.op is Op.WINOGRAD:
@@ -307,6 +311,26 @@ def _strip_reads(
     }
 
 
+def _average_reads(blocking: Blocking) -> Values:
+    """What the strips of an average read: pixels of a group of channels, the rows of the map.
+
+    Below them lies a row of zeros.
+    """
+    down, across = _axes(blocking, (1, 1), (blocking.rows, blocking.groups))
+    rows, columns = AVERAGE_WINDOW.rows, AVERAGE_WINDOW.columns
+    values: Values = {
+        "rows_full": rows.kernel,
+        "rows_last": rows.kernel,
+        "columns_full": across.span,
+        "columns_last": across.last,
+        **across.read("read_words", columns, across.pixels),
+    }
+    values |= dict.fromkeys(("read_rows_first", "read_rows_middle", "read_rows_last"), 1)
+    values |= dict.fromkeys(("read_right_first", "read_right"), across.span)
+    to_next = down.span * across.pixels - across.before_last
+    return values | dict.fromkeys(("read_down_first", "read_down"), to_next)
+
+
 def _window_values(shape: LayerShape, blocking: Blocking) -> Values:
     """How pixels are gathered from a plane on chip; a plane has rows of `pitch` words."""
     rows, columns = shape.window.rows, shape.window.columns
@@ -314,7 +338,7 @@ def _window_values(shape: LayerShape, blocking: Blocking) -> Values:
     gathers = int(shape.gathers)
     return {
         "gathers": gathers,
-        "planes": num_channel_groups(shape.in_channels) if gathers else blocking.sub_rows,
+        "planes": _planes(shape) if gathers else blocking.sub_rows,
         "kernel_rows": rows.kernel,
         "kernel_columns": columns.kernel,
         "pad_top": rows.before,
@@ -323,6 +347,11 @@ def _window_values(shape: LayerShape, blocking: Blocking) -> Values:
         "pitch": pitch,
         "row_step": pitch * rows.stride,
     }
+
+
+def _planes(shape: LayerShape) -> int:
+    """Groups of 8 channels of a strip."""
+    return 1 if shape.average else num_channel_groups(shape.in_channels)
 
 
 def _offset(words: int) -> int:
@@ -366,7 +395,7 @@ def _result_values(
     edge = engine.m // 2 if shape.pool else engine.m
     size = (tensor.height, tensor.width)
     if shape.gathers:
-        tile = (1, 1)
+        tile, size = (1, 1), shape.output_size
     elif shape.op is Op.DIRECT:
         tile, size = (1, engine.pt * engine.linear_pixels), (1, shape.height * shape.width)
     elif shape.op is Op.DENSE:
@@ -384,8 +413,8 @@ def _result_values(
         "result_base": result.base,
         "out_row_words": tensor.width,
         "out_plane_words": plane,
-        "write_right": across.span,
-        "write_down": _offset(down.span * size[1] - across.before_last),
+        "write_right": 0 if shape.average else across.span,
+        "write_down": 1 if shape.average else _offset(down.span * size[1] - across.before_last),
         "write_rows_full": down.span,
         "write_rows_last": max(1, down.last),
         "write_words_full": across.span,
@@ -430,14 +459,14 @@ def _add_values(layer: EngineLayer, shortcut: Region | None) -> Values:
     A max pool adds its maxima to zero; they come from no memory, so its rows may be any.
     """
     shifts = dict.fromkeys(("own_shift", "shortcut_shift", "add_shift"), 0)
-    if layer.maximum is not None:
+    if not layer.has_weights:
         return {
             "maximum": 1,
             "shortcut_base": 0,
             "no_add": 0,
-            "shortcut_signed": int(layer.maximum.output.signed),
+            "shortcut_signed": int(layer.mapped.output.signed),
             **shifts,
-            **_add_bounds(layer.maximum),
+            **_add_bounds(layer.mapped),
         }
     if layer.add is None or shortcut is None:
         idle = {"shortcut_base": 0, "no_add": 1, "shortcut_signed": 0, "add_low": 0, "add_high": 0}

@@ -21,7 +21,13 @@ from quant.layers.quant_layer import QuantTapLayer
 from quant.layers.quantizers import scale_of
 from quant.network.graph import Add, Concat, NetworkGraph
 from quant.network.graph import QuantAverage as Average
-from quant.network.layer_graph import layer_graph, layer_results, lone_pools, rounding
+from quant.network.layer_graph import (
+    layer_graph,
+    layer_results,
+    lone_pools,
+    rounding,
+    written_results,
+)
 from quant.network.network import Network
 from winnow.errors import LoweringError
 
@@ -66,17 +72,19 @@ def _collide(name: str, other: str) -> bool:
 def golden_arrays(net: Network, samples: Samples) -> dict[str, NDArray[Any]]:
     """Return `images` uint8 [n, c, h, w], `labels` [n] and `layer.<name>` [n, c, h, w] integers.
 
-    Maps are taken after sum, ReLU and pool and have the smallest type that holds their width; a raw
-    layer gives its int32 accumulators. The network becomes float64. Raises LoweringError for a
-    value that is no multiple of its scale.
+    Maps are taken after sum, ReLU and pool, those of averages are further ones. They have the
+    smallest type that holds their width; a raw layer gives its int32 accumulators. The network
+    becomes float64. Raises LoweringError for a value that is no multiple of its scale.
     """
     net.double().eval()
-    names, pools = layer_names(net.graph), lone_pools(net.graph)
-    roundings = _roundings(net, pools)
+    names, written = layer_names(net.graph), written_results(net.graph)
+    roundings = _roundings(net, written)
     parts: dict[str, list[NDArray[Any]]] = {}
     for start in range(0, len(samples), BATCH):
         x = to_input(samples.images[start : start + BATCH], torch.float64)
-        for path, value in layer_results(net, x, pools).items():
+        results = layer_results(net, x, written)
+        for path in written:
+            value = results[path]
             integers = to_integers(value, roundings[path], names[path])
             parts.setdefault(f"layer.{names[path]}", []).append(as_map(integers))
     arrays: dict[str, NDArray[Any]] = {n: np.concatenate(maps) for n, maps in parts.items()}
@@ -84,10 +92,9 @@ def golden_arrays(net: Network, samples: Samples) -> dict[str, NDArray[Any]]:
     return {"images": images, "labels": samples.labels.numpy()} | arrays
 
 
-def _roundings(net: Network, pools: dict[str, str]) -> dict[str, Quantized | None]:
-    """Return what rounds the results of layers and of lone pools; None for a pool of the images."""
-    names = {path: [placed.rounded_by] for path, placed in layer_graph(net.graph).items()}
-    names |= {path: rounding(net.graph, result) for path, result in pools.items()}
+def _roundings(net: Network, written: dict[str, str]) -> dict[str, Quantized | None]:
+    """Return what rounds results; None for a pool of the images."""
+    names = {path: rounding(net.graph, result) for path, result in written.items()}
     return {path: net.get_submodule(found[0]) if found else None for path, found in names.items()}
 
 

@@ -3,10 +3,11 @@
 
     python -m sim.networks                                narrow ones
     python -m sim.networks resnet18:1:224 --out build/networks
+    python -m sim.networks resnet50:1:224 --engine v_words=576
 
 NAME:WIDTH:EDGE -> Brevitas in float64 = integer interpreter = compiled C++ = RTL, on every map
-that a layer writes. Weights are untrained, 2 of 8 non-zero, of 8 bits: what is shown is that and
-how fast a network runs, not what it knows. Raises MismatchError at the first difference.
+that a layer writes. Weights are untrained, 2 of 8 non-zero (--keep), of 8 bits: what is shown is
+that and how fast a network runs, not what it knows. Raises MismatchError at the first difference.
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ from winnow.engine import EngineConfig
 from winnow.errors import ConfigError, shown
 from winnow.flow import Build
 from winnow.model_config import CHAIN, MODELS
+from winnow.schema import from_table
+from winnow.srbs import SUB_ROW
 
 STALL = 30  # percent of the cycles of every AXI channel, in a second run on the RTL
-STALLED_BELOW = 2_000_000  # modelled cycles: longer networks run without stalls only
-IMAGES, CLASSES = 40, 10
+SHORT = 2_000_000  # modelled cycles: longer networks run without stalls only, on one image
+IMAGES, CLASSES, KEEP = 40, 10, 2
 DATA = "images.npz"
 LIBRARY = tuple(name for name in MODELS if name != CHAIN)
 WIDEST, LARGEST = 16, 1024  # what the library takes; a network may take less
@@ -90,7 +93,7 @@ class Wanted:
     def __str__(self) -> str:
         return f"{self.name}:{self.width:g}:{self.edge}"
 
-    def config(self, folder: Path) -> Config:
+    def config(self, folder: Path, engine: EngineConfig, keep: int = KEEP) -> Config:
         """Return the configuration of a build on random images, which are written to a folder."""
         rng = np.random.default_rng(self.edge)
         images = rng.integers(0, 256, (IMAGES, 3, self.edge, self.edge), dtype=np.uint8)
@@ -98,7 +101,8 @@ class Wanted:
         return Config(
             data=DataConfig(source="npz", path=DATA, base=folder),
             model=ModelConfig(name=self.name, width=self.width),
-            prune=PruneConfig(keep=2),
+            prune=PruneConfig(keep=keep),
+            engine=engine,
             quantize=QuantizeConfig(weight_bits=(8,)),
         )
 
@@ -123,10 +127,10 @@ class NetworkRun:
 
 
 class Engines:
-    """The compiled C++ and the Verilated RTL of the default engine, made when first asked for."""
+    """The compiled C++ and the Verilated RTL of an engine, made when first asked for."""
 
-    def __init__(self, out: Path) -> None:
-        self.out, self.config = out, EngineConfig()
+    def __init__(self, out: Path, config: EngineConfig) -> None:
+        self.out, self.config = out, config
         self._cpp: csim.Engine | None = None
         self._harness: rtl.Harness | None = None
 
@@ -159,11 +163,12 @@ def _timed(run: NetworkRun, stage: str) -> Iterator[None]:
     run.seconds[stage] = time.monotonic() - started
 
 
-def run_network(wanted: Wanted, engines: Engines) -> NetworkRun:
+def run_network(wanted: Wanted, engines: Engines, keep: int = KEEP) -> NetworkRun:
     """Take a network through every rung; MismatchError names the first map that differs."""
     run = NetworkRun(wanted)
     with _timed(run, "PyTorch"):
-        graph, golden = rehearsed_graph(Build(wanted.config(engines.out), engines.out))
+        config = wanted.config(engines.out, engines.config, keep)
+        graph, golden = rehearsed_graph(Build(config, engines.out))
         check_graph(graph)
     with _timed(run, "interpreter"):
         maps = interpret(graph, golden.images)
@@ -177,16 +182,17 @@ def run_network(wanted: Wanted, engines: Engines) -> NetworkRun:
 
 
 def _run_engine(run: NetworkRun, plan: Schedule, golden: Golden, engines: Engines) -> None:
-    """Run the C++ on all images and the RTL on the first one."""
+    """Run the C++ on all images of a short network, else and on the RTL on the first one."""
     cpp, harness = engines.cpp, engines.harness  # compiled before the clock starts
+    first, is_short = golden.first(1), plan.total_cycles < SHORT
+    chosen = golden if is_short else first
     with _timed(run, "C++"):
-        require_equal(golden.layers, csim.run(cpp, plan, golden.images))
-    first = golden.first(1)
+        require_equal(chosen.layers, csim.run(cpp, plan, chosen.images))
     with _timed(run, "RTL"):
         found = rtl.run(harness, plan, first.images)
         require_equal(first.layers, found.maps)
     run.measured = found.cycles[0]
-    if plan.total_cycles < STALLED_BELOW:
+    if is_short:
         stalled = rtl.run(harness, plan, first.images, stall=STALL, seed=1)
         require_equal(first.layers, stalled.maps)
         run.stalled = stalled.cycles[0]
@@ -208,17 +214,38 @@ def format_table(runs: Sequence[NetworkRun]) -> str:
     return "\n".join(lines)
 
 
+def engine_of(settings: Sequence[str]) -> EngineConfig:
+    """Return the default engine with other numbers: KEY=NUMBER, a key of [engine] each."""
+    pairs = [text.partition("=") for text in settings]
+    for text, (_, _, number) in zip(settings, pairs, strict=True):
+        if not (number.isascii() and number.isdigit()):
+            raise ConfigError(f"engine {shown(text)}: must be KEY=NUMBER such as v_words=576")
+    return from_table(EngineConfig, {key: int(number) for key, _, number in pairs}, "engine")
+
+
+def check_keep(keep: int) -> None:
+    """Raise ConfigError unless `keep` weights of a sub-row can be kept."""
+    if not 1 <= keep <= SUB_ROW:
+        raise ConfigError(f"keep {keep}: must be 1..{SUB_ROW}")
+
+
 def main() -> None:
     """Run the networks of the command line and print the table."""
     parser = argparse.ArgumentParser("sim.networks", description=__doc__.split("\n")[0])
     parser.add_argument("networks", nargs="*", help="NAME:WIDTH:EDGE (default: narrow ones of all)")
     parser.add_argument("--out", type=Path, default=Path("build/networks"))
+    parser.add_argument("--keep", type=int, default=KEEP, help="non-zeros of 8 weights, 1..8 (2)")
+    parser.add_argument(
+        "--engine", nargs="*", default=[], metavar="KEY=NUMBER", help="such as v_words=576"
+    )
     options = parser.parse_args()
+    engine = engine_of(options.engine)
+    check_keep(options.keep)
     wanted = [Wanted.of(text) for text in options.networks or NARROW]
     options.out.mkdir(parents=True, exist_ok=True)
-    engines, runs = Engines(options.out), []
+    engines, runs = Engines(options.out, engine), []
     for each in wanted:
-        runs.append(run_network(each, engines))
+        runs.append(run_network(each, engines, options.keep))
         print(f"{each}: Brevitas (float64) = interpreter = C++ = RTL on every map", flush=True)
     print(format_table(runs))
 

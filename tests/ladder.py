@@ -139,23 +139,37 @@ def random_projection_graph(seed: int, engine_m: int) -> Graph:
 
 
 def random_average_graph(seed: int, engine_m: int) -> Graph:
-    """Return a graph whose last map is averaged: of a convolution, a pool or a sum."""
+    """Return a graph whose last map, of a layer, a pool, a sum or an average, or input is averaged.
+
+    A third of the inputs and of the maps of a pool are large.
+    """
     rng = np.random.default_rng([seed, engine_m, 6])
-    size, pool = rng.integers(2, 13, size=2), bool(rng.integers(2))
+    size, pool = rng.integers(2, 13, size=2).tolist(), bool(rng.integers(2))
+    large = rng.integers(1, 41, size=2).tolist() if rng.random() < 0.3 else size
+    kind = _random_feature(rng, int(rng.integers(1, 33)), *large)
     graph = (
-        random_residual_graph(seed, engine_m),
-        random_map_graph(seed, engine_m, (int(size[0]), int(size[1])), pool=pool),
-        random_direct_graph(seed, engine_m),
-        random_projection_graph(seed, engine_m),
-    )[int(rng.integers(4))]
-    source = graph.nodes[-1]
-    output = _random_feature(rng, source.output.channels, 1, 1)
-    exact = average_shift(source.output, replace(output, exponent=0))
+        lambda: random_residual_graph(seed, engine_m),
+        lambda: random_map_graph(seed, engine_m, (size[0], size[1]), pool=pool),
+        lambda: random_direct_graph(seed, engine_m),
+        lambda: random_projection_graph(seed, engine_m),
+        lambda: Graph(kind, ()),
+        lambda: Graph(kind, (_random_pool(rng, "pool", INPUT, kind),)),
+    )[int(rng.integers(6))]()
+    graph = _with_average(rng, graph, "average")
+    return _with_average(rng, graph, "again") if rng.random() < 0.1 else graph
+
+
+def _with_average(rng: np.random.Generator, graph: Graph, name: str) -> Graph:
+    """Average the last map of a graph, or its input if it has no node."""
+    source = graph.nodes[-1].name if graph.nodes else INPUT
+    kind = graph.type_of(source)
+    output = _random_feature(rng, kind.channels, 1, 1)
+    exact = average_shift(kind, replace(output, exponent=0))
     # The mean of uniform values lies near the middle of their range.
-    spread = np.array(0.3 * source.output.bounds[1] * source.output.height * source.output.width)
+    spread = np.array(0.3 * kind.bounds[1] * kind.height * kind.width)
     shift = max(0, int(_fitting_shift(rng, spread, output.bounds[1])))
     output = replace(output, exponent=shift - exact)
-    average = GlobalAverage(name="average", inputs=(source.name,), output=output)
+    average = GlobalAverage(name=name, inputs=(source,), output=output)
     return replace(graph, nodes=(*graph.nodes, average))
 
 

@@ -320,32 +320,34 @@ def average(source: str, name: str = "mean") -> GlobalAverage:
     return GlobalAverage(name=name, inputs=(source,), output=output)
 
 
-def test_average_is_of_the_last_map_of_a_layer() -> None:
+def test_average_is_a_layer_that_reads_any_map() -> None:
     first, pooled = conv("a", INPUT), conv("p", INPUT)
-    for nodes, last in (
+    lone = replace(pool_of(first, "q"), inputs=(INPUT,))
+    for nodes, source in (
+        ((), INPUT),
         ((first,), "a"),
+        ((first, conv("b", "a")), "a"),  # which another node reads too
         ((mix("b", INPUT),), "b"),
         ((pooled, pool_of(pooled)), "p_pool"),
         ((first, added("s", "a", INPUT)), "s"),
+        ((lone,), "q"),
+        ((average(INPUT, "m"),), "m"),
     ):
-        mean = average(last)
-        (layer,) = fuse(graph_of(*nodes, mean))
-        assert (layer.average, layer.last, layer.output) == (mean, mean, mean.output)
-        assert layer.mapped is nodes[-1]
-    lone = replace(pool_of(nodes[1]), name="p")
-    layer = fuse(graph_of(*nodes, lone, average("p")))[-1]
-    assert (layer.maximum, layer.last.name, layer.output.shape) == (lone, "mean", (4, 1, 1))
+        graph = graph_of(*nodes, average(source))
+        *before, layer = fuse(graph)
+        assert (layer.name, layer.source, layer.last) == ("mean", source, graph.nodes[-1])
+        assert (layer.op, layer.has_weights, layer.mapped.output) == (
+            Op.DIRECT,
+            False,
+            graph.type_of(source),
+        )
+        assert all(x.average is None for x in before if x.name != "m")
 
 
-def test_average_of_anything_else_is_refused() -> None:
-    rule = "the engine averages only what a winograd or direct node has computed, it reads"
-    remedy = "move the average behind a convolution"
-    assert refused(graph_of(average(INPUT))) == (
-        f"node 'mean': {rule} the graph's 'input'; {remedy}"
-    )
-    twice = graph_of(conv("a", INPUT), average("a"), average("mean", "again"))
-    assert refused(twice) == f"node 'again': {rule} the average 'mean'; {remedy}"
-    assert refused(graph_of(conv("a", INPUT), conv("b", "a"), average("a"))) == (
-        "node 'mean': 'b' also reads 'a', but the engine writes only the average; let 'b' read "
-        "'mean', or drop the average"
+def test_nothing_is_added_to_an_average() -> None:
+    image = replace(ENTRY, height=1, width=1)
+    nodes = average(INPUT), replace(average(INPUT), name="n"), added("s", "mean", "n")
+    assert refused(Graph(image, nodes)) == (
+        "node 's': the engine adds a map only to what a winograd or direct node has computed, it "
+        "reads the average 'mean' and the average 'n'; let a convolution make one of them"
     )

@@ -142,8 +142,12 @@ def brute_node(layer: Node, d: Any, ex: int) -> IntArray:
     out = np.zeros(layer.output.shape, dtype=np.int64)
     if isinstance(layer, MaxPool):
         for c, row, column in np.ndindex(*layer.output.shape):
-            window = [d[c][2 * row + i][2 * column + j] for i in range(2) for j in range(2)]
-            out[c, row, column] = max(window)
+            top, left = row * layer.stride_rows - layer.top, column * layer.stride_columns
+            rows = d[c][max(top, 0) : top + layer.rows]
+            left -= layer.left
+            out[c, row, column] = max(
+                max(line[max(left, 0) : left + layer.columns]) for line in rows
+            )
         return out
     assert isinstance(layer, Multiply)
     y = BRUTE[type(layer)](layer, d, ex)

@@ -389,22 +389,29 @@ def averaged(size: int, exponent: int) -> Graph:
     return graph
 
 
-def test_averaged_map_is_one_strip_and_one_word_per_group() -> None:
-    (plan,) = schedule(averaged(8, -2), ENGINE).layers
+def test_average_is_a_row_of_strips_and_one_word_per_group() -> None:
+    _, plan = schedule(averaged(8, -2), ENGINE).layers
     values = plan.values
     assert (values["average"], values["average_signed"], values["average_shift"]) == (1, 1, 4)
     assert (values["average_low"], values["average_high"]) == (0, 255)
-    assert (values["strips_down"], values["strips_across"]) == (1, 1)
-    assert (values["out_plane_words"], plan.result.words) == (64, 1)
+    assert (values["strips_down"], values["strips_across"]) == (1, 2)
+    assert (values["blocks"], values["planes"], values["channel_groups"]) == (2, 1, 1)
+    assert plan.result.words == 1
 
 
-def test_average_over_more_than_a_strip_is_rejected() -> None:
-    small = replace(ENGINE, out_tiles=16)
-    assert rejection(averaged(16, 0), small) == (
-        "layer 'layer': the average over its map needs the map in one strip, which the engine's "
-        "buffers do not hold; raise engine.v_words, engine.out_tiles, engine.line_pixels or "
-        "engine.plane_pixels, or use a smaller map"
+def test_average_over_more_than_a_strip_walks_over_a_group_after_another() -> None:
+    graph = averaged(24, 0)
+    output = graph.nodes[-1].output
+    graph = Graph(
+        replace(graph.input, channels=20),
+        (replace(graph.nodes[-1], inputs=(INPUT,), output=replace(output, channels=20)),),
     )
+    (plan,) = schedule(graph, ENGINE).layers
+    values = plan.values
+    assert plan.blocking.strip_groups == 32  # what the lanes hold
+    assert (values["strips_down"], values["strips_across"]) == (3, 18)
+    assert (values["read_right"], values["read_down"]) == (32, 32)
+    assert (values["write_right"], values["write_down"]) == (0, 1)
 
 
 def test_average_beyond_the_engines_numbers_is_rejected() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from quant.data import InputShape
+from quant.layers.quant_add import QuantAverage
 from quant.models.chain import ChainNet, chain_spec
 from quant.models.library import make_model
 from quant.network.graph import INPUT
@@ -18,6 +19,7 @@ from quant.network.layer_graph import (
     lone_pools,
     rounding,
     visit_layers,
+    written_results,
 )
 from quant.network.network import Network
 from winnow.config import ModelConfig
@@ -135,23 +137,29 @@ def test_other_pools_and_those_of_other_layers_stand_alone() -> None:
         placed, behind = layer_graph(net.graph).values()
         assert placed.pool is None
         assert behind.source is None
-        assert lone_pools(net.graph) == {"1": "1"}
+        assert lone_pools(net.graph) == ["1"]
         assert rounding(net.graph, "1") == ["0"]
-    assert lone_pools(chain().graph) == {}
+    assert lone_pools(chain().graph) == []
     net = Network.of(nn.Sequential(conv, nn.AvgPool2d(2), nn.Conv2d(2, 2, 1)), (2, 7, 7))
     assert layer_graph(net.graph)["2"].source is None
-    assert lone_pools(net.graph) == {}
+    assert lone_pools(net.graph) == []
 
 
-def test_a_lone_pool_may_be_averaged() -> None:
-    layers = nn.Conv2d(2, 2, 1), nn.MaxPool2d(3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    net = Network.of(nn.Sequential(*layers, nn.Linear(2, 3)), (2, 6, 6))
-    assert lone_pools(net.graph) == {"1": "2"}
+def test_layers_pools_and_averages_write_results_of_their_own() -> None:
+    pool, mean = nn.MaxPool2d(3, 1), QuantAverage(8, relu=True, flat=False, log2_pixels=4)
+    layers = nn.Conv2d(2, 2, 1), pool, mean, nn.Flatten(), nn.Linear(2, 3)
+    graph = Network.of(nn.Sequential(*layers), (2, 6, 6)).graph
+    assert lone_pools(graph) == ["1"]
+    assert written_results(graph) == {name: name for name in "0412"}
+    layers = nn.Conv2d(2, 2, 1), nn.ReLU(), mean, nn.Flatten(), nn.Linear(2, 3)
+    graph = Network.of(nn.Sequential(*layers), (2, 4, 4)).graph
+    assert layer_graph(graph)["0"].result == "2"
+    assert written_results(graph) == {"0": "1", "4": "4", "2": "2"}
 
 
 def test_a_pool_of_the_images_is_rounded_by_nothing() -> None:
     net = Network.of(nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(2, 2, 1)), (2, 6, 6))
-    assert lone_pools(net.graph) == {"0": "0"}
+    assert lone_pools(net.graph) == ["0"]
     assert rounding(net.graph, "0") == []
 
 

@@ -12,7 +12,16 @@ from typing import cast
 import pytest
 
 from sim import csim, networks, rtl
-from sim.networks import NARROW, Engines, NetworkRun, Wanted, format_table, run_network
+from sim.networks import (
+    NARROW,
+    Engines,
+    NetworkRun,
+    Wanted,
+    check_keep,
+    engine_of,
+    format_table,
+    run_network,
+)
 from tests.engines import ENGINES, compiled
 from tests.test_sim_rtl import LONG, harness
 from winnow.engine import EngineConfig
@@ -46,14 +55,14 @@ def require_sound(run: NetworkRun) -> None:
 def test_small_network_is_exact_at_every_rung(engines: Engines) -> None:
     run = run_network(Wanted("resnet8", 0.5, 32), engines)
     require_sound(run)
-    assert run.layers == 10
+    assert run.layers == 11  # an average
 
 
 def test_imagenet_form_of_a_resnet_is_exact_at_every_rung(engines: Engines) -> None:
     """A 7x7 stem of stride 2, a 3x3 pool of stride 2, four stages, an average."""
     run = run_network(Wanted("resnet18", 0.125, 72), engines)
     require_sound(run)
-    assert run.layers == 22  # 20 convolutions, the classifier, the pool
+    assert run.layers == 23  # 20 convolutions, the classifier, the pool, the average
 
 
 @pytest.mark.slow
@@ -95,15 +104,39 @@ def test_network_is_refused_before_another_runs(
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["v_words"], "engine 'v_words': must be KEY=NUMBER such as v_words=576"),
+        (["v_words=-1"], "engine 'v_words=-1': must be KEY=NUMBER such as v_words=576"),
+        (["v_words=8"], "engine.v_words must be an integer in 16..4096, got 8"),
+    ],
+)
+def test_engine_of_a_wrong_setting_is_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        engine_of(settings)
+    assert str(caught.value) == message
+
+
+def test_engine_and_keep_of_the_command_line() -> None:
+    assert engine_of(["v_words=576", "w_words=512"]) == EngineConfig(v_words=576, w_words=512)
+    assert engine_of([]) == EngineConfig()
+    check_keep(8)
+    with pytest.raises(ConfigError, match=r"^keep 9: must be 1\.\.8$"):
+        check_keep(9)
+
+
 def test_table_and_command_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def pretend(wanted: Wanted, _: Engines) -> NetworkRun:
+    def pretend(wanted: Wanted, engines: Engines, keep: int) -> NetworkRun:
+        assert (engines.config, keep) == (EngineConfig(v_words=576), 8)
         seconds = dict.fromkeys(networks.STAGES, 1.25)
         return NetworkRun(wanted, 3, 1000, 990, 1000, 0 if wanted.edge > 32 else 1100, seconds)
 
     monkeypatch.setattr(networks, "run_network", pretend)
     words = ["networks", "resnet18:1:224", "resnet8", "--out", str(tmp_path / "x" / "networks")]
+    words += ["--keep", "8", "--engine", "v_words=576"]
     monkeypatch.setattr(sys, "argv", words)
     networks.main()
     lines = capsys.readouterr().out.splitlines()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from codegen.fuse import ADDING, fuse
-from codegen.ir import Graph, TensorType
+from codegen.fuse import ADDING
+from codegen.ir import INPUT, Add, Direct, GlobalAverage, Graph, MaxPool, TensorType, Winograd
 from codegen.lower import lower_network
 from codegen.schedule import Schedule, schedule
 from quant.data import Samples
@@ -80,14 +80,23 @@ def test_random_joined_maps_equal_the_interpreter(name: str) -> None:
 
 def test_averages_are_of_every_kind_of_map() -> None:
     """The seeds follow from the variant alone, so this sees the cases of the test above."""
-    cases = (case for e in ENGINES.values() for case in average_cases(e, AVERAGES_PER_ENGINE))
-    layers = [(fuse(graph)[-1], plan.layers[-1]) for graph, plan in cases]
-    kinds = {
-        (made.op, plan.shape.gathers, made.add is not None, made.pool is not None)
-        for made, plan in layers
+    cases = [case for e in ENGINES.values() for case in average_cases(e, AVERAGES_PER_ENGINE)]
+    sources = [
+        (graph.nodes[-2:-1] or (INPUT,))[0] if node.name == "average" else node
+        for graph, _ in cases
+        for node in graph.nodes[-1:]
+    ]
+    assert {type(source) for source in sources} == {
+        *(Winograd, Direct, MaxPool, Add, GlobalAverage, str)
     }
-    winograd = {(Op.WINOGRAD, False, *behind) for behind in ((0, 0), (0, 1), (1, 0))}
-    assert kinds == winograd | {(Op.DIRECT, *rest, False) for rest in product((0, 1), repeat=2)}
+    plans = [plan.layers[-1] for _, plan in cases]
+    assert {plan.source.tensor.signed for plan in plans} == {False, True}
+    cuts = {
+        tuple(min(3, int(plan.values[key])) for key in ("strips_down", "strips_across"))
+        for plan in plans
+    }
+    assert cuts == set(product((1, 2, 3), (1, 2, 3)))
+    assert 1 in {plan.shape.height * plan.shape.width for plan in plans}
 
 
 @pytest.mark.parametrize("name", ["least", "strips", "large_tile_strips"])
@@ -146,6 +155,6 @@ def test_residual_network_from_pytorch_equals_brevitas(stall: int) -> None:
     graph = lower_network(made, entry)
     plan = schedule(graph, RTL_ENGINES["default"])
     run = rtl.run(harness("default"), plan, images.numpy().astype(np.int64), stall=stall)
-    assert len(run.maps) == len(layers) == 9
+    assert len(run.maps) == len(layers) + 1 == 10  # the average
     want = {f"layer.{name}": maps for name, maps in run.maps.items()}
     require_equal({name: golden[name].astype(np.int64) for name in want}, want)

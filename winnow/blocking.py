@@ -48,9 +48,10 @@ class LayerShape:
         weight_bits: 2..8; up to 4 bits use the short weight record.
         pool: 2x2 max pool after the layer.
         window: of a direct layer.
-        average: average over the map after all that.
         maximum: a direct layer that takes the maximum under its window instead of sums: a max pool
-            standing alone. Its lanes add zeros.
+            standing alone, or an average. Its lanes add zeros.
+        average: the maxima of each channel are averaged: they are the pixels of the map, since the
+            window is AVERAGE_WINDOW. A group of 8 channels is a row of pixels then.
     """
 
     op: Op
@@ -62,8 +63,8 @@ class LayerShape:
     weight_bits: int
     pool: bool = False
     window: Window = Window()
-    average: bool = False
     maximum: bool = False
+    average: bool = False
 
     @property
     def gathers(self) -> bool:
@@ -78,15 +79,21 @@ class LayerShape:
 
     @property
     def output_size(self) -> tuple[int, int]:
-        """Height and width of the result before a pool."""
+        """Height and width of the result before a pool; of an average, groups and pixels."""
         if self.op is Op.DENSE:
             return 1, 1
+        if self.average:
+            return num_channel_groups(self.in_channels), self.height * self.width
         return self.window.outputs(self.height, self.width)
 
     @property
     def wide_weights(self) -> bool:
         """Whether weights need two nibbles."""
         return self.weight_bits > NIBBLE
+
+
+# A pixel, and zeros below it, which count for no maximum.
+AVERAGE_WINDOW = Window(Axis(kernel=2, after=1), Axis())
 
 
 @dataclass(frozen=True)

@@ -150,11 +150,16 @@ class _Busy:
         )
 
 
+def _planes_of_strip(shape: LayerShape) -> int:
+    """How often a max pool walks over a strip: once per plane; in an average planes are rows."""
+    return num_channel_groups(shape.in_channels) if shape.maximum and not shape.average else 1
+
+
 def _busy(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> _Busy:
     """Return the busy cycles of a layer; a max pool has strips of 8 channels and their results."""
     per_group = max(blocking.steps, _drain_cycles(engine, shape), SUMS_PERIOD)
     queued = min(blocking.steps, W_QUEUE)
-    planes = num_channel_groups(shape.in_channels) if shape.maximum else 1
+    planes = _planes_of_strip(shape)
     strips, parts = [s for s in blocking.strips() for _ in range(planes)], blocking.parts
     per_part = (*parts[:-1], parts[-1] + per_group - blocking.steps)
     features = [_feature_cycles(engine, shape, blocking.sub_rows, s) for s in strips]
@@ -167,7 +172,7 @@ def _busy(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> _Busy:
         weights=_part_weights(engine, shape, blocking),
         ahead=_weight_cycles(engine, shape, queued) - queued,
         blocks=blocking.blocks // planes,
-        out_groups=num_channel_groups(shape.out_channels) // planes,
+        out_groups=blocking.blocks // planes // engine.blocks_per_group,
     )
 
 
@@ -257,10 +262,13 @@ def _gathered_candidates(
 ) -> Iterator[Blocking]:
     """Yield the rectangles of pixels worth comparing."""
     rows, columns, sub_rows = map_size(engine, shape)
-    blocks = num_channel_groups(shape.out_channels) * engine.blocks_per_group
+    out_groups = 1 if shape.average else num_channel_groups(shape.out_channels)
+    blocks = out_groups * engine.blocks_per_group
     unit, window = group_unit(engine, shape), shape.window
     heights = [n for n in _cuts(rows) if places_fit(window.rows, shape.height, n)]
     widths = [n for n in _cuts(columns) if places_fit(window.columns, shape.width, n)]
+    if shape.average:  # a strip is pixels of one group of channels
+        heights, widths = [1], _cuts(columns)
     sizes = [(height, width) for width in widths for height in heights]
     least = min(plane_size(shape, *size) for size in sizes)
     if least > engine.plane_pixels:
@@ -274,11 +282,6 @@ def _gathered_candidates(
             yield Blocking(rows, columns, *size, sub_rows, blocks, shape.keep, engine.w_words, unit)
 
 
-def _is_whole(blocking: Blocking) -> bool:
-    """Whether the map is one strip."""
-    return (blocking.strip_rows, blocking.strip_groups) == (blocking.rows, blocking.groups)
-
-
 @lru_cache(maxsize=4096)
 def best_blocking(engine: EngineConfig, shape: LayerShape, name: str) -> Blocking:
     """Return the strips with the fewest modelled cycles; fewer, larger strips win a tie.
@@ -287,15 +290,7 @@ def best_blocking(engine: EngineConfig, shape: LayerShape, name: str) -> Blockin
     best; for a very large layer, after MAX_SIMULATED blocks. Raises ScheduleError naming layer
     `name` when a single tile group does not fit.
     """
-    found = list(_candidates(engine, shape, name))
-    if shape.average and found and not any(map(_is_whole, found)):
-        raise ScheduleError(
-            f"layer '{name}': the average over its map needs the map in one strip, which the "
-            "engine's buffers do not hold; raise engine.v_words, engine.out_tiles, "
-            "engine.line_pixels or engine.plane_pixels, or use a smaller map"
-        )
-    fit = [b for b in found if _is_whole(b) or not shape.average]
-    choices = [(b, _busy(engine, shape, b)) for b in fit]
+    choices = [(b, _busy(engine, shape, b)) for b in _candidates(engine, shape, name)]
     if not choices:
         raise ScheduleError(
             f"layer '{name}': not even a strip of one tile group fits the engine's buffers; raise "

@@ -33,7 +33,7 @@ def run(build: Build, _: Mapping[str, str]) -> Result:
         return Result([], f"{len(layers)} layers can be lowered,")
     plan = schedule(graph, build.config.engine)
     widest = max(build.config.quantize.weight_bits)
-    weighted = [layer.multiply for layer in layers if layer.maximum is None]
+    weighted = [layer.multiply for layer in layers if layer.has_weights]
     is_widest = all(node.weight_bits == widest for node in weighted)
     widths = "the widest widths" if is_widest else "the file's widths"
     return Result(

@@ -72,7 +72,6 @@ def layer_shapes(
                 bits[name],
                 place.pool is not None,
                 window,
-                place.average is not None,
             )
     return shapes
 

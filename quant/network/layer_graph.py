@@ -178,24 +178,28 @@ def is_winograd(node: Node) -> bool:
     return isinstance(node, Winograd)
 
 
-def lone_pools(graph: NetworkGraph) -> dict[str, str]:
-    """Return the max pools that follow no layer, as they run, and the records of their results.
-
-    The engine has them as layers. The result is the pool itself, or an average that alone reads it.
-    """
+def lone_pools(graph: NetworkGraph) -> list[str]:
+    """Return the max pools that follow no layer, as they run; the engine has them as layers."""
     graph = graph.ending_at(graph.output)
     taken = {placed.pool for placed in layer_graph(graph).values()}
-    readers, results = graph.readers(), {}
-    for node in graph.nodes:
-        if isinstance(node, MaxPool) and node.name not in taken:
-            results[node.name] = name = node.name
-            others = readers[name]
-            # A ReLU behind a pool changes nothing, or is refused by `codegen.lower`.
-            while len(others) == 1 and isinstance(others[0], (Relu, *PASSING)):
-                name, others = others[0].name, readers[others[0].name]
-            if len(others) == 1 and is_global_average(others[0], graph.shape_of(name)):
-                results[node.name] = others[0].name
-    return results
+    return [n.name for n in graph.nodes if isinstance(n, MaxPool) and n.name not in taken]
+
+
+def written_results(graph: NetworkGraph) -> dict[str, str]:
+    """Return the results that layers of the engine write, in order, by what names the layer.
+
+    The engine has averages, too, as layers, behind the layer whose last step here they are.
+    """
+    graph = graph.ending_at(graph.output)
+    written = {}
+    for name, placed in layer_graph(graph).items():
+        written[name] = placed.result
+        if placed.average is not None:
+            written[name] = graph.by_name[placed.average].inputs[0]
+    alone = [n.name for n in graph.nodes if isinstance(n, QuantAverage)]
+    written |= {name: name for name in [*alone, *lone_pools(graph)]}
+    place = {node.name: number for number, node in enumerate(graph.nodes)}
+    return dict(sorted(written.items(), key=lambda item: place[item[1]]))
 
 
 def is_global_average(node: Node, shape: Shape) -> bool:

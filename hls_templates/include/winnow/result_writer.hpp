@@ -94,7 +94,8 @@ each_plane:
         if (row.ends_layer == 0) next = rows.read();
         burst = burst_plan.read();
       }
-      const bool is_written = row.skip == 0 && (!averages || row.ends_plane != 0);
+      const bool ends_map = row.ends_plane != 0 && row.in_last_column != 0;
+      const bool is_written = row.skip == 0 && (!averages || ends_map);
       ResultWord token;
       token.requests = starts_row && is_written;
       starts_row = words.is_last();
@@ -104,7 +105,7 @@ each_plane:
       ByteTile tiles[kSubRow] = {b0[place.tile], b1[place.tile], b2[place.tile], b3[place.tile],
                                  b4[place.tile], b5[place.tile], b6[place.tile], b7[place.tile]};
       const Word word = gather_pixel(tiles, unsigned(place.pixel));
-      const Word mean = average.add(word, ends_plane, c);
+      const Word mean = average.add(word, ends_plane && ends_map, c);
       const bool writes = is_written && (!averages || starts_row);
       token.word = choose<Word>(averages, mean, word);
       token.address = burst.address;
