@@ -6,14 +6,19 @@ The checker asks whether they fit what the graph allows, the scheduler whether t
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from codegen.ir import Multiply, Winograd
-from winnow.fixed_point import IntArray, int_range
+from winnow.fixed_point import int_range
 from winnow.winograd import winograd
 
 
-def worst_case_sums(node: Multiply, lane_weights: IntArray | None = None) -> tuple[int, int]:
+def worst_case_sums(
+    node: Multiply, lane_weights: NDArray[np.signedinteger[Any]] | None = None
+) -> tuple[int, int]:
     """Return the largest |M| and |Y| any input can cause, from sum |U| and vmax.
 
     `lane_weights` [oc, k, lanes] are the node's weights as an engine deals them to its lanes: each

@@ -34,6 +34,7 @@ from winnow.srbs import SUB_ROW, max_keep, to_sub_rows
 from winnow.window import Window
 
 Bytes = NDArray[np.uint8]
+LaneWeights = NDArray[np.int8]  # no weight has more than 8 bits
 
 
 def linear_lanes(engine: EngineConfig) -> IntArray:
@@ -42,14 +43,14 @@ def linear_lanes(engine: EngineConfig) -> IntArray:
     return (word % engine.alpha) * engine.alpha + word // engine.alpha
 
 
-def lane_weights(engine: EngineConfig, layer: EngineLayer) -> IntArray:
+def lane_weights(engine: EngineConfig, layer: EngineLayer) -> LaneWeights:
     """Arrange a layer's weights as [oc padded to 8, lane channels, lanes].
 
     Winograd: lanes are taps. Direct: one lane, shared; 8 channels at every place of the kernel,
     then the next 8. Dense: the input's 8-channel words in memory order are dealt to the lanes,
     `num_lanes` words per sub-row.
     """
-    source, weight = layer.input, layer.multiply.weight
+    source, weight = layer.input, layer.multiply.weight.astype(np.int8)
     out_channels = weight.shape[0]
     padding = num_channel_groups(out_channels) * SUB_ROW - out_channels
     weight = np.pad(weight, [(0, padding)] + [(0, 0)] * (weight.ndim - 1))
@@ -57,19 +58,19 @@ def lane_weights(engine: EngineConfig, layer: EngineLayer) -> IntArray:
         return weight
     groups = num_channel_groups(source.channels)
     if not layer.has_weights:
-        return np.zeros((len(weight), SUB_ROW, 1), dtype=np.int64)
+        return np.zeros((len(weight), SUB_ROW, 1), dtype=np.int8)
     if layer.op is Op.DIRECT:
-        places = np.zeros((len(weight), groups * SUB_ROW, weight[0, 0].size), dtype=np.int64)
+        places = np.zeros((len(weight), groups * SUB_ROW, weight[0, 0].size), dtype=np.int8)
         places[:, : source.channels] = weight.reshape(*weight.shape[:2], -1)
         by_group = places.reshape(len(weight), groups, SUB_ROW, -1).transpose(0, 1, 3, 2)
         return by_group.reshape(len(weight), -1, 1)
     channels = groups * SUB_ROW
-    maps = np.zeros((len(weight), channels, source.height, source.width), dtype=np.int64)
+    maps = np.zeros((len(weight), channels, source.height, source.width), dtype=np.int8)
     maps[:, : source.channels] = weight.reshape(len(weight), *source.shape)
     planes = maps.reshape(len(weight), groups, SUB_ROW, -1).transpose(0, 1, 3, 2)
     words = planes.reshape(len(weight), -1, SUB_ROW)  # [oc, word, channel in word]
     sub_rows = -(-words.shape[1] // engine.num_lanes)
-    padded = np.zeros((len(weight), sub_rows * engine.num_lanes, SUB_ROW), dtype=np.int64)
+    padded = np.zeros((len(weight), sub_rows * engine.num_lanes, SUB_ROW), dtype=np.int8)
     padded[:, : words.shape[1]] = words
     dealt = padded.reshape(len(weight), sub_rows, engine.num_lanes, SUB_ROW)
     lanes = np.empty_like(dealt)
@@ -77,15 +78,15 @@ def lane_weights(engine: EngineConfig, layer: EngineLayer) -> IntArray:
     return lanes.transpose(0, 1, 3, 2).reshape(len(weight), sub_rows * SUB_ROW, engine.num_lanes)
 
 
-def layer_shape(engine: EngineConfig, layer: EngineLayer) -> LayerShape:
-    """Return the size of a layer; `keep` is what its weights need, at most what it declares."""
+def layer_shape(layer: EngineLayer, weights: LaneWeights) -> LayerShape:
+    """Return the size of a layer; `keep` is what its lane weights need."""
     return LayerShape(
         op=layer.op,
         in_channels=layer.input.channels,
         out_channels=layer.output.channels,
         height=layer.input.height,
         width=layer.input.width,
-        keep=max_keep(lane_weights(engine, layer)),
+        keep=max_keep(weights),
         weight_bits=layer.multiply.weight_bits,
         pool=layer.pool is not None,
         window=_window(layer),
@@ -103,29 +104,39 @@ def _window(layer: EngineLayer) -> Window:
 
 @dataclass(frozen=True)
 class Entries:
-    """Kept weights: `value` int64 and `index` 0..7, both [oc, sub-row, kept, lane]."""
+    """Kept weights: `value` and `index` 0..7, both int8 [oc, sub-row, kept, lane]."""
 
-    value: IntArray
-    index: IntArray
+    value: LaneWeights
+    index: LaneWeights
 
 
-def to_entries(weight: IntArray, keep: int) -> Entries:
+def to_entries(weight: LaneWeights, keep: int) -> Entries:
     """Pick the non-zeros of every sub-row in ascending order; unused places are (0, 0).
 
     `weight` is [oc, channels, lanes] with at most `keep` non-zeros per sub-row (ValueError).
     """
-    if max_keep(weight) > keep:
-        raise ValueError(f"a sub-row has {max_keep(weight)} non-zeros, keep is {keep}")
-    rows = to_sub_rows(weight).astype(np.int64)
-    order = np.argsort(rows == 0, axis=2, kind="stable")[:, :, :keep]
-    value = np.take_along_axis(rows, order, axis=2)
-    return Entries(value, np.where(value == 0, 0, order))
+    rows = to_sub_rows(weight)
+    oc, sub_rows, _, lanes = rows.shape
+    value = np.zeros((oc, sub_rows, keep, lanes), dtype=np.int8)
+    index = np.zeros_like(value)
+    kept = np.zeros((oc, sub_rows, lanes), dtype=np.int8)  # non-zeros up to the channel
+    for channel in range(SUB_ROW):
+        weights = rows[:, :, channel]
+        here = weights != 0
+        for place in range(min(channel + 1, keep)):
+            taken = here & (kept == place)
+            np.copyto(value[:, :, place], weights, where=taken)
+            np.copyto(index[:, :, place], channel, where=taken)
+        kept += here
+    if kept.max(initial=0) > keep:
+        raise ValueError(f"a sub-row has {kept.max()} non-zeros, keep is {keep}")
+    return Entries(value, index)
 
 
-def from_entries(entries: Entries) -> IntArray:
+def from_entries(entries: Entries) -> LaneWeights:
     """Inverse of `to_entries`: [oc, sub-rows * 8, lanes]."""
     oc, sub_rows, _, lanes = entries.value.shape
-    rows = np.zeros((oc, sub_rows, SUB_ROW, lanes), dtype=np.int64)
+    rows = np.zeros((oc, sub_rows, SUB_ROW, lanes), dtype=np.int8)
     for kept in range(entries.value.shape[2]):
         index = entries.index[:, :, kept : kept + 1]
         before = np.take_along_axis(rows, index, axis=2)
@@ -143,24 +154,23 @@ def _interleave(low: Bytes, nibbles: Bytes) -> Bytes:
     padded = np.zeros((blocks, pairs * 2, width), dtype=np.uint8)
     padded[:, :num_low] = nibbles
     padded = padded.reshape(blocks, pairs, width, 2)
-    high = padded[..., 0] | (padded[..., 1] << 4)
-    beats = [
-        beat
-        for pair in range(pairs)
-        for beat in (high[:, pair], *low[:, 2 * pair : 2 * pair + 2].swapaxes(0, 1))
-    ]
-    return np.stack(beats, axis=1)
+    beats = np.zeros((blocks, pairs, 3, width), dtype=np.uint8)
+    beats[:, :, 0] = padded[..., 0] | (padded[..., 1] << 4)
+    both = np.zeros((blocks, pairs * 2, width), dtype=np.uint8)
+    both[:, :num_low] = low
+    beats[:, :, 1:] = both.reshape(blocks, pairs, 2, width)
+    return beats.reshape(blocks, pairs * 3, width)[:, : pairs + num_low]
 
 
-def pack_weights(engine: EngineConfig, layer: EngineLayer) -> Bytes:
-    """Pack a layer for one strip: bytes [blocks, beats, bytes of a beat]."""
-    shape = layer_shape(engine, layer)
-    entries = to_entries(lane_weights(engine, layer), shape.keep)
+def pack_weights(engine: EngineConfig, layer: EngineLayer, weights: LaneWeights) -> Bytes:
+    """Pack a layer's lane weights for one strip: bytes [blocks, beats, bytes of a beat]."""
+    shape = layer_shape(layer, weights)
+    entries = to_entries(weights, shape.keep)
     oc, sub_rows, keep, lanes = entries.value.shape
     blocks, steps = oc // engine.po, sub_rows * keep
     width = engine.axi_bits // 8
 
-    def beats_of(part: IntArray) -> Bytes:  # [oc, sub, kept, lane] -> [blocks, low beats, width]
+    def beats_of(part: LaneWeights) -> Bytes:  # [oc, sub, kept, lane] -> [blocks, low beats, width]
         words = part.reshape(blocks, engine.po, steps * lanes).transpose(0, 2, 1)
         num_low = -(-steps * lanes // engine.lanes_per_beat)
         flat = np.zeros((blocks, num_low * width), dtype=np.uint8)
@@ -186,7 +196,7 @@ def _pack_biases(engine: EngineConfig, layer: EngineLayer, blocks: int) -> Bytes
 
 def unpack_weights(
     engine: EngineConfig, shape: LayerShape, lanes: int, packed: Bytes
-) -> tuple[IntArray, IntArray]:
+) -> tuple[LaneWeights, IntArray]:
     """Inverse of `pack_weights`: lane weights [oc padded, channels, lanes] and biases."""
     blocks = packed.shape[0]
     biases = packed[:, : bias_beats(engine)].reshape(blocks, -1).view("<i4")[:, : engine.po]
@@ -206,10 +216,11 @@ def unpack_weights(
     num_steps = pairs.shape[1] // engine.po // lanes
     sub_rows = num_steps // shape.keep
 
-    def entries_of(part: IntArray) -> IntArray:
+    def entries_of(part: IntArray) -> LaneWeights:
         words = part[:, : sub_rows * shape.keep * lanes * engine.po]
         words = words.reshape(blocks, sub_rows, shape.keep, lanes, engine.po)
-        return words.transpose(0, 4, 1, 2, 3).reshape(-1, sub_rows, shape.keep, lanes)
+        dealt = words.transpose(0, 4, 1, 2, 3).reshape(-1, sub_rows, shape.keep, lanes)
+        return dealt.astype(np.int8)
 
     entries = Entries(entries_of(value), entries_of(pairs >> 4))
     return from_entries(entries), biases.reshape(-1).astype(np.int64)

@@ -29,7 +29,7 @@ from codegen.fuse import EngineLayer, fuse
 from codegen.ir import INPUT, Graph, Node, TensorType, average_shift
 from codegen.join import NOTHING, Joined, joined
 from codegen.layout import RAW_BYTES, num_words
-from codegen.pack import Bytes, lane_weights, layer_shape, pack_weights
+from codegen.pack import Bytes, LaneWeights, lane_weights, layer_shape, pack_weights
 from winnow.blocking import (
     AVERAGE_WINDOW,
     Blocking,
@@ -171,10 +171,11 @@ def _plan_layer(
             f"layer '{layer.name}' uses F({layer.m},3), the engine is F({engine.m},3); set "
             f"engine.m = {layer.m} or quantize again"
         )
-    shape = layer_shape(engine, layer)
+    weights = lane_weights(engine, layer)
+    shape = layer_shape(layer, weights)
     blocking = best_blocking(engine, shape, layer.name)
-    _check_word_lengths(engine, layer)
-    packed = pack_weights(engine, layer)
+    _check_word_lengths(engine, layer, weights)
+    packed = pack_weights(engine, layer, weights)
     values = {
         **_loop_values(shape, blocking),
         **_feature_values(engine, shape, blocking, read.source),
@@ -524,11 +525,11 @@ def _average_values(layer: EngineLayer) -> Values:
     }
 
 
-def _check_word_lengths(engine: EngineConfig, layer: EngineLayer) -> None:
+def _check_word_lengths(engine: EngineConfig, layer: EngineLayer, weights: LaneWeights) -> None:
     """Prove that no sum can leave `acc_bits` and no accumulator `y_bits`."""
     node = layer.multiply
-    weights = lane_weights(engine, layer)[: len(node.bias)]
-    bounds = zip(("acc_bits", "y_bits"), worst_case_sums(node, weights), strict=True)
+    sums = worst_case_sums(node, weights[: len(node.bias)])
+    bounds = zip(("acc_bits", "y_bits"), sums, strict=True)
     for key, bound in bounds:
         needed, bits = signed_bits(bound), int(getattr(engine, key))
         if needed > bits:

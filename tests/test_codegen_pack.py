@@ -14,6 +14,7 @@ from codegen.fuse import EngineLayer, fuse
 from codegen.ir import INPUT, Dense, Direct, Graph, Multiply, TensorType, Winograd
 from codegen.layout import pack_features
 from codegen.pack import (
+    Bytes,
     from_entries,
     lane_weights,
     layer_shape,
@@ -50,6 +51,10 @@ def linear_layer(
     return fuse(Graph(kind, (node,)))[0]
 
 
+def packed_weights(engine: EngineConfig, layer: EngineLayer) -> Bytes:
+    return pack_weights(engine, layer, lane_weights(engine, layer))
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_unpacking_is_the_inverse_of_packing(name: str) -> None:
     engine = ENGINES[name]
@@ -58,9 +63,9 @@ def test_unpacking_is_the_inverse_of_packing(name: str) -> None:
         graph = random_layer_graph(seed, engine.m)
         (layer,) = fuse(graph)
         expected_bias = layer.multiply.bias
-        shape = layer_shape(engine, layer)
         lanes = lane_weights(engine, layer)
-        packed = pack_weights(engine, layer)
+        shape = layer_shape(layer, lanes)
+        packed = pack_weights(engine, layer, lanes)
         steps = num_sub_rows(lanes.shape[1]) * shape.keep
         assert packed.shape == (
             len(lanes) // engine.po,
@@ -81,14 +86,14 @@ def test_entries_of_the_module_example() -> None:
     engine = EngineConfig(m=2, po=1, pt=1)  # 8 pairs in a beat
     kind = TensorType(8, 1, 1, 8, True, 0)
     weight = np.array([[0, 5, 0, 0, -3, 0, 0, 0]])
-    wide = pack_weights(engine, linear_layer(Direct, weight, kind))
+    wide = packed_weights(engine, linear_layer(Direct, weight, kind))
     assert wide.shape == (8, 3, 8)  # padded to 8 channels; biases, high nibbles, pairs
     assert wide[0].tolist() == [
         [0xFE, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0],
         [0xF0, 0, 0, 0, 0, 0, 0, 0],
         [0x15, 0x4D, 0, 0, 0, 0, 0, 0],
     ]
-    narrow = pack_weights(engine, linear_layer(Direct, weight, kind, 4))
+    narrow = packed_weights(engine, linear_layer(Direct, weight, kind, 4))
     assert narrow[0].tolist() == [wide[0, 0].tolist(), wide[0, 2].tolist()]
     assert not wide[1:].any()
 
@@ -98,7 +103,7 @@ def test_high_nibbles_go_before_every_two_low_beats() -> None:
     kind = TensorType(24, 1, 1, 8, True, 0)
     weight = np.zeros((8, 24), dtype=np.int64)
     weight[:, [0, 9, 18]] = [0x12, 0x34, 0x56]
-    packed = pack_weights(engine, linear_layer(Direct, weight, kind))
+    packed = packed_weights(engine, linear_layer(Direct, weight, kind))
     beats = packed[0, bias_beats(engine) :].tolist()
     assert beats[0] == [0x11] * 4 + [0x33] * 4  # for beats 1 and 2
     assert beats[1] == [0x02] * 8
@@ -128,7 +133,7 @@ def test_lanes_of_a_step_come_before_the_next_step() -> None:
         output=TensorType(8, 4, 4, 8, True, 0),
     )
     (layer,) = fuse(Graph(kind, (node,)))
-    beats = pack_weights(engine, layer)[0, bias_beats(engine) :, 0].tolist()
+    beats = packed_weights(engine, layer)[0, bias_beats(engine) :, 0].tolist()
     assert beats == [n % 7 + 1 for n in range(1, 17)] + [0x11] * 16
 
 
@@ -152,7 +157,7 @@ def test_dense_lanes_see_the_words_of_memory_in_order(name: str) -> None:
         image = random_images(graph, seed, 1)
         memory = pack_features(kind, image).reshape(-1, 8).astype(np.int64)
         values = np.where(memory > 127, memory - 256, memory) if kind.signed else memory
-        lanes = lane_weights(engine, fuse(graph)[0])
+        lanes = lane_weights(engine, fuse(graph)[0]).astype(np.int64)
         sums = np.zeros(len(lanes), dtype=np.int64)
         for word, channels in enumerate(values):
             sub_row, place = divmod(word, engine.num_lanes)
@@ -168,7 +173,8 @@ def test_shape_takes_the_keep_that_weights_need() -> None:
     kind = TensorType(16, 1, 1, 8, True, 0)
     weight = np.zeros((3, 16), dtype=np.int64)
     weight[1, [2, 4, 9]] = 1
-    shape = layer_shape(EngineConfig(), linear_layer(Direct, weight, kind))
+    layer = linear_layer(Direct, weight, kind)
+    shape = layer_shape(layer, lane_weights(EngineConfig(), layer))
     assert (shape.keep, shape.in_channels, shape.out_channels) == (2, 16, 3)
 
 

@@ -9,10 +9,11 @@ memory: one beat per port and cycle, no arbitration. `make report` prints it bes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
+from typing import TypeVar
 
 from winnow.blocking import (
     Blocking,
@@ -31,6 +32,8 @@ from winnow.blocking import (
 )
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
+
+T = TypeVar("T")
 
 FILL_CYCLES = 118  # descriptor, first memory latency and pipeline fill of one layer, from RTL
 POOL_AHEAD = 18  # of these, in a max pool, are over when the first window is
@@ -155,20 +158,36 @@ def _planes_of_strip(shape: LayerShape) -> int:
     return num_channel_groups(shape.in_channels) if shape.maximum and not shape.average else 1
 
 
+def _by_size(strips: list[Strip], cycles: Callable[[Strip], T], planes: int) -> list[T]:
+    """Return `cycles` of all strips, `planes` times each; those of one size are alike."""
+    known: dict[tuple[int, int], T] = {}
+    for strip in strips:
+        size = strip.rows, strip.groups
+        if size not in known:
+            known[size] = cycles(strip)
+    return [known[strip.rows, strip.groups] for strip in strips for _ in range(planes)]
+
+
 def _busy(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> _Busy:
     """Return the busy cycles of a layer; a max pool has strips of 8 channels and their results."""
     per_group = max(blocking.steps, _drain_cycles(engine, shape), SUMS_PERIOD)
     queued = min(blocking.steps, W_QUEUE)
     planes = _planes_of_strip(shape)
-    strips, parts = [s for s in blocking.strips() for _ in range(planes)], blocking.parts
+    strips, parts = list(blocking.strips()), blocking.parts
     per_part = (*parts[:-1], parts[-1] + per_group - blocking.steps)
-    features = [_feature_cycles(engine, shape, blocking.sub_rows, s) for s in strips]
+    features = _by_size(
+        strips, lambda s: _feature_cycles(engine, shape, blocking.sub_rows, s), planes
+    )
+    results = [_result_cycles(engine, shape, s) for s in strips for _ in range(planes)]
     if shape.gathers:  # nothing is gathered while the first plane comes
         features[0] += min(_plane_cycles(engine, shape, strips[0]))
+        results = _by_size(strips, lambda s: _result_cycles(engine, shape, s), planes)
     return _Busy(
         features=tuple(features),
-        compute=tuple(tuple(n * s.num_groups for n in per_part) for s in strips),
-        results=tuple(_result_cycles(engine, shape, s) for s in strips),
+        compute=tuple(
+            _by_size(strips, lambda s: tuple(n * s.num_groups for n in per_part), planes)
+        ),
+        results=tuple(results),
         weights=_part_weights(engine, shape, blocking),
         ahead=_weight_cycles(engine, shape, queued) - queued,
         blocks=blocking.blocks // planes,
