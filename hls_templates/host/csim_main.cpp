@@ -52,7 +52,7 @@ template <class T>
 std::vector<T> to_beats(const std::vector<std::uint64_t>& words, int words_per_beat) {
   std::vector<T> beats(words.size() / words_per_beat, T(0));
   for (std::size_t i = 0; i < beats.size() * words_per_beat; i++) {
-    beats[i / words_per_beat] |= T(words[i]) << (64 * (i % words_per_beat));
+    beats[i / words_per_beat] |= T(words[i]) << (64 * int(i % words_per_beat));
   }
   return beats;
 }
