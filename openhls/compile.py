@@ -198,6 +198,7 @@ def memory_ports(plan: ProcessPlan, registers: Collection[str] = ()) -> MemoryPo
             for port, channel in plan.channels.items()
             if port in plan.machine.sends and port.object.base in registers
         ),
+        tuple(channel.name for channel in channels if channel.role is Role.ACQUIRE),
     )
 
 

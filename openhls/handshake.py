@@ -47,6 +47,66 @@ def join_requests(verilog: str, ports: Sequence[str]) -> str:
     return verilog
 
 
+def join_acquires(verilog: str, ports: Sequence[str]) -> str:
+    """Let halves of banks that a process takes together be taken together, after one wait.
+
+    A register says that all of them are there. They stay so until they are taken.
+
+        ok = (a_vld | ~takes) & (b_vld | ~takes) & ...
+     -> ok = (joint_vld | ~takes) & ...;  joint_vld <= a_vld & b_vld & ... & ~a_rdy
+
+    A simulator that asks who waits for whom sees the halves themselves. A reader of such banks
+    gives its halves back a cycle later, from a register, as their release would be the latest of
+    all. It reads nothing of the next half before it has taken that. (A writer may have taken it
+    already, so its release stays.)
+    """
+    groups: dict[str, list[str]] = {}
+    for port in ports:
+        pending = re.search(rf"^ *__s_pending_{port} <= (\w+ \? \w+) : ", verilog, re.M)
+        if pending is not None:
+            groups.setdefault(pending.group(1), []).append(port)
+    for number, group in enumerate(groups.values()):
+        if len(group) >= LEAST_JOINED:
+            joint = f"__halves_{number}_vld"
+            for port in group:
+                verilog = _set(verilog, f"{port}_vld", joint)
+            head, end, body = verilog.partition("\n);\n")
+            verilog = head + end + _halves(joint, group) + body
+            for port in group:
+                verilog = _release_late(verilog, port.removesuffix("_acquire"))
+    return verilog
+
+
+def _release_late(verilog: str, bank: str) -> str:
+    head, end, body = verilog.partition("\n);\n")
+    source = re.search(rf"^  assign {bank}_release_vld = (\w+);\n", body, re.M)
+    if f" {bank}_rd_req_vld" not in head or source is None:
+        return verilog
+    register = f"__{bank}_release_vld"
+    late = (
+        f"  reg {register};\n"
+        "  always @ (posedge clk) begin\n"
+        f"    {register} <= {source.group(1)} & ~rst;\n"
+        "  end\n"
+        f"  assign {bank}_release_vld = {register};\n"
+    )
+    return head + end + body.replace(source.group(), late)
+
+
+def _halves(joint: str, ports: Sequence[str]) -> str:
+    there = " & ".join(f"{port}_vld" for port in ports)
+    return (
+        "`ifdef OPENHLS_WAIT_FOR\n"
+        f"  wire {joint} = {there};\n"
+        "`else\n"
+        f"  reg {joint};\n"
+        "  always @ (posedge clk) begin\n"
+        f"    {joint} <= {there} & ~{ports[0]}_rdy & ~rst;\n"
+        "  end\n"
+        "`endif\n"
+    )
+
+
 def _join(verilog: str, joint: str, ports: Sequence[str]) -> str:
     for port in ports:
         verilog = _free_request(verilog, port, joint)
@@ -107,6 +167,7 @@ def _set(verilog: str, pin: str, value: str = "1'h1") -> str:
 ASSIGN = re.compile(r"^ *assign (\w+) = (.*);$", re.M)
 _READY = re.compile(r"stage_outputs_ready_(\d+)")
 _PIN = re.compile(r"^  input wire (?:\[\d+:0\] )?(\w+),?$", re.M)
+_JOINT = re.compile(r"^  reg (__(?:joint|halves)_\d+_(?:rdy|vld));$", re.M)  # waits as well
 
 
 def free_stages(verilog: str) -> str:
@@ -118,7 +179,7 @@ def free_stages(verilog: str) -> str:
     sources = {
         name: set(re.findall(r"\b[a-z_]\w*", text)) for name, text in ASSIGN.findall(verilog)
     }
-    pins = set(_PIN.findall(verilog))
+    pins = {*_PIN.findall(verilog), *_JOINT.findall(verilog)}
     for name in sources:
         found = _READY.fullmatch(name)
         if found and not _reaches(name, sources, pins):

@@ -11,7 +11,14 @@ import xls
 
 from openhls.enable import drop_done_registers, narrow_enables
 from openhls.errors import HlsError
-from openhls.handshake import free_answers, free_loads, free_requests, free_stages, join_requests
+from openhls.handshake import (
+    free_answers,
+    free_loads,
+    free_requests,
+    free_stages,
+    join_acquires,
+    join_requests,
+)
 
 _ASSERTION = re.compile(r"^.*_assert: assert property.*\n|^ *`(ifdef|endif) *ASSERT_ON\n", re.M)
 _REGISTER = re.compile(r"^  reg (?:\[(\d+):0\] )?(\w+);", re.M)
@@ -52,12 +59,13 @@ MULTIPLIER_PIPELINE = Pipeline(4, "asap7")
 class MemoryPorts:
     """Ports by their XLS names: sends that never wait, answers of banks and RAMs, FIFOs of a word.
 
-    `registers` are sends to FIFOs of one word.
+    `registers` are sends to FIFOs of one word, `acquires` the tokens of halves of banks.
     """
 
     requests: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     registers: tuple[str, ...] = ()
+    acquires: tuple[str, ...] = ()
 
 
 NO_MEMORY = MemoryPorts()
@@ -94,7 +102,7 @@ def generate(
         raise HlsError(_explain(name, pipeline, message))
     verilog = merge_product_registers(_ASSERTION.sub("", verilog))
     verilog = free_answers(free_requests(verilog, memory.requests), memory.answers)
-    verilog = join_requests(verilog, memory.registers)
+    verilog = join_acquires(join_requests(verilog, memory.registers), memory.acquires)
     verilog = narrow_enables(drop_done_registers(free_loads(free_stages(verilog))))
     registers = {found: int(high or 0) + 1 for high, found in _REGISTER.findall(verilog)}
     return Generated(

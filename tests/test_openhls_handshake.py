@@ -10,7 +10,14 @@ import pytest
 
 from openhls.channels import Role
 from openhls.compile import REQUESTS, CompiledProcess, compile_processes, compile_project
-from openhls.handshake import free_answers, free_loads, free_requests, join_requests
+from openhls.handshake import (
+    free_answers,
+    free_loads,
+    free_requests,
+    free_stages,
+    join_acquires,
+    join_requests,
+)
 
 REPLAY = """#include <ap_int.h>
 #include <hls_stream.h>
@@ -192,3 +199,88 @@ def test_fifos_of_one_word_that_are_written_together_have_one_wait(
 def test_words_of_other_stages_are_not_joined() -> None:
     ports = ["x_rd_req", *(f"y{number}" for number in range(4))]
     assert join_requests(EARLY, ports) == EARLY
+
+
+def halves(banks: int) -> str:
+    """Return a design of which a process fills banks together, another one reads them together."""
+    numbers = range(banks)
+    names = [f"b{number}" for number in numbers]
+    parameters = ", ".join(f"Bank& {name}" for name in names)
+    locks = "\n".join(f"  hls::{{0}}_lock<Block> l{n}(b{n});" for n in numbers)
+    return f"""#include <ap_int.h>
+#include <hls_stream.h>
+#include <hls_streamofblocks.h>
+typedef ap_uint<8> Block[16];
+typedef hls::stream_of_blocks<Block> Bank;
+void fill({parameters}) {{
+{locks.format("write")}
+  ap_uint<5> i = 0;
+  do {{
+#pragma HLS pipeline II = 1
+    {" ".join(f"l{n}[i & 15] = i + {n};" for n in numbers)}
+    i++;
+  }} while (i < 16);
+}}
+void drain({parameters}, hls::stream<ap_uint<8> >& sums) {{
+{locks.format("read")}
+  ap_uint<5> i = 0;
+  ap_uint<8> sum = 0;
+  do {{
+#pragma HLS pipeline II = 1
+    sum += {" + ".join(f"l{n}[i & 15]" for n in numbers)};
+    i++;
+  }} while (i < 16);
+  sums.write(sum);
+}}
+extern "C" void top(ap_uint<8>* total) {{
+#pragma HLS dataflow
+  Bank {", ".join(names)};
+  hls::stream<ap_uint<8> > sums;
+  fill({", ".join(names)});
+  drain({", ".join(names)}, sums);
+  *total = sums.read();
+}}
+"""
+
+
+@pytest.mark.parametrize("banks", [3, 4])
+def test_halves_that_are_taken_together_have_one_wait(banks: int, tmp_path: Path) -> None:
+    source = tmp_path / "top.cpp"
+    source.write_text(halves(banks))
+    processes = compile_project(source, [], "top").processes
+    for name in ("fill", "drain"):
+        text = processes[name].verilog.split("\n);\n", 1)[1]
+        there = " & ".join(f"b{number}_acquire_vld" for number in range(banks))
+        if banks == 4:
+            assert f"    __halves_0_vld <= {there} & ~b0_acquire_rdy & ~rst;\n" in text
+            assert f"`ifdef OPENHLS_WAIT_FOR\n  wire __halves_0_vld = {there};\n" in text
+            assert text.count("b3_acquire_vld") == 2  # there, and nowhere else
+            late = "  assign b3_release_vld = __b3_release_vld;\n"  # only after a read, see there
+            assert (late in text) == (name == "drain")
+        else:
+            assert "__halves_" not in text
+
+
+def test_halves_under_another_condition_are_not_joined() -> None:
+    text = "module m(\n  input wire a_acquire_vld\n);\n"
+    for number in range(4):
+        text += f"      __s_pending_a{number}_acquire <= go_{number % 2} ? n1 : x;\n"
+    ports = [f"a{number}_acquire" for number in range(4)]
+    assert join_acquires(text, ports) == text
+
+
+STAGES = """module m(
+  input wire in_vld
+);
+  reg {wait};
+  assign or_1 = {wait} | n1;
+  assign stage_outputs_ready_0 = ~p0_inputs_valid | or_1;
+    p0_x <= p0_stage_done ? n2 : p0_x;
+endmodule
+"""
+
+
+@pytest.mark.parametrize("wait", ["__joint_0_rdy", "__halves_3_vld", "__s_state"])
+def test_a_stage_before_one_that_waits_for_a_joint_keeps_its_enable(wait: str) -> None:
+    text = STAGES.replace("{wait}", wait)
+    assert (free_stages(text) == text) == (wait != "__s_state")

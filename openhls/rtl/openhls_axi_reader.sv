@@ -99,6 +99,7 @@ module openhls_axi_reader #(
   logic [CreditBits-1:0]  credit_q, taken;  // words of the FIFO not yet promised to a burst
   logic [UnderBits-1:0]   under_q;          // bursts under way
   logic [PendingBits-1:0] pending_q;        // requests not yet turned into bursts
+  logic                   asked_q;          // a request came a cycle before
   logic                   error_q;
   logic                   fits_q;           // the burst offered may be issued
   logic                   issue, finish, beat;
@@ -123,18 +124,20 @@ module openhls_axi_reader #(
       credit_q  <= CreditBits'(FIFO_DEPTH);
       under_q   <= '0;
       pending_q <= '0;
+      asked_q   <= 1'b0;
       error_q   <= 1'b0;
     end else begin
       fits_q    <= burst_vld && !burst_empty && !issue && credit_q > CreditBits'(m_axi_arlen)
                    && under_q != UnderBits'(OUTSTANDING) && (!halt || fits_q);
       credit_q  <= credit_q - taken + CreditBits'(r_vld && r_rdy);
       under_q   <= under_q + UnderBits'(issue) - UnderBits'(beat && m_axi_rlast);
-      pending_q <= pending_q + PendingBits'(ar_vld && ar_rdy) - PendingBits'(finish);
+      asked_q   <= ar_vld && ar_rdy;
+      pending_q <= pending_q + PendingBits'(asked_q) - PendingBits'(finish);
       error_q   <= (error_q && !clear) || (beat && m_axi_rresp != 2'b00);
     end
   end
 
   assign error   = error_q;
   assign drained = !fits_q && under_q == '0;
-  assign idle    = pending_q == '0 && credit_q == CreditBits'(FIFO_DEPTH);
+  assign idle    = !asked_q && pending_q == '0 && credit_q == CreditBits'(FIFO_DEPTH);
 endmodule

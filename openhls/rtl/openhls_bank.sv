@@ -8,11 +8,11 @@
 // keeps the words that were not overwritten.
 //
 // Latency: a response follows its request by one cycle, an acquire token the release that permits
-// it by one. One read and one write per cycle; writes and the writer's releases are always
-// accepted. A reader's release is accepted beside a read request that has to wait, and takes
-// effect with it.
-// Paths: rd_resp_rdy -> rd_req_rdy. A release that depended on rd_resp_rdy would close a loop
-// through a process that releases in the cycle in which it takes its last word.
+// it by one. One read and one write per cycle; writes and releases are always accepted. A reader
+// must not release beside a read request that has to wait, which happens only if it leaves a
+// response; processes of openhls request when they can take the answer. So a release depends on
+// nothing that comes late.
+// Paths: rd_resp_rdy -> rd_req_rdy.
 // Resources: one memory of 2^ceil(log2 DEPTH) + DEPTH words (block RAM when that is large; the
 // address needs no adder), 16 LUTs, 11 registers.
 module openhls_bank #(
@@ -57,8 +57,7 @@ module openhls_bank #(
   logic             w_acquire_vld_q, r_acquire_vld_q;  // looked up with the next state
   logic [1:0]       taken_q, taken_d;  // halves taken by the writer, not yet released by the reader
   logic [1:0]       full_q, full_d;  // of those, released by the writer
-  logic             r_late_q;  // a release that waits for the read request beside it
-  logic             w_acquire, w_release, r_release, r_waits;
+  logic             w_acquire, w_release, r_release;
 
   assign w_acquire_data = 1'b1;
   assign w_acquire_vld  = w_acquire_vld_q;
@@ -72,23 +71,22 @@ module openhls_bank #(
   assign rd_req_rdy     = !resp_vld_q || rd_resp_rdy;
   assign rd_resp_data   = resp_q;
   assign rd_resp_vld    = resp_vld_q;
-  assign r_release_rdy  = !r_late_q;
-  assign r_waits        = rd_req_vld && !rd_req_rdy;
-  assign r_release      = ((r_release_vld && r_release_data) || r_late_q) && !r_waits;
+  assign r_release_rdy  = 1'b1;
+  assign r_release      = r_release_vld && r_release_data;
 
   assign taken_d  = taken_q + {1'b0, w_acquire} - {1'b0, r_release};
   assign full_d   = full_q + {1'b0, w_release} - {1'b0, r_release};
   assign r_held_d = (r_held_q || (r_acquire_vld && r_acquire_rdy)) && !r_release;
 
   always_ff @(posedge clk) begin
-    if (rd_req_vld && rd_req_rdy) resp_q <= words[{r_half_q, rd_req_data}];
+    // Whether or not it was asked: a request comes late, and `resp_vld_q` says if this is an answer.
+    if (rd_req_rdy) resp_q <= words[{r_half_q, rd_req_data}];
     if (wr_req_vld) words[{w_half_q, wr_req_data[AddrBits-1:0]}] <= wr_req_data[AddrBits+:WIDTH];
     if (rst) begin
       resp_vld_q      <= 1'b0;
       w_half_q        <= 1'b0;
       r_half_q        <= 1'b0;
       r_held_q        <= 1'b0;
-      r_late_q        <= 1'b0;
       taken_q         <= '0;
       full_q          <= '0;
       w_acquire_vld_q <= 1'b1;
@@ -98,7 +96,6 @@ module openhls_bank #(
       w_half_q        <= w_half_q ^ w_release;
       r_half_q        <= r_half_q ^ r_release;
       r_held_q        <= r_held_d;
-      r_late_q        <= ((r_release_vld && r_release_data) || r_late_q) && r_waits;
       taken_q         <= taken_d;
       full_q          <= full_d;
       w_acquire_vld_q <= !taken_d[1];

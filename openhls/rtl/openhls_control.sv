@@ -24,7 +24,8 @@
 // `stopped` ends a run in place of the token; while `hold` is high, the start token waits and tokens on
 // `done` mean nothing. `live` has the words as written, for what must act during a run.
 //
-// Latency: a write is answered two cycles after its address, a read after one.
+// Latency: a write is answered two cycles after its address, a read after one; a run ends a cycle
+// after its token.
 // Paths: none from an input to an output.
 // Resources (13 words, 8 of them writable): 400 LUTs, 570 registers.
 module openhls_control #(
@@ -112,6 +113,7 @@ module openhls_control #(
   // Runs.
   logic start_q, done_q, ready_q, restart_q;  // bits of CTRL
   logic running_q, start_vld_q, waits_q, cancel_q;
+  logic done_token_q;  // a register of its own: it comes late out of the kernel
   logic gie_q, interrupt_q;
   logic [1:0] ier_q, isr_q, event_bits, toggle;
   logic launch, taken, ended, read, read_ctrl, write_ctrl, write_cancel;
@@ -125,7 +127,7 @@ module openhls_control #(
 
   assign launch     = start_q && !running_q;
   assign taken      = start_vld_q && start_rdy;
-  assign ended      = (done_vld && done_data && !hold) || stopped;
+  assign ended      = done_token_q || stopped;
   assign write_ctrl = write && s_axi_wstrb[0] && aw_addr_q == Ctrl;
   assign read_ctrl  = read && s_axi_araddr == Ctrl;
   assign write_cancel = write && s_axi_wstrb[2] && s_axi_wdata[16] && aw_addr_q == Ctrl;
@@ -138,6 +140,7 @@ module openhls_control #(
       done_q      <= 1'b0;
       ready_q     <= 1'b0;
       restart_q   <= 1'b0;
+      done_token_q <= 1'b0;
       running_q   <= 1'b0;
       start_vld_q <= 1'b0;
       waits_q     <= 1'b0;
@@ -151,6 +154,7 @@ module openhls_control #(
       else if (write_cancel) start_q <= 1'b0;
       else if (taken || (stopped && (waits_q || start_vld_q))) start_q <= restart_q;
       cancel_q <= write_cancel;
+      done_token_q <= done_vld && done_data && !hold && !stopped;
       if (write_ctrl) restart_q <= s_axi_wdata[7];
       done_q  <= ended || (done_q && !read_ctrl);
       ready_q <= (taken && !restart_q) || (ready_q && !read_ctrl);

@@ -7,7 +7,8 @@
 // Paths: none from an input to an output. in_rdy and out_vld are registers.
 // Resources: WIDTH registers; with DEPTH above 1 also LUT RAM (2/3 LUT per bit up to 32 words, 4/3
 // up to 64), or with BLOCK block RAM, whose output register holds one word more; 2 to 40 LUTs of
-// control. In front of the memory one word more may wait.
+// control. In front of the memory one word more may wait. Words of up to 8 bits leave from a
+// register, as what a process decides by them comes late: WIDTH more registers and LUTs.
 module openhls_fifo #(
   parameter int WIDTH = 32,
   parameter int DEPTH = 2,
@@ -52,6 +53,9 @@ module openhls_fifo #(
     localparam int PtrBits   = $clog2(DEPTH);
     localparam int CountBits = $clog2(DEPTH + 1);
 
+    // A narrow word is shown from a register, `read_q` is the place of the one behind it.
+    localparam bit Shown = !BLOCK && WIDTH <= 8;
+
     logic [PtrBits-1:0]   write_q, read_q;
     logic [CountBits-1:0] count_q, count_d;  // words in the memory
     logic                 in_vld_q, any_q, push, pop;
@@ -85,7 +89,7 @@ module openhls_fifo #(
     always_ff @(posedge clk) begin
       if (rst) begin
         write_q  <= '0;
-        read_q   <= '0;
+        read_q   <= Shown ? PtrBits'(1) : '0;
         count_q  <= '0;
         in_vld_q <= 1'b0;
         any_q    <= 1'b0;
@@ -117,11 +121,21 @@ module openhls_fifo #(
     end else begin : gen_lut
       (* ram_style = "distributed" *) logic [WIDTH-1:0] words[DEPTH];
 
-      assign pop      = out_vld && out_rdy;
-      assign out_data = words[read_q];
-      assign out_vld  = any_q;
+      assign pop     = out_vld && out_rdy;
+      assign out_vld = any_q;
 
       always_ff @(posedge clk) if (push) words[write_q] <= in_q;
+
+      if (Shown) begin : gen_shown
+        logic [WIDTH-1:0] out_q;
+
+        assign out_data = out_q;
+
+        always_ff @(posedge clk)
+          if (pop || !any_q) out_q <= count_q > CountBits'(1) ? words[read_q] : in_q;
+      end else begin : gen_read
+        assign out_data = words[read_q];
+      end
     end
   end
 endmodule

@@ -33,7 +33,8 @@ module openhls_ram #(
   assign wr_req_rdy   = 1'b1;
 
   always_ff @(posedge clk) begin
-    if (rd_req_vld && rd_req_rdy) resp_q <= words[rd_req_data];
+    // Whether or not it was asked: a request comes late, and `resp_vld_q` says if this is an answer.
+    if (rd_req_rdy) resp_q <= words[rd_req_data];
     if (wr_req_vld) words[wr_req_data[AddrBits-1:0]] <= wr_req_data[AddrBits+:WIDTH];
     if (rst) resp_vld_q <= 1'b0;
     else if (rd_req_rdy) resp_vld_q <= rd_req_vld;

@@ -148,7 +148,8 @@ struct Side {
     access.gate = [this] { return held > 0 || acquires_now(); };
     release.gate = [this] {
       const std::size_t left = this->access.queue.size();
-      return (held > 0 || acquires_now()) && (left == 0 || (left == 1 && this->access.active));
+      return (held > 0 || acquires_now()) &&
+             (left == 0 || (left == 1 && this->access.active && !waits()));
     };
   }
 
@@ -156,7 +157,7 @@ struct Side {
   Channel &acquire, &access, &release;
   int most = 1;  // halves at once
   int held = 0;
-  bool late = false;  // the release was accepted before the access beside it
+  std::function<bool()> waits = [] { return false; };  // an access of this cycle does
   std::function<void()> finished;
 
   // The token waits for rdy, which is given in this cycle.
@@ -166,18 +167,11 @@ struct Side {
     bench.check(held < most, acquire.name + ": too many halves at once");
     ++held;
   }
-  void on_access() {
-    bench.check(held > 0, access.name + ": the bench lost its half");
-    if (late) finish();
-  }
+  void on_access() { bench.check(held > 0, access.name + ": the bench lost its half"); }
   void on_release() {
     bench.check(held > 0, release.name + ": the bench lost its half");
-    late = !access.queue.empty();
-    if (!late) finish();
-  }
-  void finish() {
+    bench.check(access.queue.empty(), release.name + ": the bench released a half too early");
     --held;
-    late = false;
     finished();
   }
   void plan(const std::vector<Payload>& accesses) {
@@ -210,7 +204,6 @@ class BankTest {
     expected_.clear();
     half_ = written_ = read_ = 0;
     writer_.held = reader_.held = 0;
-    writer_.late = reader_.late = false;
     full_ = full;
     plan_writes();
     plan_reads();
@@ -241,6 +234,7 @@ class BankTest {
     }
     writer_.acquire.quiet = false;  // a half is free from the start
     writer_.most = 2;
+    reader_.waits = [this] { return resp_.pins.vld && !resp_.pins.rdy; };
     halves_[0].resize(depth_);
     halves_[1].resize(depth_);
     const int low = addr_bits(depth_);
