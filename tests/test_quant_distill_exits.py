@@ -32,7 +32,7 @@ from tests.conftest import ROOT
 from tests.engines import expected_maps
 from tests.ladder import multiplies
 from winnow.artefact import load_arrays
-from winnow.blocking import LayerShape, Op
+from winnow.blocking import AVERAGE_WINDOW, LayerShape, Op
 from winnow.cli import guard
 from winnow.config import Config, ModelConfig, PruneConfig, QuantizeConfig, TrainConfig, load_config
 from winnow.cycles import layer_cycles
@@ -90,14 +90,17 @@ def cycles(op: Op, read: int, written: int, edge: int, keep: int, pool: bool = F
     return layer_cycles(CONFIG.engine, shape).total
 
 
-def pool_cycles(channels: int, edge: int, average: bool) -> int:
-    axis = Axis(2, 2)
-    shape = LayerShape(
-        *(Op.DIRECT, channels, channels, edge, edge, 1, 2),
-        window=Window(axis, axis),
-        average=average,
-        maximum=True,
-    )
+def pool_cycles(channels: int, edge: int) -> int:
+    return without_weights(channels, edge, Window(Axis(2, 2), Axis(2, 2)), average=False)
+
+
+def average_cycles(channels: int, edge: int) -> int:
+    return without_weights(channels, edge, AVERAGE_WINDOW, average=True)
+
+
+def without_weights(channels: int, edge: int, window: Window, average: bool) -> int:
+    size = (channels, channels, edge, edge)
+    shape = LayerShape(Op.DIRECT, *size, 1, 2, window=window, maximum=True, average=average)
     return layer_cycles(CONFIG.engine, shape).total
 
 
@@ -111,12 +114,12 @@ def test_an_image_pays_for_the_trunk_and_every_exit_it_tried() -> None:
             cycles(Op.WINOGRAD, 16, 16, 4, 2, False) + fc,
         ),
         "pool": (
-            pool_cycles(8, 8, False) + cycles(Op.DIRECT, 8, 16, 4, 2) + averaged(16),
-            cycles(Op.DIRECT, 16, 16, 4, 2) + averaged(16),
+            pool_cycles(8, 8) + cycles(Op.DIRECT, 8, 16, 4, 2) + averaged(16, 4),
+            cycles(Op.DIRECT, 16, 16, 4, 2) + averaged(16, 4),
         ),
         "average": (
-            pool_cycles(8, 8, True) + cycles(Op.DENSE, 8, 10, 1, 2),
-            pool_cycles(16, 4, True) + averaged(16),
+            pool_cycles(8, 8) + averaged(8, 4),
+            pool_cycles(16, 4) + averaged(16, 2),
         ),
     }
     for kind, (exit1, exit2) in heads.items():
@@ -129,9 +132,9 @@ def test_an_image_pays_for_the_trunk_and_every_exit_it_tried() -> None:
         ]
 
 
-def averaged(channels: int) -> int:
-    """Cycles of a classifier that reads one pixel."""
-    return cycles(Op.DENSE, channels, 10, 1, 2)
+def averaged(channels: int, edge: int) -> int:
+    """Cycles of an average over a map and of a classifier that reads it."""
+    return average_cycles(channels, edge) + cycles(Op.DENSE, channels, 10, 1, 2)
 
 
 def test_pooled_exits_of_the_digits_network_cost_less_than_the_whole() -> None:

@@ -70,14 +70,14 @@ def cost_terms(net: Network, config: Config) -> list[CostTerm]:
 
 
 def layer_costs(net: Network, config: Config) -> dict[str, int]:
-    """Return the modelled engine cycles of every layer and every lone pool of a network by name."""
+    """Return the modelled engine cycles of every layer and pool of a network by name."""
     prices = _cycles(net, config)
     layers = {name: price(*_channels(net.get_submodule(name))) for name, price in prices.items()}
     return layers | pool_costs(net.graph, config)
 
 
 def pool_costs(graph: NetworkGraph, config: Config) -> dict[str, int]:
-    """Return the modelled engine cycles of every max pool that follows no layer."""
+    """Return the modelled engine cycles of every pool that is a layer there."""
     shapes = pool_shapes(graph)
     return {name: int(layer_cycles(config.engine, s, name).total) for name, s in shapes.items()}
 

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import nn
 
 from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, WinogradConv2d
-from quant.network.graph import MaxPool, NetworkGraph
-from quant.network.layer_graph import layer_graph, lone_pools
+from quant.network.graph import MaxPool, NetworkGraph, Shape
+from quant.network.layer_graph import is_global_average, layer_graph, lone_pools
 from quant.network.network import Network
 from quant.network.rewrite import tap_layers
-from winnow.blocking import LayerShape, Op
+from winnow.blocking import AVERAGE_WINDOW, LayerShape, Op
 from winnow.config import PATTERN, Config
 from winnow.cycles import layer_cycles
 from winnow.engine import EngineConfig
@@ -77,19 +78,30 @@ def layer_shapes(
 
 
 def pool_shapes(graph: NetworkGraph) -> dict[str, LayerShape]:
-    """Return the cycle model's description of every max pool that the engine has as a layer."""
+    """Return the cycle model's description of every pool that the engine has as a layer.
+
+    These are max pools that follow no layer, and averages over whole maps.
+    """
     nodes, shapes = graph.by_name, {}
-    for name, result in lone_pools(graph).items():
+    for name in lone_pools(graph):
         node = nodes[name]
         assert isinstance(node, MaxPool)
-        channels, height, width = graph.shape_of(node.inputs[0])
-        window = Window(*(_pool_axis(node, i, (height, width)[i]) for i in range(2)))
+        size = graph.shape_of(node.inputs[0])
+        window = Window(*(_pool_axis(node, axis, size[1 + axis]) for axis in range(2)))
         if window.fits:
-            average = result != name
-            shapes[name] = LayerShape(
-                Op.DIRECT, channels, channels, height, width, 1, 2, False, window, average, True
-            )
+            shapes[name] = _pool_shape(size, window)
+    for node in graph.nodes:
+        size = graph.shape_of(node.inputs[0])
+        if is_global_average(node, size):
+            shapes[node.name] = replace(_pool_shape(size, AVERAGE_WINDOW), average=True)
     return shapes
+
+
+def _pool_shape(size: Shape, window: Window) -> LayerShape:
+    channels, height, width = size
+    return LayerShape(
+        Op.DIRECT, channels, channels, height, width, 1, 2, window=window, maximum=True
+    )
 
 
 def _pool_axis(node: MaxPool, axis: int, pixels: int) -> Axis:
