@@ -8,11 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from quant.build import Build, load_quantized, load_trained, new_network
 from quant.data import given_shape, to_input
 from quant.data.source import describe
-from quant.distill.exits import ask, curve, format_curve, leaving_costs, whole_cost
+from quant.distill.exits import Reported, ask, format_exits, leaving_costs, whole_cost
 from quant.distill.teacher import described
+from quant.integer_exits import integer_costs, quantized_with_exits
 from quant.interchange.onnx_export import export_onnx, export_qonnx
 from quant.interchange.torch_import import Imported, load_checkpoint
 from quant.network.network import Network
@@ -23,8 +26,7 @@ from quant.results import warn_of_chance
 from quant.run import STAGES
 from quant.trace import draw_trace, format_trace, trace
 from quant.train.history import History
-from winnow.config import CHAIN
-from winnow.errors import ConfigError
+from winnow.errors import NetworkError
 from winnow.flow import Result, record_run
 from winnow.score import score_in, score_text
 
@@ -100,25 +102,32 @@ def report(build: Build, _: argparse.Namespace) -> None:
 
 
 def exits(build: Build, _: argparse.Namespace) -> None:
-    """Print accuracy against cost of leaving the trained chain at its exits."""
+    """Print accuracy against cost of leaving the trained and the quantized network at exits."""
     build.require_classes("exits")
-    net = load_trained(build)
-    if not net.graph.exits:
-        raise ConfigError(
-            f"exits needs a network with exits: model.name must be '{CHAIN}', got "
-            f"'{build.config.model.name}'"
-        )
-    costs = leaving_costs(net, build.config)
-    whole = whole_cost(net, build.config)
-    samples = build.split().test
-    answers = ask(net, samples, build.device)
-    alone = [100 * float(row.mean()) for row in answers.right]
+    net, split = load_trained(build), build.split()
+    costs, whole = leaving_costs(net, build.config), whole_cost(net, build.config)
     names = [name for name, _ in net.graph.exits]
+
+    def text(net: Network, device: torch.device, costs: list[int], whole: int) -> str:
+        found = Reported(*(ask(net, part, device) for part in (split.validation, split.test)))
+        return format_exits(names, found, costs, whole)
+
     print(
-        f"early exit of {len(samples)} test images; cost: modelled cycles of all layers an image "
-        "pays for, over those of the whole network without exits"
+        f"early exit of {len(split.test)} test images, threshold chosen on {len(split.validation)} "
+        "validation images; cost: modelled cycles of all layers an image pays for, over those of "
+        "the whole network without exits, on test images"
     )
-    print(format_curve(names, curve(answers, costs, whole), alone))
+    print(f"fp32 network:\n{text(net, build.device, costs, whole)}")
+    if not (build.out / "qat.npz").is_file():
+        print(f"quantized network: none yet; make it with: {build.command('qat')}")
+        return
+    try:
+        quantized = quantized_with_exits(build)
+    except NetworkError as error:
+        print(f"quantized network: {error}")
+        return
+    costs, whole = integer_costs(build, quantized)
+    print(f"quantized network:\n{text(quantized, torch.device('cpu'), costs, whole)}")
 
 
 def print_trace(build: Build, _: argparse.Namespace) -> None:

@@ -19,9 +19,10 @@ from quant.build import Build
 from quant.data import InputShape, Samples
 from quant.distill.exits import (
     Answers,
+    Reported,
     ask,
     curve,
-    format_curve,
+    format_exits,
     leaving_costs,
     whole_cost,
 )
@@ -54,7 +55,8 @@ def net_of(config: Config = CONFIG) -> Network:
 
 
 def answers_of(confidence: list[list[float]], right: list[list[int]]) -> Answers:
-    return Answers(np.array(confidence), np.array(right, bool))
+    together = np.array(right, bool).any(0)
+    return Answers(np.array(confidence), np.array(right, bool), together)
 
 
 def test_images_leave_at_the_first_exit_that_is_sure() -> None:
@@ -169,14 +171,41 @@ def test_a_chain_without_exits_is_refused() -> None:
         leaving_costs(net_of(bare), bare)
 
 
-def test_table_of_a_curve() -> None:
-    answers = answers_of([[0.95, 0.6], [0.5, 0.5]], [[1, 0], [1, 1]])
-    text = format_curve(["conv1"], curve(answers, [10, 60], 50, (0.9,)), [50.0, 100.0])
-    assert text.splitlines() == [
-        "accuracy alone: conv1 50.00 %, end 100.00 %",
-        "threshold   accuracy    cost    conv1      end",
-        "      0.9   100.00 %   0.700   50.0 %   50.0 %",
+def test_the_threshold_is_chosen_on_validation_images() -> None:
+    # One wrong and unsure image on validation, one wrong and rather sure image on test.
+    validation = answers_of([[0.995, 0.6], [0.5, 0.5]], [[1, 0], [1, 1]])
+    test = answers_of([[0.995, 0.97], [0.5, 0.5]], [[1, 0], [1, 1]])
+    text = format_exits(["conv1"], Reported(validation, test), [10, 60], 50)
+    assert text.splitlines()[:7] == [
+        "everyone at  validation      test    cost",
+        "      conv1     50.00 %   50.00 %   0.200",
+        "        end    100.00 %  100.00 %   1.200",
+        "   ensemble    100.00 %  100.00 %   1.200",
+        "  threshold  validation      test    cost    conv1      end",
+        "        0.5     50.00 %   50.00 %   0.200  100.0 %    0.0 %",
+        "        0.6     50.00 %   50.00 %   0.200  100.0 %    0.0 %",
     ]
+    (chosen,) = (line for line in text.splitlines() if line.endswith(" <- chosen"))
+    assert chosen == ("        0.7    100.00 %   50.00 %   0.200  100.0 %    0.0 % <- chosen")
+
+
+def test_without_a_good_threshold_none_is_chosen() -> None:
+    wrong = answers_of([[1.0], [1.0]], [[0], [1]])
+    text = format_exits(["conv1"], Reported(wrong, wrong), [10, 60], 50)
+    assert "<- chosen" not in text
+    assert text.endswith("no threshold is chosen: each loses to the end on validation images")
+
+
+def test_the_ensemble_is_the_mean_of_all_softmax_outputs() -> None:
+    net = net_of()
+    images = torch.randint(0, 256, (300, *SHAPE), dtype=torch.uint8)
+    labels = torch.randint(0, 10, (300,))
+    answers = ask(net, Samples(images, labels), torch.device("cpu"))
+    with torch.no_grad():
+        ends, _ = net.with_exits(images * 2.0**-8)
+        mean = sum(logits.double().softmax(1) for logits, _ in ends) / len(ends)
+    np.testing.assert_array_equal(answers.together, mean.argmax(1) == labels)
+    assert answers.ensemble == 100 * float(answers.together.mean())
 
 
 def build_of(folder: Path, text: str) -> list[str]:
@@ -208,9 +237,11 @@ def test_verb_prints_the_curve_of_a_trained_build(
         if verb == "exits" and code:
             assert "train.npz' is missing; make it with: python -m quant train" in error
     lines = out.splitlines()
-    assert lines[0].startswith("early exit of 360 test images; cost: modelled cycles")
-    assert lines[1].startswith("accuracy alone: conv1 ")
-    assert len(lines) == 3 + 10
+    assert lines[0].startswith("early exit of 360 test images, threshold chosen on 360 validation")
+    assert lines[1] == "fp32 network:"
+    assert [line.split()[0] for line in lines[3:6]] == ["conv1", "end", "ensemble"]
+    assert len([line for line in lines[7:-1] if not line.startswith("no threshold")]) == 10
+    assert lines[-1].startswith("quantized network: none yet; make it with: ")
 
 
 def test_verb_needs_a_network_with_exits(
@@ -221,7 +252,8 @@ def test_verb_needs_a_network_with_exits(
     monkeypatch.setattr(sys, "argv", ["quant", "exits", *options])
     assert guard(main) == 1
     assert capsys.readouterr().err == (
-        "error: exits needs a network with exits: model.name must be 'chain', got 'resnet18'\n"
+        "error: model.exit_after must name a convolution of a chain or a block for early exit, "
+        "got []\n"
     )
 
 

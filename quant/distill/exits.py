@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Early exit: easy images leave the chain at a shallow classifier (Be Your Own Teacher, sec. 3.3).
+"""Early exit: easy images leave at a shallow classifier (Be Your Own Teacher, sec. 3.3).
 
 An image leaves at the first exit whose largest softmax probability reaches the threshold, else at
 the end. It has then paid for the backbone up to there and for every exit it tried, in modelled
-engine cycles. The shallow networks alone are `model.exit`.
+engine cycles. The shallow networks alone are `model.exit`. The ensemble is the mean of what all
+exits and the end say; its images pay for everything.
 """
 
 from __future__ import annotations
@@ -31,10 +32,22 @@ class Answers:
     """What every exit, and last the end, says of every image, [exits + 1, n].
 
     `confidence` is the largest softmax probability, `right` whether its class is the label.
+    `together` [n] is whether the class of the largest mean softmax probability is.
     """
 
     confidence: NDArray[np.float64]
     right: NDArray[np.bool_]
+    together: NDArray[np.bool_]
+
+    @property
+    def alone(self) -> list[float]:
+        """Accuracy in percent of every exit for all images, and of the end."""
+        return [100 * float(row.mean()) for row in self.right]
+
+    @property
+    def ensemble(self) -> float:
+        """Accuracy in percent of the ensemble."""
+        return 100 * float(self.together.mean())
 
 
 @dataclass(frozen=True)
@@ -52,19 +65,22 @@ class Point:
 def ask(net: Network, samples: Samples, device: torch.device) -> Answers:
     """Return what the exits and the end of a network say of all samples."""
     net.eval()
-    confidence, right = [], []
+    confidence, right, together = [], [], []
     for start in range(0, len(samples), BATCH):
         part = slice(start, start + BATCH)
-        ((logits, _), *shallow), _ = net.with_exits(to_input(samples.images[part]).to(device))
+        x = to_input(samples.images[part], next(net.parameters()).dtype).to(device)
+        ((logits, _), *shallow), _ = net.with_exits(x)
         every = torch.stack([*(exit_logits for exit_logits, _ in shallow), logits])
-        best = every.double().softmax(2).max(2)
+        shares = every.double().softmax(2)
+        best = shares.max(2)
         confidence.append(best.values.cpu())
         right.append(best.indices.cpu() == samples.labels[part])
-    return Answers(_joined(confidence), _joined(right))
+        together.append(shares.mean(0).argmax(1).cpu() == samples.labels[part])
+    return Answers(_joined(confidence), _joined(right), _joined(together))
 
 
 def _joined(parts: Sequence[Tensor]) -> NDArray:
-    return np.asarray(torch.cat(list(parts), dim=1).numpy())
+    return np.asarray(torch.cat(list(parts), dim=-1).numpy())
 
 
 def leaving_costs(net: Network, config: Config) -> list[int]:
@@ -111,16 +127,45 @@ def curve(
     return points
 
 
-def format_curve(names: Sequence[str], points: Sequence[Point], alone: Sequence[float]) -> str:
-    """Return the table of a curve; `names` are the exits', `alone` each one's accuracy in percent,
-    that of the end last."""
+def cheapest(points: Sequence[Point], accuracy: float) -> int | None:
+    """Return which point costs least of those that reach an accuracy; None if none does."""
+    good = [i for i, point in enumerate(points) if point.accuracy >= accuracy]
+    return min(good, key=lambda i: points[i].cost, default=None)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A network's answers on the images that thresholds are chosen on, and on those reported."""
+
+    validation: Answers
+    test: Answers
+
+
+def format_exits(names: Sequence[str], found: Reported, costs: Sequence[int], whole: int) -> str:
+    """Return the tables of a network; `names` are the exits', costs as `leaving_costs` gives them.
+
+    One row for every exit alone, for the end and for the ensemble, then one for every threshold.
+    The chosen one is the cheapest that loses nothing to the end on validation images.
+    """
     places = [*names, "end"]
-    lines = [
-        "accuracy alone: "
-        + ", ".join(f"{n} {a:.2f} %" for n, a in zip(places, alone, strict=True)),
-        f"{'threshold':>9}{'accuracy':>11}{'cost':>8}" + "".join(f"{n:>9}" for n in places),
-    ]
-    for p in points:
+    rows = [*zip(places, found.validation.alone, found.test.alone, costs, strict=True)]
+    rows.append(("ensemble", found.validation.ensemble, found.test.ensemble, costs[-1]))
+    lines = [f"{'everyone at':>11}{'validation':>12}{'test':>10}{'cost':>8}"]
+    for name, validation, test, cost in rows:
+        lines.append(f"{name:>11}{validation:>10.2f} %{test:>8.2f} %{cost / whole:>8.3f}")
+    chosen_on, points = (curve(a, costs, whole) for a in (found.validation, found.test))
+    chosen = cheapest(chosen_on, found.validation.alone[-1])
+    lines.append(
+        f"{'threshold':>11}{'validation':>12}{'test':>10}{'cost':>8}"
+        + "".join(f"{name:>9}" for name in places)
+    )
+    for i, (before, p) in enumerate(zip(chosen_on, points, strict=True)):
         shares = "".join(f"{100 * share:>7.1f} %" for share in p.shares)
-        lines.append(f"{p.threshold:>9g}{p.accuracy:>9.2f} %{p.cost:>8.3f}{shares}")
+        mark = " <- chosen" if i == chosen else ""
+        lines.append(
+            f"{p.threshold:>11g}{before.accuracy:>10.2f} %{p.accuracy:>8.2f} %{p.cost:>8.3f}"
+            f"{shares}{mark}"
+        )
+    if chosen is None:
+        lines.append("no threshold is chosen: each loses to the end on validation images")
     return "\n".join(lines)

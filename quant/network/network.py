@@ -171,11 +171,17 @@ def own_records(graph: NetworkGraph, name: str) -> tuple[Node, ...]:
     return tuple(n for n in graph.needed([dict(graph.exits)[name]]) if n.name not in shared)
 
 
-def exit_head(graph: NetworkGraph, name: str) -> NetworkGraph:
-    """Return the graph of an exit's own records, which reads the map behind which it leaves."""
+def exit_tap(graph: NetworkGraph, name: str) -> str:
+    """Return the result that an exit reads of the network without exits."""
     own = own_records(graph, name)
     made = {node.name for node in own}
     (tap,) = {read for node in own for read in node.inputs if read not in made}
+    return tap
+
+
+def exit_head(graph: NetworkGraph, name: str) -> NetworkGraph:
+    """Return the graph of an exit's own records, which reads the map behind which it leaves."""
+    own, tap = own_records(graph, name), exit_tap(graph, name)
     nodes = [
         replace(node, inputs=tuple(INPUT if read == tap else read for read in node.inputs))
         for node in own
