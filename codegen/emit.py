@@ -118,7 +118,8 @@ def emit_engine(folder: Path, engine: EngineConfig, target: TargetConfig) -> lis
     return [*generated, *copied]
 
 
-def _region(region: Region) -> dict[str, Any]:
+def region_table(region: Region) -> dict[str, Any]:
+    """Return where a map lies, and what it is."""
     tensor = region.tensor
     return {
         "base": region.base,
@@ -150,9 +151,9 @@ def memory_map(schedule: Schedule) -> dict[str, Any]:
             "images_at": places["num_images"],
             "most_images": abi.MAX_IMAGES,
         },
-        "input": _region(schedule.input),
+        "input": region_table(schedule.input),
         "layers": {
-            plan.name: {**_region(plan.result), "cycles": plan.cycles.total}
+            plan.name: {**region_table(plan.result), "cycles": plan.cycles.total}
             for plan in schedule.layers
         },
         "ports": [

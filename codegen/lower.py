@@ -36,6 +36,7 @@ from codegen.ir import (
 from quant.build import Build, load_quantized
 from quant.data import INPUT_BITS, INPUT_EXPONENT
 from quant.golden import POOL, layer_names
+from quant.integer_exits import quantized_with_exits
 from quant.layers.quant_add import QuantAdd, QuantAverage
 from quant.layers.quant_layer import (
     QuantDense,
@@ -314,6 +315,19 @@ def rehearsed_graph(build: flow.Build) -> tuple[Graph, Golden]:
     rehearsed = rehearse(training)
     graph = lower_network(rehearsed, _entry(rehearsed))
     return graph, golden_of(rehearsed_golden(training, rehearsed))
+
+
+def lower_exits(net: Network) -> tuple[Graph, dict[str, Graph]]:
+    """Return the integer graph of a quantized network without exits, and those up to every exit."""
+    entry, parts = _entry(net), {name: net.graph.ending_at(end) for name, end in net.graph.exits}
+    network = lower_network(net.part(net.graph.ending_at(net.graph.output)), entry)
+    return network, {name: lower_network(net.part(part), entry) for name, part in parts.items()}
+
+
+def lower_build_exits(build: flow.Build) -> tuple[Graph, dict[str, Graph]]:
+    """Return `lower_exits` of the trained network of a build."""
+    training = Build(build.config, build.out, config_path=build.config_path)
+    return lower_exits(quantized_with_exits(training))
 
 
 def lower_whole(net: Network) -> Graph:

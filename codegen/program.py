@@ -22,12 +22,18 @@ from winnow.engine import EngineConfig
 Words = NDArray[np.uint64]
 
 
-def header_words(schedule: Schedule, images: int = 1) -> list[int]:
-    """Return the header for a run of some images: every field of `abi.HEADER`, and the checksum."""
+EVERY = slice(None)
+
+
+def header_words(schedule: Schedule, images: int = 1, layers: slice = EVERY) -> list[int]:
+    """Return the header for a run of some images: every field of `abi.HEADER`, and the checksum.
+
+    A program of some `layers` has the memory of all of them.
+    """
     values = {
         "magic": MAGIC,
         "version": VERSION,
-        "num_layers": len(schedule.layers),
+        "num_layers": len(schedule.layers[layers]),
         "signature": engine_signature(schedule.engine),
         "input_base": schedule.input.base,
         "input_words": schedule.input.words,
@@ -63,10 +69,10 @@ def layer_words(engine: EngineConfig, values: Values) -> list[int]:
     return words
 
 
-def program_words(schedule: Schedule, images: int = 1) -> Words:
-    """Return the whole program for a run of some images, uint64."""
-    words = header_words(schedule, images)
-    for plan in schedule.layers:
+def program_words(schedule: Schedule, images: int = 1, layers: slice = EVERY) -> Words:
+    """Return the program for a run of some images, uint64: of all layers or of some in a row."""
+    words = header_words(schedule, images, layers)
+    for plan in schedule.layers[layers]:
         words += layer_words(schedule.engine, plan.values)
     return np.array(words, dtype="<u8")
 

@@ -34,7 +34,11 @@ def quantized_with_exits(build: Build) -> Network:
 
     Raises NetworkError that names the exit whose map the quantized network does not have.
     """
-    trained, net = load_trained(build).cpu(), load_quantized(build)
+    return with_integer_heads(build, load_trained(build).cpu(), load_quantized(build))
+
+
+def with_integer_heads(build: Build, trained: Network, net: Network) -> Network:
+    """Return a quantized network with heads made of the exits of an fp32 one; errors as above."""
     heads = {}
     for name, _ in trained.graph.exits:
         tap = exit_tap(trained.graph, name)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sim.bench import bench
 from sim.bounded import depths
+from sim.exits import exits
 from sim.fill import fill
 from sim.regress import regress
 from sim.report import report
@@ -32,10 +33,16 @@ def main() -> None:
     cocotb = add_verb(verbs, "cocotb", "run the cocotb regression on the RTL of a build or a tool")
     cocotb.add_argument("--rtl", type=Path, help="folder of other RTL to run, e.g. of Vitis")
     cocotb.add_argument("--waves", action="store_true", help="write waveforms beside the log")
+    leaving = add_verb(verbs, "exits", "write the programs of early exits, run them on the C++")
+    leaving.add_argument(
+        "--threshold", type=float, required=True, help="softmax probability at which images leave"
+    )
     options = parser.parse_args()
     build = open_build(options)
     if options.verb == "cocotb":
         regress(build, options.rtl, waves=options.waves)
+    elif options.verb == "exits":
+        exits(build, options.threshold)
     elif options.verb in VERBS:
         VERBS[options.verb][0](build)
     else:

@@ -26,7 +26,7 @@ from codegen.emit import emit_data
 from codegen.fuse import LayerMaps
 from codegen.layout import pack_features, unpack_features
 from codegen.pack import Bytes
-from codegen.schedule import Schedule
+from codegen.schedule import LayerPlan, Schedule
 from winnow.artefact import sha256_bytes, write_text
 from winnow.cache import is_sealed, lock, seal
 from winnow.errors import MismatchError, ToolError
@@ -254,13 +254,18 @@ def run(
         outcome = execute(
             engine, Path(folder), inputs.content, inputs.sizes, settings, processes=cores
         )
+    require_ok(schedule.layers, outcome)
+    return layer_maps(schedule, outcome.memory.reshape(len(images), -1))
+
+
+def require_ok(plans: Sequence[LayerPlan], outcome: Outcome) -> None:
+    """Raise MismatchError if an engine that ran some layers reports an error."""
     if outcome.status is not Status.OK:
-        name = schedule.layers[min(outcome.layers_run, len(schedule.layers) - 1)].name
+        name = plans[min(outcome.layers_run, len(plans) - 1)].name
         raise MismatchError(
             f"the engine stopped at layer '{name}' with status {outcome.status.value}: "
             f"{STATUS_TEXT[outcome.status]}"
         )
-    return layer_maps(schedule, outcome.memory.reshape(len(images), -1))
 
 
 def layer_maps(schedule: Schedule, memory: Bytes) -> LayerMaps:

@@ -22,11 +22,12 @@ from codegen import ports
 from codegen.abi import STATUS_TEXT, Status
 from codegen.emit import abi_header, emit_data
 from codegen.fuse import LayerMaps
-from codegen.schedule import Schedule
+from codegen.pack import Bytes
+from codegen.schedule import LayerPlan, Schedule
 from openhls import deadlock
 from openhls.deadlock import Snapshot, WaitForGraph
 from sim.contract import axi_error_ports, require_top
-from sim.csim import layer_maps, starts
+from sim.csim import Starts, layer_maps, starts
 from sim.verilator import (
     FST,
     build_harness,
@@ -128,25 +129,39 @@ def run(
     response or reports an error.
     """
     with tempfile.TemporaryDirectory() as work:
-        folder = Path(work)
-        emit_data(folder, plan, per_start)
+        emit_data(Path(work), plan, per_start)
         inputs = starts(plan, images, per_start)
-        (folder / "images.bin").write_bytes(inputs.content)
-        names = ("program.bin", "weights.bin", "images.bin", "output.bin")
-        arguments = [str(folder / name) for name in names]
-        arguments += map(str, (*inputs.sizes, stall, seed, WATCHDOG_CYCLES))
-        result = _execute(harness, arguments)
-        if result.code not in (0, 2):
-            raise MismatchError(_failure(harness, arguments, result))
-        memory = np.frombuffer((folder / "output.bin").read_bytes(), dtype=np.uint8)
-    reports: dict[str, list[list[int]]] = defaultdict(list)
-    for line in result.stdout.splitlines():
-        kind, *numbers = line.split()
-        reports[kind].append([int(number) for number in numbers])
-    _require_ok(plan, reports)
+        reports, memory = execute(harness, Path(work), inputs, stall=stall, seed=seed)
+    require_ok(plan.layers, reports)
     maps = layer_maps(plan, memory.reshape(-1, plan.feature_words * 8))
     cycles, counted = ([c[0] for c in reports[kind]] for kind in ("cycles", "counted"))
     return RtlRun(maps, cycles, reports["layers"], counted)
+
+
+Reports = dict[str, list[list[int]]]
+
+
+def execute(
+    harness: Harness, folder: Path, inputs: Starts, *, stall: int = 0, seed: int = 0
+) -> tuple[Reports, Bytes]:
+    """Run the program in `folder` (program.bin, weights.bin) on what memory holds at every start.
+
+    Returns what the harness reports, by kind and start, and the memory behind all starts. Raises
+    MismatchError when the engine hangs or breaks the protocol.
+    """
+    (folder / "images.bin").write_bytes(inputs.content)
+    names = ("program.bin", "weights.bin", "images.bin", "output.bin")
+    arguments = [str(folder / name) for name in names]
+    arguments += map(str, (*inputs.sizes, stall, seed, WATCHDOG_CYCLES))
+    result = _execute(harness, arguments)
+    if result.code not in (0, 2):
+        raise MismatchError(_failure(harness, arguments, result))
+    memory = np.frombuffer((folder / "output.bin").read_bytes(), dtype=np.uint8)
+    reports: Reports = defaultdict(list)
+    for line in result.stdout.splitlines():
+        kind, *numbers = line.split()
+        reports[kind].append([int(number) for number in numbers])
+    return reports, memory
 
 
 def _execute(harness: Harness, arguments: Sequence[str]) -> process.Finished:
@@ -170,13 +185,14 @@ def _failure(harness: Harness, arguments: Sequence[str], result: process.Finishe
     return f"the RTL hangs ({line.removeprefix('error: ')}): {reason}"
 
 
-def _require_ok(plan: Schedule, reports: Mapping[str, Sequence[Sequence[int]]]) -> None:
+def require_ok(plans: Sequence[LayerPlan], reports: Reports) -> None:
+    """Raise MismatchError if an engine that ran some layers reports an error."""
     for (bits,) in reports["axi_error"]:
         if bits:
             raise MismatchError(f"the RTL saw an error response on {axi_error_ports(bits)}")
     for code, layers, _ in reports["status"]:
         if code != Status.OK:
-            name = plan.layers[min(layers, len(plan.layers) - 1)].name
+            name = plans[min(layers, len(plans) - 1)].name
             raise MismatchError(
                 f"the RTL stopped at layer '{name}' with status {code}: {STATUS_TEXT[Status(code)]}"
             )

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb that runs a build with early exits on the compiled C++, and the files it writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from codegen.abi import HEADER_WORDS, LAYER_WORDS
+from quant import build as training
+from quant.run import run_stage as run_training
+from sim import csim
+from sim.exits import exits
+from tests.engines import compiled
+from winnow.config import Config, ModelConfig, PruneConfig, QuantizeConfig, TrainConfig
+from winnow.errors import ArtefactError, ConfigError, MismatchError
+from winnow.flow import BY_NAME, Build, run_stage
+
+CONFIG = Config(
+    model=ModelConfig(channels=(8, 16), pool_after=(1,), exit_after=(1,)),
+    train=TrainConfig(epochs=1, batch=128),
+    prune=PruneConfig(keep=2, method="magnitude", steps=1, epochs=1),
+    quantize=QuantizeConfig(budget_share=1.0, epochs=1),
+)
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """A build up to stage `emit`."""
+    out = tmp_path_factory.mktemp("exits")
+    trained = training.Build(CONFIG, out, torch.device("cpu"))
+    for name in ("train", "prune_channels", "prune", "bits", "qat", "golden"):
+        run_training(BY_NAME[name], trained)
+    build = Build(CONFIG, out)
+    for name in ("lower", "schedule", "emit"):
+        stage = BY_NAME[name]
+        module = import_module(stage.module)
+        run_stage(stage, build, lambda inputs, module=module: module.run(build, inputs))
+    return build
+
+
+@pytest.fixture(autouse=True)
+def engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile no second engine of the same configuration."""
+    monkeypatch.setattr("sim.exits.csim.build", lambda *_: compiled("default"))
+
+
+def test_test_images_leave_and_programs_are_written(
+    build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exits(build, 0.3)
+    line = capsys.readouterr().out
+    assert line.startswith("exits: C++ = interpreter on ")
+    assert "of 360 images, accuracy " in line
+    assert "left at conv1 " in line
+    folder = build.out / "exits"
+    table = json.loads((folder / "exits.json").read_text())
+    assert [part["exit"] for part in table["parts"]] == ["conv1", "end"]
+    assert [len(part["layers"]) for part in table["parts"]] == [3, 2]
+    beats = (folder / "weights.bin").stat().st_size * 8 // CONFIG.engine.axi_bits
+    assert table["weight_beats"] == beats
+    for part in table["parts"]:
+        words = np.fromfile(folder / part["program"], "<u8")
+        assert len(words) == HEADER_WORDS + LAYER_WORDS * len(part["layers"])
+        assert part["result"]["shape"] == [10, 1, 1]
+
+
+def test_a_wrong_value_is_found(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = csim.layer_maps
+
+    def one_off(*given: object) -> dict[str, np.ndarray]:
+        maps = whole(*given)  # type: ignore[arg-type]
+        maps["conv1"] = maps["conv1"] + 1
+        return maps
+
+    monkeypatch.setattr("sim.exits.csim.layer_maps", one_off)
+    with pytest.raises(MismatchError, match="conv1"):
+        exits(build, 0.5)
+
+
+def test_thresholds_and_networks_without_exits_are_refused(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"^--threshold must be within 0\.\.1, got 1\.5$"):
+        exits(build, 1.5)
+    with pytest.raises(ArtefactError, match="emit"):
+        exits(replace(build, out=tmp_path), 0.5)
+    monkeypatch.setattr("sim.exits.lower_build_exits", lambda _: (None, {}))
+    with pytest.raises(ConfigError, match=r"^exits needs a network with exits; set model"):
+        exits(build, 0.5)
