@@ -15,7 +15,7 @@ PACKED  = $(if $(BIT),--bit $(call quoted,$(BIT))) $(if $(CLOCK),--clock $(call 
 BOARDS  = $(if $(BOARD),--board $(call quoted,$(BOARD)))
 BUILD   = --config $(call quoted,$(CONFIG)) $(if $(OUT),--out $(call quoted,$(OUT)))
 
-.PHONY: help data hls sim overlay board deploy vivado report status bench bench-compression networks test fuzz lint golden setup setup-pynq clean check check-hls
+.PHONY: help data hls sim overlay board deploy vivado place report status bench bench-compression networks test fuzz lint golden setup setup-pynq clean check check-hls
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -46,6 +46,9 @@ vivado: check-hls | $(VENV) ## scripts that make a bitstream with Vivado (BOARD=
 	@$(PY) -m deploy vivado $(BUILD) $(BOARDS) --check
 	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to rtl
 	@$(PY) -m deploy vivado $(BUILD) $(BOARDS)
+
+place: | $(VENV) ## place and route modules on an ECP5 (MODULES="finish sequence" SEEDS=3)
+	@$(PY) -m winnow place $(BUILD) $(foreach m,$(MODULES),--module $(call quoted,$(m))) $(if $(SEEDS),--seeds $(call quoted,$(SEEDS)))
 
 report: ## print the summary of a build
 status: ## print which stages of a build are current, and why the others are not

@@ -10,6 +10,7 @@ from sim.bench import bench
 from sim.bounded import depths
 from sim.exits import exits
 from sim.fill import fill
+from sim.placement import place
 from sim.regress import regress
 from sim.report import report
 from winnow.cli import guard
@@ -37,12 +38,17 @@ def main() -> None:
     leaving.add_argument(
         "--threshold", type=float, required=True, help="softmax probability at which images leave"
     )
+    placing = add_verb(verbs, "place", "place and route modules on an ECP5, beside estimates")
+    placing.add_argument("--module", action="append", default=[], help="only this one; repeatable")
+    placing.add_argument("--seeds", type=int, default=1, help="seeds of the placer per module (1)")
     options = parser.parse_args()
     build = open_build(options)
     if options.verb == "cocotb":
         regress(build, options.rtl, waves=options.waves)
     elif options.verb == "exits":
         exits(build, options.threshold)
+    elif options.verb == "place":
+        place(build, options.module, options.seeds)
     elif options.verb in VERBS:
         VERBS[options.verb][0](build)
     else:

@@ -116,6 +116,14 @@ def test_sim_needs_the_rtl_only(tree: Tree) -> None:
     assert tree.calls()[1][-3:] == ["--rtl", "vitis/my rtl", "--waves"]
 
 
+def test_place_hands_on_modules_and_seeds(tree: Tree) -> None:
+    assert tree.make("place").returncode == 0
+    assert tree.calls() == [["-m", "winnow", "place", *DIGITS]]
+    tree.make("place", "MODULES=finish lane", "SEEDS=3")
+    words = ["--module", "finish", "--module", "lane", "--seeds", "3"]
+    assert tree.calls() == [["-m", "winnow", "place", *DIGITS, *words]]
+
+
 def deploy_calls(verb: str, to: str, *words: str) -> list[list[str]]:
     """What is wrong with the words is said before the build, which may be long."""
     command = ["-m", "deploy", verb, *DIGITS, *words]

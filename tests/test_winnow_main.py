@@ -221,7 +221,9 @@ def test_stage_that_could_not_say_why_it_ended(
     assert (ended, error) == (code if code > 0 else 128 - code, told)
 
 
-@pytest.mark.parametrize("verb", ["status", "check", "run", "report", "trace", "bench", "cocotb"])
+@pytest.mark.parametrize(
+    "verb", ["status", "check", "run", "report", "trace", "bench", "cocotb", "place"]
+)
 def test_file_for_a_folder_is_refused(run: Run, calls: list[list[str]], verb: str) -> None:
     Path("taken").write_text("")
     code, text, error = run(verb, "--config", "net", "--out", "taken")

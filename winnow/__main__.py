@@ -39,6 +39,7 @@ VERBS = {
     "trace": "print where accuracy goes: signal to noise of every layer",
     "bench": "measure speeds again without caches, and print all numbers",
     "cocotb": "run the cocotb regression on the RTL of a build or a tool",
+    "place": "place and route modules on an ECP5 (optional tool), beside their estimates",
 }
 # Exit codes of a stage that has said why: `winnow.cli.guard`, argparse, and when nobody listens.
 TOLD = (1, 2, 129, 130, 141, 143)
@@ -197,6 +198,11 @@ def _add_options(verb: argparse.ArgumentParser, name: str) -> None:
     if name == "cocotb":
         verb.add_argument("--rtl", help="folder of other RTL to run, e.g. of Vitis")
         verb.add_argument("--waves", action="store_true", help="write waveforms beside the log")
+    if name == "place":
+        verb.add_argument(
+            "--module", action="append", default=[], help="only this one; may be given again"
+        )
+        verb.add_argument("--seeds", type=int, default=1, metavar="N", help="per module (1)")
 
 
 def new(options: argparse.Namespace) -> None:
@@ -234,15 +240,18 @@ def work(options: argparse.Namespace, build: Build) -> None:
     elif options.verb in ("data", "trace"):
         start("quant", options.verb, build)
     else:
-        start("sim", options.verb, build, _cocotb_arguments(options))
+        start("sim", options.verb, build, _sim_arguments(options))
         if options.verb == "bench":
             start("deploy", "bench", build)
 
 
-def _cocotb_arguments(options: argparse.Namespace) -> list[str]:
-    if options.verb != "cocotb":
-        return []
-    return [*(["--rtl", options.rtl] if options.rtl else []), *(["--waves"] * options.waves)]
+def _sim_arguments(options: argparse.Namespace) -> list[str]:
+    if options.verb == "cocotb":
+        return [*(["--rtl", options.rtl] if options.rtl else []), *(["--waves"] * options.waves)]
+    if options.verb == "place":
+        chosen = [word for name in options.module for word in ("--module", name)]
+        return [*chosen, "--seeds", str(options.seeds)]
+    return []
 
 
 def script() -> int:
