@@ -70,14 +70,14 @@ def cost_terms(net: Network, config: Config) -> list[CostTerm]:
 
 
 def layer_costs(net: Network, config: Config) -> dict[str, int]:
-    """Return the modelled engine cycles of every layer and pool of a network by name."""
+    """Return the modelled engine cycles of every layer, lone pool and average by name."""
     prices = _cycles(net, config)
     layers = {name: price(*_channels(net.get_submodule(name))) for name, price in prices.items()}
     return layers | pool_costs(net.graph, config)
 
 
 def pool_costs(graph: NetworkGraph, config: Config) -> dict[str, int]:
-    """Return the modelled engine cycles of every pool that is a layer there."""
+    """Return the modelled engine cycles of lone max pools and of averages."""
     shapes = pool_shapes(graph)
     return {name: int(layer_cycles(config.engine, s, name).total) for name, s in shapes.items()}
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import nn
 
 from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, WinogradConv2d
-from quant.network.graph import MaxPool, NetworkGraph, Shape
+from quant.network.graph import MaxPool, NetworkGraph
 from quant.network.layer_graph import is_global_average, layer_graph, lone_pools
 from quant.network.network import Network
 from quant.network.rewrite import tap_layers
@@ -78,30 +78,23 @@ def layer_shapes(
 
 
 def pool_shapes(graph: NetworkGraph) -> dict[str, LayerShape]:
-    """Return the cycle model's description of every pool that the engine has as a layer.
+    """Return the cycle model's description of max pools and averages that the engine has as layers.
 
-    These are max pools that follow no layer, and averages over whole maps.
+    They have 2-bit weights of zero.
     """
-    nodes, shapes = graph.by_name, {}
-    for name in lone_pools(graph):
-        node = nodes[name]
-        assert isinstance(node, MaxPool)
-        size = graph.shape_of(node.inputs[0])
-        window = Window(*(_pool_axis(node, axis, size[1 + axis]) for axis in range(2)))
-        if window.fits:
-            shapes[name] = _pool_shape(size, window)
-    for node in graph.nodes:
-        size = graph.shape_of(node.inputs[0])
-        if is_global_average(node, size):
-            shapes[node.name] = replace(_pool_shape(size, AVERAGE_WINDOW), average=True)
+    alone, shapes = lone_pools(graph), {}
+    for node in graph.ending_at(graph.output).nodes:
+        if len(node.inputs) != 1 or len(shape := graph.shape_of(node.inputs[0])) != 3:
+            continue
+        channels, height, width = shape
+        plain = LayerShape(Op.DIRECT, channels, channels, height, width, 1, 2, maximum=True)
+        if isinstance(node, MaxPool) and node.name in alone:
+            window = Window(*(_pool_axis(node, i, (height, width)[i]) for i in range(2)))
+            if window.fits:
+                shapes[node.name] = replace(plain, window=window)
+        elif is_global_average(node, shape):
+            shapes[node.name] = replace(plain, window=AVERAGE_WINDOW, average=True)
     return shapes
-
-
-def _pool_shape(size: Shape, window: Window) -> LayerShape:
-    channels, height, width = size
-    return LayerShape(
-        Op.DIRECT, channels, channels, height, width, 1, 2, window=window, maximum=True
-    )
 
 
 def _pool_axis(node: MaxPool, axis: int, pixels: int) -> Axis:

@@ -42,7 +42,7 @@ from winnow.errors import ConfigError, NetworkError
 from winnow.model_config import CHAIN, CONVOLUTIONS, ModelConfig
 
 KEY = "model.exit_after"
-AVERAGED = 8  # pixels along an edge: the engine averages maps of one strip
+AVERAGED = 8  # pixels along an edge
 CARRYING = (BatchNorm, Relu, MaxPool, Identity, Dropout)  # what belongs to the block before it
 
 
