@@ -48,7 +48,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 @pytest.fixture(autouse=True)
 def engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compile no second engine of the same configuration."""
-    monkeypatch.setattr("sim.exits.csim.build", lambda *_: compiled("default"))
+    engine = compiled("default")
+    monkeypatch.setattr("sim.exits.csim.build", lambda *_: engine)
 
 
 def test_test_images_leave_and_programs_are_written(
@@ -62,7 +63,7 @@ def test_test_images_leave_and_programs_are_written(
     folder = build.out / "exits"
     table = json.loads((folder / "exits.json").read_text())
     assert [part["exit"] for part in table["parts"]] == ["conv1", "end"]
-    assert [len(part["layers"]) for part in table["parts"]] == [3, 2]
+    assert [len(part["layers"]) for part in table["parts"]] == [4, 2]
     beats = (folder / "weights.bin").stat().st_size * 8 // CONFIG.engine.axi_bits
     assert table["weight_beats"] == beats
     for part in table["parts"]:
