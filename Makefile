@@ -78,7 +78,7 @@ golden: | $(VENV) ## refresh tests/golden/; review the diff like code
 
 setup: $(VENV) ## install the pinned Python packages into .venv
 
-setup-pynq: check ## install pynq, for clients of the virtual board, into .venv-pynq (PYNQ=3.1.2, 3.0.1)
+setup-pynq: check ## install pynq for clients of the virtual board in .venv-pynq (PYNQ=3.1.2, 3.0.1)
 	@$(PYTHON) -m deploy.pynq_venv $(PYNQ)
 
 clean: ## remove build/ and caches, keep .venv

@@ -18,7 +18,7 @@ from codegen.check import check_graph
 from codegen.ir import Add, Direct, GlobalAverage, Graph, Node, Winograd
 from codegen.lower import lower_checkpoint
 from codegen.schedule import schedule
-from quant.allocate.sizes import layer_shapes, measured_keeps
+from quant.allocate.sizes import layer_shapes, measured_keeps, pool_shapes
 from quant.build import Build, load_bits, load_quantized, load_stage
 from quant.golden import layer_names
 from quant.network.graph import BatchNorm, Dropout, Identity
@@ -97,7 +97,8 @@ def require_shapes(build: Build, graph: Graph) -> None:
     net = load_quantized(build)
     bits = {name: choice.weight for name, choice in load_bits(build).items()}
     names = layer_names(net.graph)
-    seen = {names[n]: s for n, s in layer_shapes(net, measured_keeps(net), bits).items()}
+    shapes = layer_shapes(net, measured_keeps(net), bits) | pool_shapes(net.graph)
+    seen = {names[n]: shape for n, shape in shapes.items()}
     plans = {plan.name: plan.shape for plan in schedule(graph, build.config.engine).layers}
     assert {n: replace(s, keep=0) for n, s in seen.items()} == {
         n: replace(s, keep=0) for n, s in plans.items()

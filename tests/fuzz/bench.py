@@ -412,7 +412,7 @@ def build_host(cases: Sequence[Case], folder: Path, cache_folder: Path | None = 
         run_command([*command, "host.cpp", "-o", "host"], place)
         return place / "host"
 
-    headers = [*_HOST.iterdir(), *(ROOT / "hls_templates" / "include").glob("*.h")]
+    headers = [*_HOST.glob("*.*"), *(ROOT / "hls_templates" / "include").glob("*.h")]
     parts = [version("hls4ml"), *(path.read_text() for path in sorted(headers)), text]
     return keep(cache_folder, content_name("host", *parts), build, folder)
 
