@@ -145,6 +145,14 @@ def test_other_pools_and_those_of_other_layers_stand_alone() -> None:
     assert lone_pools(net.graph) == []
 
 
+def test_a_pool_that_would_keep_a_rest_follows_where_there_is_none() -> None:
+    pool = nn.MaxPool2d(2, ceil_mode=True)
+    module = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), pool)
+    assert layers_of(module, (2, 6, 8))["0"].pool == "1"
+    assert layers_of(module, (2, 6, 7))["0"].pool is None
+    assert layers_of(module, (2, 7, 8))["0"].pool is None
+
+
 def test_layers_pools_and_averages_write_results_of_their_own() -> None:
     pool, mean = nn.MaxPool2d(3, 1), QuantAverage(8, relu=True, flat=False, log2_pixels=4)
     layers = nn.Conv2d(2, 2, 1), pool, mean, nn.Flatten(), nn.Linear(2, 3)

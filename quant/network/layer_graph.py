@@ -165,7 +165,8 @@ def _with(
     if isinstance(node, Relu) and layer.relu:  # behind the pool it changes nothing
         return replace(layer, result=node.name)
     takes_pool = is_winograd(nodes[layer.name]) and not layer.pool and not layer.add
-    if isinstance(node, MaxPool) and is_halving(node) and takes_pool:
+    read = nodes[node.inputs[0]].shape
+    if isinstance(node, MaxPool) and is_halving(node, read) and takes_pool:
         return replace(layer, pool=node.name, result=node.name)
     return None
 
@@ -210,9 +211,14 @@ def is_global_average(node: Node, shape: Shape) -> bool:
     return whole or isinstance(node, Mean | QuantAverage)
 
 
-def is_halving(node: MaxPool) -> bool:
-    """Whether a pool takes 2x2 windows side by side, incomplete ones dropped."""
-    return (node.kernel, node.stride, node.padding, node.ceil) == ((2, 2), (2, 2), (0, 0), False)
+def is_halving(node: MaxPool, shape: Shape) -> bool:
+    """Whether a pool of a map (c, h, w) takes 2x2 windows side by side, incomplete ones dropped.
+
+    One that would keep incomplete windows is one, too, where there are none.
+    """
+    keeps_rest = node.ceil and any(pixels % 2 for pixels in shape[1:])
+    window = node.kernel, node.stride, node.padding
+    return window == ((2, 2), (2, 2), (0, 0)) and not keeps_rest
 
 
 def unfolded(graph: NetworkGraph, name: str) -> str:

@@ -114,6 +114,11 @@ def down_to_one_pixel() -> nn.Module:
     return nn.Sequential(*steps, nn.Flatten(), nn.Linear(4, 10))
 
 
+def pools_with_nothing_left_over() -> nn.Module:
+    steps = [m for i in (1, 4) for m in (conv(i, 4), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True))]
+    return nn.Sequential(*steps, nn.Flatten(), nn.Linear(4 * 16, 10))
+
+
 def one_channel_wide() -> nn.Module:
     return nn.Sequential(conv(1, 1), nn.ReLU(), conv(1, 3), nn.ReLU(), *tail(3, 8))
 
