@@ -298,8 +298,8 @@ def _check_layers(net: Network, names: Mapping[str, str]) -> None:
 
 _RUNS = (
     "the engine runs convolutions and fully connected layers, with a ReLU or a sum behind a "
-    "convolution, max pools, an average over the whole map behind a convolution, a sum or a pool, "
-    "maps joined by channels, and the last layer gives the result"
+    "convolution, max pools, averages over whole maps, maps joined by channels, and the last layer "
+    "gives the result"
 )
 
 

@@ -32,13 +32,19 @@ HEAD_WIDTHS = Choice(WEIGHT_BITS, 8)
 def quantized_with_exits(build: Build) -> Network:
     """Return the trained Brevitas network of a build with exits, in float64, to evaluate.
 
-    Raises NetworkError that names the exit whose map the quantized network does not have.
+    Raises NetworkError that names the exit whose map the quantized network does not have, or for
+    one that ends at an exit.
     """
     return with_integer_heads(build, load_trained(build).cpu(), load_quantized(build))
 
 
 def with_integer_heads(build: Build, trained: Network, net: Network) -> Network:
     """Return a quantized network with heads made of the exits of an fp32 one; errors as above."""
+    if build.config.model.exit:
+        raise NetworkError(
+            f"model.exit must be 0 for exits, got {build.config.model.exit}, at which the quantized "
+            "network ends; set it to 0 and quantize again"
+        )
     heads = {}
     for name, _ in trained.graph.exits:
         tap = exit_tap(trained.graph, name)

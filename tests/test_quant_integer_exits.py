@@ -15,11 +15,11 @@ import torch
 from codegen.interpret import interpret
 from codegen.lower import lower_whole
 from codegen.schedule import schedule
-from quant.build import Build, load_quantized
+from quant.build import Build, load_quantized, load_trained
 from quant.data import to_input
 from quant.distill.exits import ask
 from quant.exchange import exits
-from quant.integer_exits import integer_costs, quantized_with_exits
+from quant.integer_exits import integer_costs, quantized_with_exits, with_integer_heads
 from quant.network.network import backbone
 from quant.run import STAGES, run_stage
 from winnow.config import Config, ModelConfig, PruneConfig, QuantizeConfig, TrainConfig
@@ -110,3 +110,10 @@ def test_a_quantized_network_without_the_map_has_no_exits(
         quantized_with_exits(build)
     exits(build, argparse.Namespace())
     assert "quantized network: exit 'conv1' reads a map" in capsys.readouterr().out
+
+
+def test_a_network_that_ends_at_an_exit_has_no_exits(build: Build) -> None:
+    trained, net = load_trained(build), load_quantized(build)
+    ending = replace(build.config, model=replace(build.config.model, exit=1))
+    with pytest.raises(NetworkError, match=r"^model.exit must be 0 for exits, got 1, at which"):
+        with_integer_heads(replace(build, config=ending), trained, net)
