@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,6 +162,16 @@ def test_what_can_have_no_exit_is_refused_by_name(ends: str, kind: str, message:
             with_heads(net, model)
     else:
         assert [name for name, _ in with_heads(net, model).graph.exits] == ["block1"]
+
+
+@pytest.mark.parametrize("name", ["exits", "exit1_conv", "exit1_pool1"])
+def test_layers_that_are_called_as_those_of_exits_are_refused(name: str) -> None:
+    steps = {name: nn.Conv2d(1, 8, 3, padding=1), "pool": nn.MaxPool2d(2)}
+    steps |= {"next": nn.Conv2d(8, 8, 3, padding=1), "down": nn.MaxPool2d(2)}
+    steps |= {"flat": nn.Flatten(), "last": nn.Linear(128, 10)}
+    net = Network.of(nn.Sequential(OrderedDict(steps)), (1, 16, 16))
+    with pytest.raises(NetworkError, match=rf"^model\.exit_after adds layers .* as '{name}' is; "):
+        with_heads(net, ModelConfig(name="n.py:f", exit_after=(1,)))
 
 
 def test_blocks_that_are_not_there_are_refused() -> None:

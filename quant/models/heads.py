@@ -58,6 +58,7 @@ def with_heads(net: Network, model: ModelConfig) -> Network:
     if not places:
         return net
     _require_exits(net)
+    _require_names(net, model.exit_numbers)
     target = net.graph.by_name[last_map(net.graph, net.graph.output)]
     heads = [
         _Head(net.graph, number, name, places[name])
@@ -119,6 +120,17 @@ def _require_exits(net: Network) -> None:
             f"{KEY} must be [] for '{net.quantization.file}': the weights of a quantized file are "
             "kept, so its exits would never be trained"
         )
+
+
+def _require_names(net: Network, numbers: tuple[int, ...]) -> None:
+    """Raise NetworkError if a layer is called as those of the exits will be."""
+    ours = ("exits.", *(f"exit{number}_" for number in numbers))
+    for node in net.graph.nodes:
+        if f"{node.name}.".startswith(ours):
+            raise NetworkError(
+                f"{KEY} adds layers called 'exits.' and 'exit1_' and so on, as '{node.name}' is; "
+                f"call that otherwise, or set {KEY} to []"
+            )
 
 
 @dataclass
