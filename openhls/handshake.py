@@ -26,6 +26,7 @@ def free_requests(verilog: str, ports: Sequence[str]) -> str:
 
 
 LEAST_JOINED = 4
+LEAST_JOINED_READ = 8  # halves that are read; joining them costs two cycles per half
 
 
 def join_requests(verilog: str, ports: Sequence[str]) -> str:
@@ -57,8 +58,9 @@ def join_acquires(verilog: str, ports: Sequence[str]) -> str:
 
     A simulator that asks who waits for whom sees the halves themselves. A reader of such banks
     gives its halves back a cycle later, from a register, as their release would be the latest of
-    all. It reads nothing of the next half before it has taken that. (A writer may have taken it
-    already, so its release stays.)
+    all. It reads nothing of the next half before it has taken that, two cycles later than it
+    could: so only many halves are worth it. (A writer may have taken it already, so its release
+    stays, and nothing is lost.)
     """
     groups: dict[str, list[str]] = {}
     for port in ports:
@@ -66,7 +68,8 @@ def join_acquires(verilog: str, ports: Sequence[str]) -> str:
         if pending is not None:
             groups.setdefault(pending.group(1), []).append(port)
     for number, group in enumerate(groups.values()):
-        if len(group) >= LEAST_JOINED:
+        reads = f" {group[0].removesuffix('_acquire')}_rd_req_vld" in verilog
+        if len(group) >= (LEAST_JOINED_READ if reads else LEAST_JOINED):
             joint = f"__halves_{number}_vld"
             for port in group:
                 verilog = _set(verilog, f"{port}_vld", joint)

@@ -42,8 +42,8 @@ def with_integer_heads(build: Build, trained: Network, net: Network) -> Network:
     """Return a quantized network with heads made of the exits of an fp32 one; errors as above."""
     if build.config.model.exit:
         raise NetworkError(
-            f"model.exit must be 0 for exits, got {build.config.model.exit}, at which the quantized "
-            "network ends; set it to 0 and quantize again"
+            f"model.exit must be 0 for exits, got {build.config.model.exit}, at which the "
+            "quantized network ends; set it to 0 and quantize again"
         )
     heads = {}
     for name, _ in trained.graph.exits:
