@@ -30,6 +30,7 @@ from codegen.interpret import interpret
 from codegen.lower import rehearsed_graph
 from codegen.schedule import Schedule, schedule
 from openhls.project import compile_design
+from quant.models.library import smallest_edge
 from sim import csim, rtl
 from sim.report import direct_macs
 from winnow.artefact import save_arrays
@@ -88,6 +89,8 @@ class Wanted:
                 f"network {shown(text)}: WIDTH must be above 0 and at most {WIDEST}, EDGE 1.."
                 f"{LARGEST}"
             )
+        if wanted.edge < (least := smallest_edge(name)):
+            raise ConfigError(f"network {shown(text)}: EDGE of {name} must be at least {least}")
         return wanted
 
     def __str__(self) -> str:

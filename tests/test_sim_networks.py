@@ -93,6 +93,7 @@ def test_networks_are_named_by_width_and_edge() -> None:
         ("resnet8:0:32", "WIDTH must be above 0 and at most 16, EDGE 1..1024"),
         ("resnet8:nan:32", "WIDTH must be above 0 and at most 16, EDGE 1..1024"),
         ("resnet8:1:-3", "WIDTH must be above 0 and at most 16, EDGE 1..1024"),
+        ("vgg16:1:20", "EDGE of vgg16 must be at least 32"),
     ],
 )
 def test_network_is_refused_before_another_runs(

@@ -50,6 +50,11 @@ _LIBRARY = {
 NAMES = tuple(_LIBRARY)
 
 
+def smallest_edge(name: str) -> int:
+    """Return the pixels along an edge of the smallest images that a network takes."""
+    return _LIBRARY[name].smallest_edge
+
+
 def make_model(
     name: str, classes: int, in_channels: int = 3, edge: int = 32, width: float = 1.0
 ) -> nn.Module:
