@@ -36,13 +36,13 @@ def exits(build: Build, threshold: float) -> None:
     """
     if not 0 <= threshold <= 1:
         raise ConfigError(f"--threshold must be within 0..1, got {threshold:g}")
-    require_current(("emit",), build)
+    require_current(("emit", "golden"), build)
     network, graphs = lower_build_exits(build)
     if not graphs:
         raise ConfigError("exits needs a network with exits; set model.exit_after and train again")
     programs = exit_programs(network, graphs, build.config.engine)
-    write_programs(build, programs)
     golden = load_golden(build)
+    write_programs(build, programs)
     engine = csim.build(build.hls, build.cache / "csim")
     left = early_exit.run(early_exit.on_csim(engine), programs, golden.images, threshold)
     graph = with_exits(network, graphs)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -83,6 +84,14 @@ def test_a_wrong_value_is_found(build: Build, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("sim.exits.csim.layer_maps", one_off)
     with pytest.raises(MismatchError, match="conv1"):
         exits(build, 0.5)
+
+
+def test_without_golden_vectors_nothing_is_written(build: Build, tmp_path: Path) -> None:
+    copy = replace(build, out=tmp_path / "copy")
+    shutil.copytree(build.out, copy.out, ignore=shutil.ignore_patterns("exits", "golden.npz"))
+    with pytest.raises(ArtefactError, match=r"golden"):
+        exits(copy, 0.5)
+    assert not (copy.out / "exits").exists()
 
 
 def test_thresholds_and_networks_without_exits_are_refused(
