@@ -241,7 +241,7 @@ def help_of(module: str) -> str:
 def test_python_commands_exist(name: str) -> None:
     for part in code(read(name)):
         for module, verb in PYTHON_MODULE.findall(part):
-            if module.isupper() or module == "pip":  # a placeholder, or none of ours
+            if module.isupper():  # a placeholder
                 continue
             # Setuptools' own finder warns when it is asked for pip behind torch.
             find = importlib.util.find_spec if "." in module else PathFinder.find_spec
