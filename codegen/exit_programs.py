@@ -13,11 +13,11 @@ result of its exit and decides whether to start the next one; the engine knows n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from codegen.ir import Graph, Multiply, Node
+from codegen.ir import Graph, Node
 from codegen.program import Words, program_words
 from codegen.schedule import LayerPlan, Region, Schedule, schedule
 from winnow.engine import EngineConfig
@@ -67,11 +67,10 @@ def with_exits(network: Graph, exits: Mapping[str, Graph]) -> Graph:
 
 
 def _same(first: Node, second: Node) -> bool:
-    if (type(first), first.inputs, first.output) != (type(second), second.inputs, second.output):
-        return False
-    if not isinstance(first, Multiply) or not isinstance(second, Multiply):
-        return True
-    return np.array_equal(first.weight, second.weight) and np.array_equal(first.bias, second.bias)
+    return type(first) is type(second) and all(
+        np.array_equal(getattr(first, field.name), getattr(second, field.name))
+        for field in fields(first)
+    )
 
 
 def exit_programs(network: Graph, exits: Mapping[str, Graph], engine: EngineConfig) -> ExitPrograms:

@@ -141,10 +141,11 @@ def test_a_part_that_fails_names_its_layer() -> None:
         early_exit.run(start, broken, images_of(0), NEVER)
 
 
-def test_exits_of_another_network_are_refused() -> None:
+@pytest.mark.parametrize("member", ["weight", "bias", "v_exponent", "acc_exponent", "weight_bits"])
+def test_exits_of_another_network_are_refused(member: str) -> None:
     network, exits = lowered("pool")
     first = network.nodes[0]
-    other = replace(first, weight=first.weight + 1)
+    other = replace(first, **{member: getattr(first, member) + 1})
     graphs = {name: Graph(g.input, (other, *g.nodes[1:])) for name, g in exits.items()}
     with pytest.raises(ScheduleError, match=r"^node 'conv1': the network and its exits must have"):
         exit_programs(network, graphs, Config().engine)
