@@ -26,7 +26,7 @@ from codegen.emit import emit_data
 from codegen.fuse import LayerMaps
 from codegen.layout import pack_features, unpack_features
 from codegen.pack import Bytes
-from codegen.schedule import LayerPlan, Schedule
+from codegen.schedule import LayerPlan, Region, Schedule
 from winnow.artefact import sha256_bytes, write_text
 from winnow.cache import is_sealed, lock, seal
 from winnow.errors import MismatchError, ToolError
@@ -221,13 +221,19 @@ class Starts:
     sizes: tuple[int, int, int]
 
 
+def feature_memory(plan: Schedule, images: IntArray) -> Bytes:
+    """Return feature memory [n, bytes] with integer images [n, c, h, w], and `GAP` elsewhere."""
+    packed, first = pack_features(plan.input.tensor, images), plan.input.base * 8
+    memory = np.full((len(images), plan.feature_words * 8), GAP, np.uint8)
+    memory[:, first : first + packed.shape[1]] = packed
+    return memory
+
+
 def starts(plan: Schedule, images: IntArray, per_start: int = 1) -> Starts:
     """Lay integer images [n, c, h, w] out for starts of `per_start` images, which must divide n."""
-    packed = pack_features(plan.input.tensor, images)
-    slot, first = plan.feature_words * 8, plan.input.base * 8
-    memory = np.full((len(images), slot), GAP, np.uint8)
-    memory[:, first : first + packed.shape[1]] = packed
-    last = (per_start - 1) * slot + first + packed.shape[1]
+    memory, slot = feature_memory(plan, images), plan.feature_words * 8
+    first, length = plan.input.base * 8, plan.input.words * 8
+    last = (per_start - 1) * slot + first + length
     content = memory.reshape(-1, per_start * slot)[:, first:last].tobytes()
     words = (per_start * plan.feature_words, plan.input.base, (last - first) // 8)
     return Starts(content, words)
@@ -270,9 +276,10 @@ def require_ok(plans: Sequence[LayerPlan], outcome: Outcome) -> None:
 
 def layer_maps(schedule: Schedule, memory: Bytes) -> LayerMaps:
     """Cut feature memory [n, bytes] into the maps of all layers."""
-    maps = {}
-    for plan in schedule.layers:
-        first = plan.result.base * 8
-        region = memory[:, first : first + plan.result.words * 8]
-        maps[plan.name] = unpack_features(plan.result.tensor, region)
-    return maps
+    return {plan.name: read_map(plan.result, memory) for plan in schedule.layers}
+
+
+def read_map(region: Region, memory: Bytes) -> IntArray:
+    """Cut one map [n, c, h, w] out of feature memory [n, bytes]."""
+    first = region.base * 8
+    return unpack_features(region.tensor, memory[:, first : first + region.words * 8])

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codegen.exit_programs import ExitPrograms, Part
-from codegen.layout import pack_features, unpack_features
 from codegen.pack import Bytes
 from sim import csim, rtl
 from winnow.fixed_point import IntArray
@@ -72,10 +71,8 @@ def run(start: Start, programs: ExitPrograms, images: IntArray, threshold: float
 
     Raises MismatchError when the engine reports an error.
     """
-    whole, first = programs.whole, programs.whole.input.base * 8
-    memory = np.full((len(images), whole.feature_words * 8), csim.GAP, np.uint8)
-    packed = pack_features(whole.input.tensor, images)
-    memory[:, first : first + packed.shape[1]] = packed
+    whole = programs.whole
+    memory = csim.feature_memory(whole, images)
     parts = np.zeros(len(images), np.int64)
     results = np.zeros((len(images), programs.parts[-1].result.tensor.channels), np.int64)
     inside = np.arange(len(images))
@@ -96,9 +93,7 @@ def run(start: Start, programs: ExitPrograms, images: IntArray, threshold: float
 
 def results_of(part: Part, memory: Bytes) -> IntArray:
     """Return the results [n, oc] of a part in feature memories [n, bytes]."""
-    first = part.result.base * 8
-    region = memory[:, first : first + part.result.words * 8]
-    return unpack_features(part.result.tensor, region).reshape(len(memory), -1)
+    return csim.read_map(part.result, memory).reshape(len(memory), -1)
 
 
 def confidence(part: Part, results: IntArray) -> NDArray[np.float64]:
