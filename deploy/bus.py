@@ -9,6 +9,7 @@ byte that was asked for, and is a decode error for the engine once it is freed.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from codegen.ports import ALL_REGISTERS, OFFSETS, REGISTER_BYTES
 from deploy.device import DeviceError, RtlDevice
@@ -32,6 +33,8 @@ class Bus:
         self._free = [(MEMORY_BASE, MEMORY_BYTES)]
         self._taken: dict[int, int] = {}
         self._lock = threading.Lock()
+        self._pin = threading.Lock()  # one look at the pin `interrupt` at a time, in their order
+        self._watchers: list[Callable[[bool], None]] = []
 
     def configure(self, bitstream: bytes) -> None:
         """Load a bitstream; DeviceError if it is not that of the engine."""
@@ -48,7 +51,10 @@ class Bus:
     def write(self, offset: int, content: bytes) -> None:
         """Write a register, lowest byte first."""
         self._require_register(offset, len(content))
-        self._device.write_register(offset, int.from_bytes(content, "little"))
+        with self._pin:  # only a write lets the pin fall: no edge is missed on either side of it
+            self._tell()
+            self._device.write_register(offset, int.from_bytes(content, "little"))
+            self._tell()
 
     def _require_register(self, offset: int, num_bytes: int) -> None:
         if not self._configured:
@@ -65,6 +71,19 @@ class Bus:
             return False
         enabled, pending = (self.read(OFFSETS[n]) for n in ("global_interrupt", "interrupt_status"))
         return bool(enabled & 1 and pending)
+
+    def watch(self, watcher: Callable[[bool], None]) -> None:
+        """Tell `watcher` the level of the pin around every write, and at every `look`."""
+        self._watchers.append(watcher)
+
+    def look(self) -> None:
+        """Look at the pin."""
+        with self._pin:
+            self._tell()
+
+    def _tell(self) -> None:
+        for watcher in self._watchers:
+            watcher(self.interrupt)
 
     @property
     def live(self) -> int:

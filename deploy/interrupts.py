@@ -25,6 +25,7 @@ class InterruptController:
     def __init__(self) -> None:
         self._pending = self._enabled = self._master = 0
         self._line = False
+        self._lock = threading.Lock()  # the engine's side and the processor's are two threads
 
     @property
     def output(self) -> bool:
@@ -33,9 +34,10 @@ class InterruptController:
 
     def sample(self, line: bool) -> None:
         """Look at the input."""
-        if line and not self._line and self._master & _INPUTS:
-            self._pending |= 1
-        self._line = line
+        with self._lock:
+            if line and not self._line and self._master & _INPUTS:
+                self._pending |= 1
+            self._line = line
 
     def read(self, offset: int) -> int:
         """Read a register; those that are written only are 0."""
@@ -46,16 +48,17 @@ class InterruptController:
 
     def write(self, offset: int, value: int) -> None:
         """Write a register."""
-        if offset == IER:
-            self._enabled = value
-        elif offset == SIE:
-            self._enabled |= value
-        elif offset == CIE:
-            self._enabled &= ~value
-        elif offset == IAR:
-            self._pending &= ~value
-        elif offset == MER:
-            self._master = value | self._master & _INPUTS  # which stays on until a reset
+        with self._lock:
+            if offset == IER:
+                self._enabled = value
+            elif offset == SIE:
+                self._enabled |= value
+            elif offset == CIE:
+                self._enabled &= ~value
+            elif offset == IAR:
+                self._pending &= ~value
+            elif offset == MER:
+                self._master = value | self._master & _INPUTS  # which stays on until a reset
 
 
 class UioFile:
@@ -86,12 +89,15 @@ class UioFile:
 
 @contextmanager
 def interrupts(bus: Bus, controller: InterruptController) -> Iterator[str]:
-    """Let the engine's interrupts through, in a thread; yields the path of the UIO file."""
+    """Let the engine's interrupts through, in a thread; yields the path of the UIO file.
+
+    The controller is one that watches the bus (deploy/processor.py).
+    """
     file, ended = UioFile(), threading.Event()
 
     def work() -> None:
         while not ended.wait(LOOK_SECONDS):
-            controller.sample(bus.interrupt)
+            bus.look()
             file.look(controller.output)
 
     thread = threading.Thread(target=work, daemon=True)

@@ -33,6 +33,7 @@ class Addresses:
         self._interrupts = range(self._engine.stop, self._engine.stop + REGISTER_RANGE)
         self._clocks = clock_registers(board)
         self.controller = InterruptController()
+        bus.watch(self.controller.sample)
 
     def read(self, address: int, num_bytes: int) -> int:
         """Read a register; DeviceError where the engine does not have one."""
@@ -47,7 +48,6 @@ class Addresses:
         value = int.from_bytes(content, "little")
         if address in self._engine:
             self._bus.write(address - self._engine.start, content)
-            self.controller.sample(self._bus.interrupt)  # it may be low for a moment only
         elif address in self._interrupts:
             self.controller.write(address - self._interrupts.start, value)
         else:

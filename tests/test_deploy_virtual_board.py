@@ -152,7 +152,6 @@ def test_an_interrupt_reaches_a_file_as_edges(board: VirtualBoard, bundle: Path)
         write("MER", 3)
         for count in (1, 2):
             board.write32(OFFSETS["interrupt_status"], board.read32(OFFSETS["interrupt_status"]))
-            time.sleep(20 * LOOK_SECONDS)
             network.run(IMAGES[:1])
             assert not select.select([file], [], [], 20 * LOOK_SECONDS)[0]  # nobody waits yet
             write("SIE", 1)
