@@ -12,15 +12,23 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 
 from quant.bench.__main__ import main, parse_seeds
+from quant.bench.figure import check_figure, dense_line, write_figure
 from quant.bench.judge import FRESH_IMAGES, Judged, difference, judging_images
-from quant.bench.rivals import dense_cycles, dense_twin, narrow_rival
-from quant.bench.runs import Narrow, RecipeResult, run_recipe
+from quant.bench.rivals import (
+    dense_cycles,
+    dense_steps,
+    dense_twin,
+    light_rival,
+    narrow_rival,
+)
+from quant.bench.runs import RecipeResult, Rival, run_recipe
 from quant.bench.table import format_tables, verdict
 from quant.build import Build
 from quant.check import check_recipe
@@ -224,6 +232,26 @@ def test_library_networks_have_narrow_rivals() -> None:
     assert limit // 2 < dense_cycles(rival) <= limit
 
 
+def test_light_rival_is_the_widest_within_the_products() -> None:
+    """Steps counted by hand: tiles / 2 x outputs / 4 x inputs.
+
+    Digits are 16x16 here: conv1 has 64 tiles of 1 channel, conv2 behind a pool 16 of 32; the
+    classifier reads 16 pixels, a lane each, of 64 channels; its 10 outputs fill two groups of 8.
+    """
+    config = Config(model=ModelConfig(channels=(32, 64), pool_after=(1, 2), exit_after=()))
+    assert dense_steps(config) == 32 * 8 * 1 + 8 * 16 * 32 + 4 * 64
+    sparse = replace(config, prune=replace(config.prune, keep=1))
+    assert dense_steps(sparse) == dense_steps(config)
+    rival = light_rival(sparse, dense_steps(config) // 4, Path("/teacher"))
+    assert rival is not None
+    assert rival.prune.keep == 8
+    assert rival.distill.teacher == "/teacher"
+    assert dense_steps(rival) <= dense_steps(config) // 4
+    wider = replace(rival.model, channels=tuple(n + 8 for n in rival.model.channels))
+    assert dense_steps(replace(config, model=wider)) > dense_steps(config) // 4
+    assert light_rival(config, dense_steps(config), Path("/teacher")) is None
+
+
 def test_colour_is_judged_on_fresh_images() -> None:
     config = DataConfig(source="colour", image_size=32, train_images=40, test_images=20)
     judging = judging_images(config)
@@ -250,10 +278,18 @@ def test_difference_is_paired() -> None:
     assert two.error == pytest.approx(max(of_images, of_seeds))
 
 
-def result(twin: str, quantized: str, narrow: str | None) -> RecipeResult:
-    rival = None if narrow is None else Narrow(judged(narrow), 900)
+def result(twin: str, quantized: str, narrow: str | None, light: str | None = None) -> RecipeResult:
     return RecipeResult(
-        judged(twin, 91.0, 89.0), judged("+" * 10), judged(quantized), rival, 75.0, 6.5, 1000, 10.0
+        twin=judged(twin, 91.0, 89.0),
+        pruned=judged("+" * 10),
+        quantized=judged(quantized),
+        narrow=None if narrow is None else Rival(judged(narrow), 900, 700),
+        light=None if light is None else Rival(judged(light), 600, 400),
+        sparsity=75.0,
+        bits=6.5,
+        cycles=1000,
+        steps=500,
+        seconds=10.0,
     )
 
 
@@ -283,6 +319,42 @@ def test_table_holds_losses_gains_and_choices(recipes: Path) -> None:
         *["91.00,", "89.00", "90.00,", "80.00", "90.00,", "80.00", "90.00,", "80.00"],
     ]
     assert goals == "goals met: none; open: none; missed: dense (open: within the standard error)"
+
+
+def test_light_networks_have_a_table_and_are_drawn(recipes: Path, tmp_path: Path) -> None:
+    found = load_recipes([recipes])
+    runs = [
+        [result("++++++++++", "+++++++++-", "++++++++--", "++++++----") for _ in range(2)],
+        [result("++++++++++", "++++++++++", None) for _ in range(2)],
+    ]
+    lines = format_tables(found, runs, "10 images").splitlines()
+    place = next(i for i, line in enumerate(lines) if line.split()[:2] == ["equal", "products"])
+    assert lines[place].split()[2:] == [
+        "quant.", "steps", "cycles", "light", "gain", "steps", "cycles"
+    ]  # fmt: skip
+    assert lines[place + 1].split() == [
+        "dense", "90.00", "500", "1000", "60.00", "30.00", "±", "10.80", "400", "600"
+    ]  # fmt: skip
+    assert lines[place + 2].split() == ["sparse", "100.00", "500", "1000", "-", "-", "-", "-"]
+    assert dense_line(runs) == ((600, 60.0), (900, 80.0))
+    path = tmp_path / "pays.svg"
+    write_figure(path, found, runs)
+    drawn = ElementTree.fromstring(path.read_text())
+    circles = [(c.get("cx"), c.get("cy")) for c in drawn.iter() if c.tag.endswith("circle")]
+    assert len(circles) == 2 + 2 + 2  # the line, the recipes, the legend
+    texts = {text.text for text in drawn.iter() if text.tag.endswith("text")}
+    assert {"dense", "sparse", "dense, 8 bits", "recipes"} <= texts
+
+
+def test_figures_are_refused_before_training(tmp_path: Path) -> None:
+    (tmp_path / "folder.svg").mkdir()
+    for name, match in (
+        ("pays.png", "must be a file that ends in .svg"),
+        ("gone/pays.svg", "its folder must exist"),
+        ("folder.svg", "its folder must exist, and it must be no folder"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            check_figure(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -358,10 +430,17 @@ def test_jobs_in_processes_share_stages(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     arguments = ["--recipes", str(recipes), "--out", str(tmp_path / "out"), "--seeds", "0"]
-    monkeypatch.setattr(sys, "argv", ["quant.bench", *arguments, "--jobs", "2"])
+    figure = tmp_path / "pays.svg"
+    arguments += ["--jobs", "2", "--products", "--figure", str(figure)]
+    monkeypatch.setattr(sys, "argv", ["quant.bench", *arguments])
     assert guard(main) == 0
     printed = capfd.readouterr().out
+    # The network of the recipes, and the narrow one of `sparse`, which is the light one too.
     assert printed.count("train: fp32 test accuracy") == 2
+    for kind in ("narrow", "light"):
+        assert (tmp_path / "out" / f"sparse-0-{kind}" / "qat.json").is_file()
+    assert "light: dense 8-bit network" in printed
+    assert figure.read_text().count("<circle") == 1 + 2 + 2
     lines = printed.splitlines()
     assert "two: accuracy in percent, mean of one seed\n  on 360 test images of" in printed
     assert [line.split()[0] for line in lines[-4:-2]] == ["dense", "sparse"]

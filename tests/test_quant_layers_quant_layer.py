@@ -26,6 +26,7 @@ from quant.layers.quant_layer import (
 from quant.layers.quantizers import Clamp, exponents, grid_of, scale_of, set_exponents
 from quant.layers.winograd_layer import Window
 from quant.network.calibrate import calibrate_layer
+from quant.prune.kernel import release, through_kernel
 from tests.ladder import change_node, multiplies, pool_of
 from winnow.fixed_point import IntArray
 from winnow.srbs import srbs_mask
@@ -266,3 +267,31 @@ def test_clamp_is_that_of_brevitas() -> None:
         results.append((y.detach(), x.grad))
     for ours, theirs in zip(*results, strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_scales_outlive_training_through_the_kernel(m: int) -> None:
+    """Brevitas makes a weight's quantizer anew when a parametrization ends, unless it is held."""
+    generator = torch.Generator().manual_seed(m)
+    layer = QuantWinogradConv2d(5, 6, m, BitWidths(8, 8, 8, relu=True)).eval()
+    layer.load_spatial(0.01 * torch.randn(6, 5, 3, 3, generator=generator))
+    x = torch.rand(4, 5, 8, 8, generator=generator)
+    calibrate_layer(layer, x)
+    scales = [scale_of(proxy).clone() for proxy in layer.scaled()]
+    want = layer(x).detach()
+    assert want.abs().max() > 0
+    through_kernel(layer)
+    torch.testing.assert_close(layer(x), want)
+    release(layer)
+    assert all(map(torch.equal, map(scale_of, layer.scaled()), scales))
+    trained = {name for name, p in layer.named_parameters() if p.requires_grad}
+    assert trained == {"weight", "bias"}
+    torch.testing.assert_close(layer(x), want)
+
+
+def test_new_weights_keep_the_scales() -> None:
+    layer = QuantDense(8, 4, 8, BitWidths(8, 8, None, relu=False))
+    set_exponents(layer.weight_quant, torch.tensor([-9]))
+    layer.weight = torch.nn.Parameter(torch.ones(4, 8, 1))
+    layer.bias = torch.nn.Parameter(torch.ones(4))
+    assert exponents(scale_of(layer.weight_quant)).flatten().tolist() == [-9]

@@ -14,13 +14,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from codegen.lower import lower_checkpoint
-from quant.build import load_pruned, load_quantized
+from quant.build import load_bits, load_pruned, load_quantized, quantized_network
+from quant.data import to_input
+from quant.layers.quantizers import scale_of
 from quant.layers.winograd_layer import DirectConv2d, Window, WinogradConv2d
+from quant.network.calibrate import calibrate
 from quant.network.rewrite import tap_layers
 from quant.prune.kernel import hold_pattern, kernel_of, release, through_kernel
 from quant.prune.methods import new_pruner
 from quant.prune.pattern import all_patterns, distil, kept_energy, nearest
 from quant.prune.storage import pack, unpack
+from quant.results import SAMPLE_IMAGES
 from quant.run import STAGES, run_stage
 from tests.engines import expected_maps
 from tests.ladder import multiplies
@@ -163,6 +167,17 @@ def test_pattern_survives_all_stages(done: Path) -> None:
     pattern = np.abs(before) > 1e-4
     assert np.abs(after[~pattern]).max() < 1e-5
     assert np.abs(after - before)[pattern].max() > 1e-3
+
+
+def test_training_leaves_the_scales_of_calibration(done: Path) -> None:
+    build = build_at(done, replace(TINY, prune=PATTERN))
+    fresh = quantized_network(build, load_pruned(build), load_bits(build))
+    x = to_input(build.split().train.images[:SAMPLE_IMAGES])
+    calibrate(fresh, x, clip=build.config.quantize.weight_scale == "mse")
+    trained = tap_layers(load_quantized(build))
+    for name, layer in tap_layers(fresh).items():
+        for before, after in zip(layer.scaled(), trained[name].scaled(), strict=True):
+            assert torch.equal(scale_of(before), scale_of(after)), name
 
 
 def test_pattern_network_is_exact_in_the_integer_graph(done: Path) -> None:

@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quant.build import load_pruned, load_quantized
+from quant.layers.quant_layer import QuantWinogradConv2d
 from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, Window, WinogradConv2d
+from quant.network.rewrite import tap_layers
 from quant.prune.methods import new_pruner
 from quant.prune.target import Pruner
 from quant.prune.whole_kernels import MaskedConv2d
+from tests.test_quant_stages import TINY, build_at, run_all
 from winnow.config import PruneConfig
 from winnow.srbs import to_sub_rows
 
@@ -120,3 +127,21 @@ def test_dropped_kernels_never_come_back() -> None:
         with torch.no_grad():  # as large as they may get, what is dropped stays dropped
             conv.weight[conv.mask == 0] = 100.0
     assert counts == [6, 4, 3, 1]
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_quantized_layers_are_still_convolutions(m: int, tmp_path: Path) -> None:
+    """U of 3x3 kernels has rank 9; freely trained taps would not keep it."""
+    prune = PruneConfig(method="kernels", keep=1, skip=1, epochs=2, steps=1)
+    model = replace(TINY.model, channels=(16, 16))
+    config = replace(TINY, model=model, prune=prune, engine=replace(TINY.engine, m=m))
+    run_all(build_at(tmp_path, config))
+    build = build_at(tmp_path, config)
+    before, after = (tap_layers(net) for net in (load_pruned(build), load_quantized(build)))
+    for name in ("conv1", "conv2"):
+        was, now = before[name], after[name]
+        assert type(now) is QuantWinogradConv2d
+        assert torch.linalg.matrix_rank(now.u.detach().double().flatten(0, 1), rtol=1e-5) == 9
+        assert torch.equal(was.mask, now.mask)
+        assert ((now.u != 0) <= (now.mask != 0)).all()
+        assert (was.u - now.u).abs().max() > 1e-4

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from quant.bench.figure import check_figure, write_figure
 from quant.bench.judge import is_fresh, judging_images
 from quant.bench.runs import run_all, run_recipe
 from quant.bench.table import format_tables
@@ -44,6 +45,14 @@ def parser() -> argparse.ArgumentParser:
         default=os.cpu_count() or 1,
         metavar="N",
         help="processes at once, of one thread each (one per core)",
+    )
+    whole.add_argument(
+        "--products",
+        action="store_true",
+        help="also train dense networks of equal products, beside those of equal cycles",
+    )
+    whole.add_argument(
+        "--figure", type=Path, metavar="FILE", help="draw accuracy against cycles as an SVG file"
     )
     whole.add_argument(
         "--list", action="store_true", help="list the recipes and stop; without --recipes all"
@@ -85,10 +94,14 @@ def main() -> None:
     seeds, device = parse_seeds(options.seeds), pick_device(options.device)
     if options.jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, got {options.jobs}")
-    run = partial(run_recipe, out=options.out, device=device)
+    if options.figure is not None:
+        check_figure(options.figure)
+    run = partial(run_recipe, out=options.out, device=device, with_light=options.products)
     begin = time.monotonic()
     runs = run_all(recipes, seeds, run, options.jobs)
     print(format_tables(recipes, runs, _judged_on(recipes)))
+    if options.figure is not None:
+        write_figure(options.figure, recipes, runs)
     minutes = (time.monotonic() - begin) / 60
     print(
         f"this call took {minutes:.1f} minutes in {options.jobs} processes of one thread; "

@@ -2,20 +2,27 @@
 """The dense networks that a recipe is compared with.
 
 Its *twin* has equal training: the same network as it is in PyTorch, nothing pruned, weights in
-fp32. The *narrow* network has equal cycles: dense and of 8 bits, with so few channels that the
-engine takes no longer than for the recipe's.
+fp32. Two more are dense, of 8 bits and fewer channels: the *narrow* network has equal cycles, the
+engine takes no longer for it than for the recipe's; the *light* one has equal products, the
+engine's lanes take no more steps. So the narrow network says whether a method pays on this engine,
+the light one whether it would on an engine that does nothing but multiply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from quant.allocate.layer_cost import WEIGHT_BITS, layer_costs
+from quant.allocate.sizes import layer_keeps, layer_shapes
 from quant.build import Build, compressed_network, new_network
+from quant.network.rewrite import tap_layers, to_winograd
+from winnow.blocking import LayerShape
 from winnow.config import CHAIN, KERNELS, ChannelPruningConfig, Config, ModelConfig
+from winnow.cycles import layer_cycles
+from winnow.engine import EngineConfig
 from winnow.srbs import SUB_ROW
 
 STEPS = 64  # widths that are tried, equally far apart
@@ -42,10 +49,24 @@ def narrow_rival(config: Config, cycles: int, teacher: Path) -> Config | None:
     recipe saves no cycles against its own network in dense form, if there is no such width, or the
     model has none to choose.
     """
-    if dense_cycles(config) <= cycles:
+    return _widest(config, dense_cycles, cycles, teacher)
+
+
+def light_rival(config: Config, steps: int, teacher: Path) -> Config | None:
+    """Return the widest dense configuration whose products take at most `steps` of the lanes.
+
+    Otherwise as `narrow_rival`.
+    """
+    return _widest(config, dense_steps, steps, teacher)
+
+
+def _widest(
+    config: Config, measure: Callable[[Config], int], limit: int, teacher: Path
+) -> Config | None:
+    if measure(config) <= limit:
         return None
     for model in _narrower(config.model):
-        if dense_cycles(replace(config, model=model)) <= cycles:
+        if measure(replace(config, model=model)) <= limit:
             quantize = replace(config.quantize, weight_bits=(WEIGHT_BITS,), budget_share=1.0)
             distill = replace(config.distill, teacher=str(teacher))
             return replace(_dense(config), model=model, quantize=quantize, distill=distill)
@@ -88,3 +109,19 @@ def dense_cycles(config: Config) -> int:
     build = Build(config, Path("nowhere"))
     net = compressed_network(build, new_network(build))
     return sum(layer_costs(net, _dense(config)).values())
+
+
+@cache
+def dense_steps(config: Config) -> int:
+    """Return the steps of the lanes for the configuration's network if nothing is pruned."""
+    build = Build(config, Path("nowhere"))
+    net = to_winograd(compressed_network(build, new_network(build)), config.engine.m)
+    bits = dict.fromkeys(tap_layers(net), WEIGHT_BITS)
+    shapes = layer_shapes(net, layer_keeps(_dense(config), net), bits)
+    return sum(lane_steps(config.engine, shape, name) for name, shape in shapes.items())
+
+
+def lane_steps(engine: EngineConfig, shape: LayerShape, name: str) -> int:
+    """Return the steps in which the lanes do the products of a layer, without any wait."""
+    found = layer_cycles(engine, shape, name)
+    return round(found.utilisation * found.total)

@@ -2,8 +2,9 @@
 """Run a recipe and the dense networks it is compared with.
 
 Every network is an ordinary build in OUT: `<recipe>-<seed>`, `<recipe>-<seed>-twin`,
-`<recipe>-<seed>-narrow`. Stages that two builds share, such as fp32 training, run once: results are
-kept by the hash of their inputs. An interrupted comparison continues where it stopped.
+`<recipe>-<seed>-narrow` and, if asked for, `<recipe>-<seed>-light`. Stages that two builds share,
+such as fp32 training, run once: results are kept by the hash of their inputs. An interrupted
+comparison continues where it stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ import torch
 
 from quant.allocate.sizes import layer_shapes, measured_keeps, total_cycles
 from quant.bench.judge import Judged, judge
-from quant.bench.rivals import dense_cycles, dense_twin, narrow_rival
+from quant.bench.rivals import (
+    dense_cycles,
+    dense_steps,
+    dense_twin,
+    lane_steps,
+    light_rival,
+    narrow_rival,
+)
 from quant.build import Build, load_bits, load_pruned, load_stage
 from quant.network.rewrite import tap_layers
 from quant.recipes import Recipe
@@ -32,11 +40,12 @@ _TO_PRUNED = _STAGES[: _STAGES.index("prune") + 1]
 
 
 @dataclass(frozen=True)
-class Narrow:
-    """The dense network of at most the recipe's cycles: how good it is, modelled cycles."""
+class Rival:
+    """A dense network of 8 bits: how good it is, modelled cycles, steps of the lanes."""
 
     judged: Judged
     cycles: int
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -46,45 +55,58 @@ class RecipeResult:
     Members:
         twin: the dense fp32 network of equal training.
         pruned, quantized: the recipe's networks, in fp32 and in integers.
-        narrow: the dense network of equal cycles, of 8 bits; None if there is no such width.
+        narrow: the dense network of equal cycles; None if there is no such width.
+        light: the dense network of equal products; None also if it was not asked for.
         sparsity: share of zeros among the weights of all layers that multiply, in percent.
         bits: mean width of the weights that are left.
         cycles: modelled engine cycles of all layers that the engine can run.
+        steps: those of them in which the lanes multiply.
         seconds: time of the stages, also of those shared with other runs.
     """
 
     twin: Judged
     pruned: Judged
     quantized: Judged
-    narrow: Narrow | None
+    narrow: Rival | None
+    light: Rival | None
     sparsity: float
     bits: float
     cycles: int
+    steps: int
     seconds: float
 
 
-def run_recipe(recipe: Recipe, out: Path, device: torch.device) -> RecipeResult:
+def run_recipe(
+    recipe: Recipe, out: Path, device: torch.device, *, with_light: bool = False
+) -> RecipeResult:
     """Run a recipe and its rivals in OUT and return what they achieved."""
     torch.set_num_threads(1)
     name = f"{recipe.name}-{recipe.config.seed}"
     build = _run(name, recipe.config, out, device, _STAGES)
     build.require_classes("a recipe")
     twin = _run(f"{name}-twin", dense_twin(recipe.config), out, device, _TO_PRUNED)
-    cycles = _cycles(build)
-    config = narrow_rival(recipe.config, cycles, build.out.resolve())
-    narrow = None
-    if config is not None:
-        rival = _run(f"{name}-narrow", config, out, device, _STAGES)
-        narrow = Narrow(_judged(rival, "qat", "quantized"), dense_cycles(config))
+    cycles, steps = _cycles_and_steps(build)
+    teacher = build.out.resolve()
+
+    def rival(kind: str, config: Config | None) -> Rival | None:
+        if config is None:
+            return None
+        found = _run(f"{name}-{kind}", config, out, device, _STAGES)
+        return Rival(_judged(found, "qat", "quantized"), dense_cycles(config), dense_steps(config))
+
+    narrow = rival("narrow", narrow_rival(recipe.config, cycles, teacher))
+    light = light_rival(recipe.config, steps, teacher) if with_light else None
     sparsity, bits = _weights(build)
     return RecipeResult(
         _judged(twin, "prune", "pruned"),
         _judged(build, "prune", "pruned"),
         _judged(build, "qat", "quantized"),
         narrow,
+        rival("light", light),
         sparsity,
         bits,
         cycles,
+        steps,
         _seconds(build),
     )
 
@@ -123,10 +145,12 @@ def _judged(build: Build, stage: str, kind: str) -> Judged:
     return judge(build, stage, kind, load_stage(build, stage))
 
 
-def _cycles(build: Build) -> int:
-    net, bits = load_pruned(build), load_bits(build)
+def _cycles_and_steps(build: Build) -> tuple[int, int]:
+    net, bits, engine = load_pruned(build), load_bits(build), build.config.engine
     widths = {name: choice.weight for name, choice in bits.items()}
-    return total_cycles(build.config.engine, layer_shapes(net, measured_keeps(net), widths))
+    shapes = layer_shapes(net, measured_keeps(net), widths)
+    steps = sum(lane_steps(engine, shape, name) for name, shape in shapes.items())
+    return total_cycles(engine, shapes), steps
 
 
 def _weights(build: Build) -> tuple[float, float]:

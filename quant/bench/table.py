@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of a comparison: losses against the dense twin, gains over the narrow network."""
+"""The tables of a comparison: losses against the dense twin, gains over smaller dense networks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from statistics import mean
 
 from quant.bench.judge import Difference, Judged, difference
-from quant.bench.runs import Narrow, RecipeResult
+from quant.bench.runs import RecipeResult, Rival
 from quant.recipes import Recipe
 
 Runs = Sequence[RecipeResult]  # of one recipe, by seed
@@ -16,11 +16,15 @@ LOSSES = (
     f"  {'recipe':<20}{'twin':>8}{'pruned':>8}{'quant.':>8}{'loss':>13}{'goal':>6}{'narrow':>8}"
     f"{'gain':>13}{'zeros %':>9}{'bits':>6}{'cycles':>9}{'narrow':>9}{'seconds':>9}"
 )
+PRODUCTS = (
+    f"  {'equal products':<20}{'quant.':>8}{'steps':>9}{'cycles':>9}{'light':>8} {'gain':>13}"
+    f"{'steps':>9}{'cycles':>9}"
+)
 CHOICES = f"  {'validation, test':<20}{'twin':>16}{'pruned':>16}{'quantized':>16}{'narrow':>16}"
 
 
 def format_tables(recipes: Sequence[Recipe], runs: Sequence[Runs], judged_on: str) -> str:
-    """Return both tables, and which goals are met.
+    """Return the tables, and which goals are met.
 
     A goal is met or missed if the loss differs from it by more than its standard error.
     """
@@ -33,6 +37,7 @@ def format_tables(recipes: Sequence[Recipe], runs: Sequence[Runs], judged_on: st
         "network of at most its cycles; ± standard error",
         LOSSES,
         *(_losses(recipe, found) for recipe, found in zip(recipes, runs, strict=True)),
+        *_products(recipes, runs),
         "  accuracy on the build's own images: choices are made on validation",
         CHOICES,
         *(_choices(recipe, found) for recipe, found in zip(recipes, runs, strict=True)),
@@ -48,10 +53,13 @@ def loss(runs: Runs) -> Difference:
 
 def gain(runs: Runs) -> Difference | None:
     """Return what it gains over the dense network of equal cycles; None where a seed has none."""
-    narrow = _narrow(runs)
-    if len(narrow) < len(runs):
+    return _over(runs, _narrow(runs))
+
+
+def _over(runs: Runs, rivals: Sequence[Rival]) -> Difference | None:
+    if len(rivals) < len(runs):
         return None
-    return difference([run.quantized for run in runs], [rival.judged for rival in narrow])
+    return difference([run.quantized for run in runs], [rival.judged for rival in rivals])
 
 
 def verdict(recipe: Recipe, runs: Runs) -> str | None:
@@ -89,6 +97,27 @@ def _losses(recipe: Recipe, runs: Runs) -> str:
     )
 
 
+def _products(recipes: Sequence[Recipe], runs: Sequence[Runs]) -> Iterator[str]:
+    """Yield the table of equal products, if there is a light network."""
+    rows = [(recipe, found, _light(found)) for recipe, found in zip(recipes, runs, strict=True)]
+    if not any(light for _, _, light in rows):
+        return
+    yield "  light: dense 8-bit network for which the lanes take at most as many steps"
+    yield PRODUCTS
+    for recipe, found, light in rows:
+        yield (
+            f"  {recipe.name:<20}{_rate([r.quantized for r in found])}"
+            f"{mean(r.steps for r in found):>9.0f}{mean(r.cycles for r in found):>9.0f}"
+            f"{_rate([rival.judged for rival in light])} {_points(_over(found, light))}"
+            + (
+                f"{mean(rival.steps for rival in light):>9.0f}"
+                f"{mean(rival.cycles for rival in light):>9.0f}"
+                if light
+                else f"{'-':>9}{'-':>9}"
+            )
+        )
+
+
 def _choices(recipe: Recipe, runs: Runs) -> str:
     columns = (
         [r.twin for r in runs],
@@ -99,8 +128,12 @@ def _choices(recipe: Recipe, runs: Runs) -> str:
     return f"  {recipe.name:<20}" + "".join(map(_own, columns))
 
 
-def _narrow(runs: Runs) -> list[Narrow]:
+def _narrow(runs: Runs) -> list[Rival]:
     return [run.narrow for run in runs if run.narrow is not None]
+
+
+def _light(runs: Runs) -> list[Rival]:
+    return [run.light for run in runs if run.light is not None]
 
 
 def _rate(networks: Sequence[Judged]) -> str:

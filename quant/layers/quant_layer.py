@@ -121,6 +121,14 @@ class QuantTapLayer(QuantWeightBiasInputOutputLayer, TapLayer):
 
     output_channel_dim = 0
 
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Register a parameter; the quantizers keep their scales.
+
+        Brevitas makes the quantizer of a weight anew when the weight is registered again, as at the
+        end of a parametrization: its scales would be 1 as before calibration, and trained.
+        """
+        nn.Module.register_parameter(self, name, param)
+
     @property
     def is_raw(self) -> bool:
         """Whether the output is the accumulator itself."""

@@ -10,12 +10,12 @@ from quant.distill import distillation
 from quant.layers.winograd_layer import WinogradConv2d
 from quant.network.calibrate import calibrate
 from quant.network.network import Network
-from quant.network.rewrite import without_dropout
-from quant.prune.kernel import hold_pattern, release
+from quant.network.rewrite import tap_layers, without_dropout
+from quant.prune.kernel import hold_pattern, release, through_kernel
 from quant.results import SAMPLE_IMAGES, saved
 from quant.train.resume import Resume
 from quant.train.training import fit
-from winnow.config import PATTERN
+from winnow.config import KERNELS, PATTERN
 from winnow.flow import Result
 
 
@@ -26,23 +26,33 @@ def run(build: Build, resume: Resume) -> Result:
     net = quantized_network(build, pruned, load_bits(build)).to(build.device)
     x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
     calibrate(net, x, clip=config.quantize.weight_scale == "mse")
-    held = _pattern_layers(build, pruned, net)
-    for name, layer in held.items():
-        hold_pattern(layer, build.record("prune").numbers["pattern_keep"][name])
+    held = _held_layers(build, pruned, net)
     plan = build.plan(
         "qat", config.quantize.epochs, config.quantize.learning_rate, config.quantize.batch
     )
     loss = distillation(net, teacher, config.distill)
     history = fit(net, split, loss, plan, resume=resume)
-    for layer in held.values():
+    for layer in held:
         release(layer)
     return saved(build, without_dropout(net), "quantized", history)
 
 
-def _pattern_layers(build: Build, pruned: Network, net: Network) -> dict[str, WinogradConv2d]:
-    """Return the layers of `net` whose kernels are pattern-pruned but have no mask for it."""
+def _held_layers(build: Build, pruned: Network, net: Network) -> list[WinogradConv2d]:
+    """Make the kernels the parameters of those layers of `net` that pruning left convolutions.
+
+    Of whole kernels the mask of the layer says which there are; those of patterns have no mask.
+    """
+    layers = [
+        (n, layer) for n, layer in tap_layers(net).items() if isinstance(layer, WinogradConv2d)
+    ]
+    if build.config.prune.method == KERNELS:
+        for _, layer in layers:
+            through_kernel(layer)
+        return [layer for _, layer in layers]
     if build.config.prune.method != PATTERN:
-        return {}
-    names = sparse_layers(pruned, build.config.prune.skip)
-    layers = {name: net.get_submodule(name) for name in names}
-    return {name: layer for name, layer in layers.items() if isinstance(layer, WinogradConv2d)}
+        return []
+    sparse, keeps = sparse_layers(pruned, build.config.prune.skip), build.record("prune").numbers
+    held = [(name, layer) for name, layer in layers if name in sparse]
+    for name, layer in held:
+        hold_pattern(layer, keeps["pattern_keep"][name])
+    return [layer for _, layer in held]
