@@ -47,8 +47,8 @@ vivado: check-hls | $(VENV) ## scripts that make a bitstream with Vivado (BOARD=
 	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to rtl
 	@$(PY) -m deploy vivado $(BUILD) $(BOARDS)
 
-place: | $(VENV) ## place and route modules on an ECP5 (MODULES="finish sequence" SEEDS=3)
-	@$(PY) -m winnow place $(BUILD) $(foreach m,$(MODULES),--module $(call quoted,$(m))) $(if $(SEEDS),--seeds $(call quoted,$(SEEDS)))
+place: | $(VENV) ## place and route modules on an ECP5 (MODULES="finish sequence" SEEDS=3 MINUTES=20)
+	@$(PY) -m winnow place $(BUILD) $(foreach m,$(MODULES),--module $(call quoted,$(m))) $(if $(SEEDS),--seeds $(call quoted,$(SEEDS))) $(if $(MINUTES),--minutes $(call quoted,$(MINUTES)))
 
 report: ## print the summary of a build
 status: ## print which stages of a build are current, and why the others are not

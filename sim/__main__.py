@@ -10,7 +10,7 @@ from sim.bench import bench
 from sim.bounded import depths
 from sim.exits import exits
 from sim.fill import fill
-from sim.placement import place
+from sim.placement import MINUTES, place
 from sim.regress import regress
 from sim.report import report
 from winnow.cli import guard
@@ -41,6 +41,9 @@ def main() -> None:
     placing = add_verb(verbs, "place", "place and route modules on an ECP5, beside estimates")
     placing.add_argument("--module", action="append", default=[], help="only this one; repeatable")
     placing.add_argument("--seeds", type=int, default=1, help="seeds of the placer per module (1)")
+    placing.add_argument(
+        "--minutes", type=int, default=MINUTES, help=f"a module may take ({MINUTES})"
+    )
     options = parser.parse_args()
     build = open_build(options)
     if options.verb == "cocotb":
@@ -48,7 +51,7 @@ def main() -> None:
     elif options.verb == "exits":
         exits(build, options.threshold)
     elif options.verb == "place":
-        place(build, options.module, options.seeds)
+        place(build, options.module, options.seeds, options.minutes)
     elif options.verb in VERBS:
         VERBS[options.verb][0](build)
     else:

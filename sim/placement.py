@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m sim place`: route the modules of a build's RTL on an ECP5, beside their estimates.
 
-rtl/ -> place.json, a table. Takes 15 s to 2 minutes per module and seed on an idle core, once.
+rtl/ -> place.json, a table. Takes 15 s to some minutes per module and seed on an idle core, once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from openhls.place import DEVICE, PlacedRow, place_rows, rank_correlation, require_nextpnr
+from openhls.place import DEVICE, PlacedRow, place_rows, rank_correlation, require_nextpnr, variable
 from openhls.synth import synthesise
 from openhls.yosys import Elaborated, elaborate
 from sim import rtl
@@ -22,20 +22,25 @@ from winnow.errors import ConfigError, shown
 from winnow.flow import Build, require_current
 
 MOST_SEEDS = 9
+MINUTES = 60  # a module may take with a seed
+TARGET_MHZ = 135  # of every module
 NOTE = (
     f"  placed: after place and route on {DEVICE}, each module alone between registers, median of\n"
     "  the seeds. An ECP5, not a Zynq: it tells how modules compare, not the clock of a board"
 )
 
 
-def place(build: Build, names: Sequence[str], seeds: int) -> None:
+def place(build: Build, names: Sequence[str], seeds: int, minutes: int = MINUTES) -> None:
     """Print the table for modules of a build, all without `names`.
 
-    Raises ToolError if nextpnr is missing, ConfigError for another module or too many seeds,
+    A module that takes more than `minutes` with a seed is left, and said. Raises ToolError if
+    nextpnr is missing, ConfigError for another module, too many seeds or no minute,
     ArtefactError that names the command that makes it if there is no current RTL.
     """
     if not 1 <= seeds <= MOST_SEEDS:
         raise ConfigError(f"--seeds must be 1 to {MOST_SEEDS}, got {seeds}")
+    if minutes < 1:
+        raise ConfigError(f"--minutes must be at least 1, got {minutes}")
     require_nextpnr()
     require_current(["rtl"], build, verb="run")
     sources, log = rtl.rtl_sources(build.rtl), build.rtl / "place.log"
@@ -47,9 +52,10 @@ def place(build: Build, names: Sequence[str], seeds: int) -> None:
         log,
         build.cache / "place",
         lambda row: print(format_row(row), flush=True),
+        60.0 * minutes,
     )
     print(summary(rows))
-    record = {"device": DEVICE, "modules": [asdict(row) for row in rows]}
+    record = {"device": DEVICE, "minutes": minutes, "modules": [asdict(row) for row in rows]}
     write_text(build.out / "place.json", json.dumps(record, indent=1) + "\n")
 
 
@@ -84,21 +90,26 @@ def heading() -> str:
 
 def format_row(row: PlacedRow) -> str:
     """Return a module's line: estimate, median and span of the placed clocks, the path's ends."""
+    head = f"  {row.name:<{NAME_WIDTH}}{row.estimate_ns:>10.2f}{1000 / row.estimate_ns:>7.0f}"
+    if not row.placed:
+        return f"{head}{'-':>9}{'':>8}  not placed in time"
     low, high = (round(f(p.mhz for p in row.placed)) for f in (min, max))
     span = "" if len(row.placed) == 1 else f"{low}-{high}"
     worst = min(row.placed, key=lambda p: p.mhz)
-    return (
-        f"  {row.name:<{NAME_WIDTH}}{row.estimate_ns:>10.2f}{1000 / row.estimate_ns:>7.0f}"
-        f"{row.mhz:>9.0f}{span:>8}  {' -> '.join(worst.ends)}"
-    )
+    return f"{head}{row.mhz:>9.0f}{span:>8}  {' -> '.join(map(variable, worst.ends))}"
 
 
 def summary(rows: Sequence[PlacedRow]) -> str:
-    """Return how estimate and placed clock agree, and what the numbers are."""
-    lines = []
+    """Return who misses the target, how estimate and placed clock agree, what the numbers are."""
+    late = [row.name for row in rows if not row.placed]
+    lines = [f"  not placed in time: {', '.join(late)}"] if late else []
+    rows = sorted((row for row in rows if row.placed), key=lambda row: row.mhz)
+    slow = [f"{row.name} {row.mhz:.0f}" for row in rows if row.mhz < TARGET_MHZ]
+    if slow:
+        lines.append(f"  below the target of {TARGET_MHZ} MHz: {', '.join(slow)}")
     if len(rows) > 2:
         found = rank_correlation([row.estimate_ns for row in rows], [-row.mhz for row in rows])
-        slowest = min(rows, key=lambda row: row.mhz)
+        slowest = rows[0]
         lines.append(
             f"  rank correlation (Spearman) of estimate and placed clock: {found:.2f}, "
             f"{len(rows)} modules; the slowest placed is {slowest.name} with {slowest.mhz:.0f} MHz"

@@ -119,8 +119,8 @@ def test_sim_needs_the_rtl_only(tree: Tree) -> None:
 def test_place_hands_on_modules_and_seeds(tree: Tree) -> None:
     assert tree.make("place").returncode == 0
     assert tree.calls() == [["-m", "winnow", "place", *DIGITS]]
-    tree.make("place", "MODULES=finish lane", "SEEDS=3")
-    words = ["--module", "finish", "--module", "lane", "--seeds", "3"]
+    tree.make("place", "MODULES=finish lane", "SEEDS=3", "MINUTES=5")
+    words = ["--module", "finish", "--module", "lane", "--seeds", "3", "--minutes", "5"]
     assert tree.calls() == [["-m", "winnow", "place", *DIGITS, *words]]
 
 

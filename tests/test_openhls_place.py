@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from openhls.place import (
     PlacedRow,
     harness,
     place,
+    place_rows,
     rank_correlation,
     read_report,
     require_nextpnr,
+    variable,
 )
 from openhls.yosys import Elaborated, elaborate
 from sim import placement
@@ -164,6 +167,8 @@ def test_what_is_installed_is_pinned() -> None:
 def test_number_of_seeds_is_checked_before_the_tool(seeds: int) -> None:
     with pytest.raises(ConfigError, match=rf"--seeds must be 1 to 9, got {seeds}"):
         placement.place(None, [], seeds)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"--minutes must be at least 1, got 0"):
+        placement.place(None, [], 1, 0)  # type: ignore[arg-type]
 
 
 def test_table_shows_median_and_span_and_agreement() -> None:
@@ -176,8 +181,46 @@ def test_table_shows_median_and_span_and_agreement() -> None:
     assert format_row(rows[1]).split()[:4] == ["load_w", "4.00", "250", "200"]
     text = summary(rows)
     assert "clock: 0.50, 3 modules; the slowest placed is lane with 90 MHz" in text
+    assert "below the target of 135 MHz: lane 90, finish 110\n" in text
     assert "An ECP5, not a Zynq" in text
     assert "rank correlation" not in summary(rows[:2])
+
+
+@pytest.mark.parametrize(
+    ("register", "name"),
+    [
+        ("p4_s_channel_sroa_0_1", "channel"),
+        ("__s_sub_rows_sroa_0_0", "sub_rows"),
+        ("__s_ends_layer_0", "ends_layer"),
+        ("__s_layers_i_sroa_0_0570", "layers"),
+        ("__s_state", "state"),
+        ("p1_n105", "p1_n105"),  # a value that has no name in the C++
+        ("count_q", "count_q"),
+    ],
+)
+def test_registers_are_called_as_in_the_source(register: str, name: str) -> None:
+    assert variable(register) == name
+
+
+def test_module_that_takes_too_long_is_left_and_said(
+    chosen: dict[str, tuple[Elaborated, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(*_: object) -> list[str]:
+        return [sys.executable, "-c", "import time; time.sleep(600)"]
+
+    run = placing.run
+    monkeypatch.setattr(placing, "run", lambda _, **options: run(sleep(), **options))
+    heard: list[PlacedRow] = []
+    cache = tmp_path / "cache"
+    modules = list(chosen.values())
+    rows = place_rows(modules, (1, 2), tmp_path / "log", cache, heard.append, 0.2)
+    assert [row.placed for row in rows] == [(), ()]
+    assert heard == rows
+    assert format_row(rows[0]).split() == ["sums", *format_row(rows[0]).split()[1:3], "-"] + (
+        ["not", "placed", "in", "time"]
+    )
+    assert summary(rows).startswith("  not placed in time: sums, quick\n")
+    assert not list(cache.glob("*"))
 
 
 @needs_nextpnr

@@ -203,6 +203,7 @@ def _add_options(verb: argparse.ArgumentParser, name: str) -> None:
             "--module", action="append", default=[], help="only this one; may be given again"
         )
         verb.add_argument("--seeds", type=int, default=1, metavar="N", help="per module (1)")
+        verb.add_argument("--minutes", type=int, metavar="N", help="a module may take with a seed")
 
 
 def new(options: argparse.Namespace) -> None:
@@ -250,7 +251,8 @@ def _sim_arguments(options: argparse.Namespace) -> list[str]:
         return [*(["--rtl", options.rtl] if options.rtl else []), *(["--waves"] * options.waves)]
     if options.verb == "place":
         chosen = [word for name in options.module for word in ("--module", name)]
-        return [*chosen, "--seeds", str(options.seeds)]
+        limit = [] if options.minutes is None else ["--minutes", str(options.minutes)]
+        return [*chosen, "--seeds", str(options.seeds), *limit]
     return []
 
 

@@ -83,3 +83,7 @@ class ToolError(WinnowError):
         self.command = command
         self.exit_code = exit_code
         self.log = log
+
+
+class LateError(ToolError):
+    """An external tool was stopped: it took longer than it may."""

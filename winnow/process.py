@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from winnow.errors import ToolError, one_line
+from winnow.errors import LateError, ToolError, one_line
 
 GRACE_SECONDS = 2.0  # between asking a session to end and killing it
 # Reads which session to guard, then that all is well; the end of the pipe, without us, is not.
@@ -72,8 +72,8 @@ def run(
     """Run a command to its end; nothing that it started is left when this does not return.
 
     `log` receives all output; otherwise it is captured, or shown if not `capture`. `ending` is the
-    signal that asks its session to end. Raises ToolError when the command cannot be started or
-    takes more than `timeout` seconds.
+    signal that asks its session to end. Raises ToolError when the command cannot be started,
+    LateError when it takes more than `timeout` seconds.
     """
     pipe = subprocess.PIPE if capture else None
     with contextlib.ExitStack() as stack:
@@ -86,7 +86,7 @@ def run(
         try:
             out, error = child.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as late:
-            raise ToolError(
+            raise LateError(
                 f"'{Path(command[0]).name}' was stopped: it took more than {timeout:g} s",
                 " ".join(map(str, command)),
                 log=log,
