@@ -18,12 +18,15 @@ from pathlib import Path
 from codegen.golden import Golden, load_golden
 from codegen.schedule import Schedule
 from codegen.stages.schedule import read_schedule
+from openhls.place import require_nextpnr
 from openhls.project import compile_design
 from sim import csim, rtl
 from sim.bounded import depths
+from sim.placement import place
 from sim.report import Records, format_report, read_records
 from sim.stages.csim import compare
 from sim.stages.rtlsim import IMAGES
+from winnow.errors import ToolError
 from winnow.flow import Build
 
 COCOTB_TEST = "network_equals_the_model"
@@ -147,3 +150,14 @@ def bench(build: Build) -> None:
     command = build.command("csim").replace(" csim ", " STAGE ")
     print(format_bench(records, plan, measure(build), command) + "\n", flush=True)
     depths(build)
+    place_modules(build)
+
+
+def place_modules(build: Build) -> None:
+    """Print the clocks of placed modules; one line where nextpnr, which is optional, is missing."""
+    try:
+        require_nextpnr()
+    except ToolError as missing:
+        print(f"modules are not placed: {missing}")
+        return
+    place(build, [], seeds=1)

@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from codegen.schedule import schedule
+from openhls import place as placing
+from sim import bench as sim_bench
 from sim.bench import LINES, Speeds, format_bench
 from sim.report import format_report
 from tests.test_sim_report import GRAPH, RECORDS
+from winnow.config import Config
 from winnow.engine import EngineConfig
+from winnow.flow import Build
 
 SPEEDS = Speeds(7.84, 38.4, 5.25, 41.0, 298_765.4, 12_345)
 
@@ -63,3 +68,18 @@ def test_every_speed_has_its_row_with_the_stage_that_measures_it() -> None:
 def test_missed_floor_is_noted(key: str, just: float, missed: float) -> None:
     assert "missed" not in row(key, replace(SPEEDS, **{key: just}))
     assert "missed" in row(key, replace(SPEEDS, **{key: missed}))
+
+
+def test_modules_are_placed_where_nextpnr_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    placed: list[object] = []
+    monkeypatch.setattr(sim_bench, "place", lambda *given, **named: placed.append((given, named)))
+    build = Build(Config(), Path("build/x"))
+    monkeypatch.setattr(sim_bench, "require_nextpnr", lambda: None)
+    sim_bench.place_modules(build)
+    assert placed == [((build, []), {"seeds": 1})]
+    monkeypatch.undo()
+    monkeypatch.setattr(placing, "find_spec", lambda _: None)
+    sim_bench.place_modules(build)
+    assert capsys.readouterr().out.startswith("modules are not placed: nextpnr-ecp5, which ")
