@@ -29,6 +29,7 @@ from codegen.ir import (
     Multiply,
     Node,
     TensorType,
+    Unrolled,
     Winograd,
     average_shift,
 )
@@ -264,9 +265,10 @@ def _check_weights(node: Multiply, source: TensorType) -> None:
     low, high = int_range(RAW_BITS, signed=True)
     for value in (int(node.bias.min()), int(node.bias.max())):
         _require(low <= value <= high, node, f"bias must be in {low}..{high}", value)
-    rows = node.weight.reshape(node.weight.shape[0], source.channels, -1)
-    most = max_keep(rows)
-    rule = f"a sub-row of {SUB_ROW} channels must hold at most keep = {node.keep} non-zeros"
+    in_one_row = isinstance(node, Unrolled)
+    length, what = (-1, "weights") if in_one_row else (source.channels, "channels")
+    most = max_keep(node.weight.reshape(len(node.weight), length, *(() if in_one_row else (-1,))))
+    rule = f"a sub-row of {SUB_ROW} {what} must hold at most keep = {node.keep} non-zeros"
     _require(most <= node.keep, node, rule, most)
 
 
@@ -305,6 +307,7 @@ Check: TypeAlias = Callable[[Any, tuple[TensorType, ...]], None]
 CHECKS: Mapping[type[Node], Check] = {
     Winograd: _check_winograd,
     Direct: _check_direct,
+    Unrolled: _check_direct,
     Dense: _check_dense,
     MaxPool: _check_max_pool,
     Add: _check_add,

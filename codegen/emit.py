@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from codegen import abi, ports
 from codegen.configs import config_structs, process_configs
 from codegen.descriptor import GIVEN, layer_fields
+from codegen.ir import TensorType
 from codegen.program import program_words
-from codegen.schedule import Region, Schedule
+from codegen.schedule import InputRegion, Region, Schedule
 from winnow.artefact import sha256_bytes, sha256_value, write_bytes, write_text
 from winnow.blocking import Op
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
+from winnow.window import Axis, Window
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "hls_templates"
 MEMORY_FORMAT = 3
@@ -131,6 +134,27 @@ def region_table(region: Region) -> dict[str, Any]:
     }
 
 
+def input_table(region: InputRegion) -> dict[str, Any]:
+    """Return where the images lie; if the host unrolls them, by which window, rows and columns."""
+    table = region_table(region)
+    if region.window is not None:
+        axes = [asdict(axis) for axis in region.window.axes]
+        table["unrolled"] = {key: [axis[key] for axis in axes] for key in axes[0]}
+    return table
+
+
+def input_region(table: Mapping[str, Any]) -> InputRegion:
+    """Return the region of an `input_table`."""
+    channels, height, width = table["shape"]
+    numbers = (table["bits"], table["signed"], table["exponent"])
+    kind = TensorType(channels, height, width, *numbers)
+    given = table.get("unrolled")
+    if given is None:
+        return InputRegion(table["base"], kind)
+    rows, columns = (Axis(**{key: pair[i] for key, pair in given.items()}) for i in range(2))
+    return InputRegion(table["base"], kind, Window(rows, columns))
+
+
 def memory_map(schedule: Schedule) -> dict[str, Any]:
     """Return what a driver needs: sizes, the input's and every layer's place, the arguments.
 
@@ -151,7 +175,7 @@ def memory_map(schedule: Schedule) -> dict[str, Any]:
             "images_at": places["num_images"],
             "most_images": abi.MAX_IMAGES,
         },
-        "input": region_table(schedule.input),
+        "input": input_table(schedule.input),
         "layers": {
             plan.name: {**region_table(plan.result), "cycles": plan.cycles.total}
             for plan in schedule.layers

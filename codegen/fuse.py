@@ -11,7 +11,7 @@ scheduler and all after it see engine layers only, and only ask whether they fit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,13 +29,16 @@ from codegen.ir import (
     Node,
     NodeMaps,
     TensorType,
+    Unrolled,
     Winograd,
 )
 from codegen.join import check_concat, parts_of
+from codegen.layout import unrolled_type
 from winnow.blocking import Op
 from winnow.errors import ScheduleError
 from winnow.fixed_point import IntArray
 from winnow.srbs import SUB_ROW
+from winnow.window import Window
 
 LayerMaps: TypeAlias = dict[str, IntArray]  # what layers write, [n, c, h, w], by the layer's name
 
@@ -57,6 +60,8 @@ class EngineLayer:
         maximum: a pool of a map of memory, if the layer is that.
         average: an average over a map of memory, if the layer is that; `multiply` has the type of
             that map.
+        unrolled: the window that the host lays the graph's input out by, if it does: `input` is
+            then what it writes, and `multiply` a 1x1 convolution over that.
 
     Only the map of the last of these nodes is ever in memory.
     """
@@ -69,6 +74,7 @@ class EngineLayer:
     pool: MaxPool | None = None
     maximum: MaxPool | None = None
     average: GlobalAverage | None = None
+    unrolled: Window | None = None
 
     @property
     def has_weights(self) -> bool:
@@ -141,6 +147,32 @@ def _add_winograd(node: Winograd, graph: Graph, layers: Layers) -> Layers:
 
 def _add_direct(node: Direct, graph: Graph, layers: Layers) -> Layers:
     return _add_bytes(Op.DIRECT, node, graph, layers)
+
+
+def _add_unrolled(node: Unrolled, graph: Graph, layers: Layers) -> Layers:
+    """Multiply what lies under the kernel at every pixel, which the host writes as channels.
+
+    Memory has the input in that form only.
+    """
+    (source,) = node.inputs
+    if source != INPUT:
+        raise ScheduleError(
+            f"node '{node.name}': it reads '{source}', the host can unroll the graph's input only; "
+            "make it a direct node"
+        )
+    others = _other_readers(INPUT, node, graph)
+    if others:
+        raise ScheduleError(
+            f"node '{node.name}': '{others[0]}' also reads the input, which is in memory unrolled "
+            "for one reader only; make it a direct node"
+        )
+    plain = Direct(
+        **{f.name: getattr(node, f.name) for f in fields(Multiply)}
+        | {"weight": node.weight.reshape(len(node.weight), -1, 1, 1)}
+    )
+    (layer,) = _add_bytes(Op.DIRECT, plain, graph, ())
+    kind = unrolled_type(graph.input, node.window)
+    return (*layers, replace(layer, input=kind, unrolled=node.window))
 
 
 def _add_dense(node: Dense, graph: Graph, layers: Layers) -> Layers:
@@ -265,6 +297,7 @@ _ADDING_TEXT = " or ".join(map(str, ADDING))
 _KINDS: Mapping[type[Node], str] = {
     Winograd: "the winograd node",
     Direct: "the direct node",
+    Unrolled: "the unrolled node",
     Dense: "the dense node",
     MaxPool: "the pool",
     Add: "the sum",
@@ -275,6 +308,7 @@ Fusion: TypeAlias = Callable[[Any, Graph, Layers], Layers]
 FUSIONS: Mapping[type[Node], Fusion] = {
     Winograd: _add_winograd,
     Direct: _add_direct,
+    Unrolled: _add_unrolled,
     Dense: _add_dense,
     MaxPool: _add_max_pool,
     Add: _add_add,

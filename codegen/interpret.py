@@ -31,6 +31,7 @@ from codegen.ir import (
     Node,
     NodeMaps,
     TensorType,
+    Unrolled,
     Winograd,
 )
 from winnow.errors import GraphError
@@ -133,6 +134,7 @@ def _concat(_: Concat, *maps: _Map) -> IntArray:
 RUNS: Mapping[type[Node], Callable[..., IntArray]] = {
     Winograd: _winograd,
     Direct: _direct,
+    Unrolled: _direct,
     Dense: _dense,
     MaxPool: _max_pool,
     Add: _add,

@@ -135,6 +135,15 @@ class Direct(Multiply):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Unrolled(Direct):
+    """A convolution whose sub-rows are 8 consecutive values of its kernels laid out in one row.
+
+    It computes what `Direct` does. `keep` counts the non-zeros of a sub-row of the weight as
+    [oc, ic * kernel rows * columns], in that order, so that few channels fill sub-rows, too.
+    """
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Dense(Multiply):
     """A fully connected layer over the flattened map; weight [oc, c * h * w] in (c, h, w) order."""
 
@@ -189,7 +198,10 @@ class Concat(Node):
     """The channels of several maps one after another."""
 
 
-NODES: tuple[type[Node], ...] = (Winograd, Direct, Dense, MaxPool, Add, GlobalAverage, Concat)
+NODES: tuple[type[Node], ...] = (
+    *(Winograd, Direct, Unrolled, Dense),
+    *(MaxPool, Add, GlobalAverage, Concat),
+)
 
 
 def average_shift(source: TensorType, output: TensorType) -> int:

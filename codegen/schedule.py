@@ -28,7 +28,7 @@ from codegen.descriptor import layer_fields
 from codegen.fuse import EngineLayer, fuse
 from codegen.ir import INPUT, Graph, Node, TensorType, average_shift
 from codegen.join import NOTHING, Joined, joined
-from codegen.layout import RAW_BYTES, num_words
+from codegen.layout import RAW_BYTES, num_words, pack_input, unrolled_type
 from codegen.pack import Bytes, LaneWeights, lane_weights, layer_shape, pack_weights
 from winnow.blocking import (
     AVERAGE_WINDOW,
@@ -40,7 +40,7 @@ from winnow.blocking import (
 from winnow.cycles import LayerCycles, best_blocking, blocking_cycles
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
-from winnow.fixed_point import int_range, signed_bits
+from winnow.fixed_point import IntArray, int_range, signed_bits
 from winnow.window import Axis, Window
 from winnow.winograd import KERNEL
 
@@ -57,6 +57,26 @@ class Region:
     @property
     def words(self) -> int:
         return num_words(self.tensor)
+
+
+@dataclass(frozen=True)
+class InputRegion(Region):
+    """The images in memory: `tensor` is the type of one, `window` what it is unrolled by, if so."""
+
+    window: Window | None = None
+
+    @property
+    def words(self) -> int:
+        return num_words(self.stored)
+
+    @property
+    def stored(self) -> TensorType:
+        """Type of the map that the host writes."""
+        return self.tensor if self.window is None else unrolled_type(self.tensor, self.window)
+
+    def pack(self, images: IntArray) -> Bytes:
+        """Return integer images [n, c, h, w] as memory holds them, [n, bytes]; GraphError."""
+        return pack_input(self.tensor, self.window, images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,13 +97,19 @@ class LayerPlan:
     packed: Bytes
     values: Values
 
+    @property
+    def op_name(self) -> str:
+        """What tables call the layer's op: "unrolled" if it reads images that the host unrolls."""
+        is_unrolled = isinstance(self.source, InputRegion) and self.source.window is not None
+        return "unrolled" if is_unrolled else str(self.shape.op)
+
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """A whole network on an engine."""
 
     engine: EngineConfig
-    input: Region
+    input: InputRegion
     layers: tuple[LayerPlan, ...]
 
     @property
@@ -127,7 +153,9 @@ def schedule_layers(
         raise ScheduleError(
             f"graph: a program holds at most {MAX_LAYERS} layers, got {len(layers)}"
         )
-    regions, weight_base = _place(entry, layers, side_by_side), 0
+    unrolled = next((layer.unrolled for layer in layers if layer.unrolled is not None), None)
+    images = InputRegion(0, entry, unrolled)
+    regions, weight_base = _place(images, layers, side_by_side), 0
     plans = []
     for layer in layers:
         result = regions[layer.last.name]
@@ -135,16 +163,16 @@ def schedule_layers(
         plan = _plan_layer(engine, layer, read, result, weight_base)
         weight_base += plan.packed.shape[0] * plan.packed.shape[1]
         plans.append(plan)
-    return Schedule(engine, regions[INPUT], tuple(plans))
+    return Schedule(engine, images, tuple(plans))
 
 
 def _place(
-    entry: TensorType, layers: tuple[EngineLayer, ...], side_by_side: Joined
+    images: Region, layers: tuple[EngineLayer, ...], side_by_side: Joined
 ) -> dict[str, Region]:
     """Return where maps lie, by node: one after another as layers run, joined ones together."""
     types = {layer.last.name: layer.output for layer in layers}
     rows = {name: row for row in side_by_side.rows for name in row}
-    regions, words = {INPUT: Region(0, entry)}, num_words(entry)
+    regions, words = {INPUT: images}, images.words
     for name in types:
         for part in rows.get(name, (name,)):
             if part not in regions:

@@ -24,7 +24,7 @@ import numpy as np
 from codegen.abi import STATUS_TEXT, Status
 from codegen.emit import emit_data
 from codegen.fuse import LayerMaps
-from codegen.layout import pack_features, unpack_features
+from codegen.layout import unpack_features
 from codegen.pack import Bytes
 from codegen.schedule import LayerPlan, Region, Schedule
 from winnow.artefact import sha256_bytes, write_text
@@ -223,7 +223,7 @@ class Starts:
 
 def feature_memory(plan: Schedule, images: IntArray) -> Bytes:
     """Return feature memory [n, bytes] with integer images [n, c, h, w], and `GAP` elsewhere."""
-    packed, first = pack_features(plan.input.tensor, images), plan.input.base * 8
+    packed, first = plan.input.pack(images), plan.input.base * 8
     memory = np.full((len(images), plan.feature_words * 8), GAP, np.uint8)
     memory[:, first : first + packed.shape[1]] = packed
     return memory

@@ -39,8 +39,9 @@ from codegen.abi import (
     decode_status,
 )
 from codegen.descriptor import layer_fields
+from codegen.emit import input_region
 from codegen.ir import TensorType
-from codegen.layout import pack_features, unpack_features
+from codegen.layout import unpack_features
 from codegen.ports import OFFSETS, PORTS, Control, Direction, Port
 from sim.axi import OKAY, SLVERR, AddressRange, Memory, ReadSlave, Registers, Stall, WriteSlave
 from sim.contract import axi_error_ports
@@ -87,9 +88,9 @@ class Setup:
 
     def image_bytes(self, index: int) -> bytes:
         """Return an image as the engine reads it."""
-        region = self.memory_map["input"]
+        region = input_region(self.memory_map["input"])
         image = self.arrays["images"][index : index + 1].astype(np.int64)
-        return pack_features(self.tensor(region), image).tobytes()
+        return region.pack(image).tobytes()
 
     def expected(self, index: int) -> dict[str, IntArray]:
         """Return every layer's golden map of an image, [1, c, h, w]."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from codegen.emit import region_table
+from codegen.emit import input_table, region_table
 from codegen.exit_programs import ExitPrograms, exit_programs, with_exits
 from codegen.fuse import fuse, written_maps
 from codegen.golden import load_golden
@@ -83,7 +83,7 @@ def write_programs(build: Build, programs: ExitPrograms) -> None:
         "format": FORMAT,
         "feature_words": whole.feature_words,
         "weight_beats": whole.weight_beats,
-        "input": region_table(whole.input),
+        "input": input_table(whole.input),
         "parts": [
             {
                 "exit": part.name,

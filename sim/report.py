@@ -92,8 +92,8 @@ def _layers(records: Records, plan: Schedule) -> list[str]:
         measured = rtl["layer_cycles"][layer.name]
         size = f"{shape.in_channels}x{shape.height}x{shape.width}"
         lines.append(
-            f"  {layer.name:<{_name_width(plan)}}{shape.op:<10}{size:>10}{shape.out_channels:>7}"
-            f"{shape.keep:>5}{shape.weight_bits:>5}{cycles.total:>8}{measured:>8}"
+            f"  {layer.name:<{_name_width(plan)}}{layer.op_name:<10}{size:>10}"
+            f"{shape.out_channels:>7}{shape.keep:>5}{shape.weight_bits:>5}{cycles.total:>8}{measured:>8}"
             f"{_deviation(cycles.total, measured):>7.1f}"
             f"{100 * cycles.utilisation * cycles.total / measured:>7.1f}{cycles.bound:>10}"
         )

@@ -30,6 +30,7 @@ from tests.ladder import (
     random_pool_graph,
     random_projection_graph,
     random_residual_graph,
+    random_unrolled_graph,
 )
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
@@ -152,6 +153,11 @@ def pool_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule]]
 def concat_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule]]:
     """Return `count` graphs in which maps are joined that fit an engine, and their schedules."""
     return _fitting_cases(random_concat_graph, engine, count)
+
+
+def unrolled_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule]]:
+    """Return `count` graphs of an unrolled first layer that fit an engine, and their schedules."""
+    return _fitting_cases(random_unrolled_graph, engine, count)
 
 
 def _fitting_cases(

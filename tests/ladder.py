@@ -8,7 +8,7 @@ ranges, saturate now and then, and meet rounding ties.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from codegen.ir import (
     Multiply,
     Node,
     TensorType,
+    Unrolled,
     Winograd,
     average_shift,
 )
@@ -74,6 +75,27 @@ def random_direct_graph(seed: int, engine_m: int) -> Graph:
     height, width = rng.integers(1, 25, size=2).tolist()
     place = _Place("layer", INPUT, _random_feature(rng, int(rng.integers(1, 25)), height, width))
     return Graph(place.input, _random_layer(rng, place, Direct, engine_m, raw=False))
+
+
+def random_unrolled_graph(seed: int, engine_m: int) -> Graph:
+    """Return a graph of a random unrolled layer, of 1..8 channels, and half the time another."""
+    rng = np.random.default_rng([seed, engine_m, 9])
+    height, width = rng.integers(1, 25, size=2).tolist()
+    kind = _random_feature(rng, int(rng.integers(1, 9)), height, width)
+    window = _random_window(rng, kind)
+    under, size = kind.channels * window.positions, window.outputs(height, width)
+    flat = replace(kind, channels=under, height=size[0], width=size[1])
+    place = _Place("stem", INPUT, flat)
+    (plain,) = _random_layer(rng, place, Direct, engine_m, raw=False, window=Window())
+    assert isinstance(plain, Direct)
+    kernels = (-1, kind.channels, window.rows.kernel, window.columns.kernel)
+    given = {field.name: getattr(plain, field.name) for field in fields(Multiply)}
+    given["weight"] = plain.weight.reshape(kernels)
+    nodes: tuple[Node, ...] = (Unrolled(**given, **_window_fields(window)),)
+    if rng.integers(2):
+        behind = _Place("next", "stem", plain.output)
+        nodes += _random_layer(rng, behind, Winograd, engine_m, raw=False)
+    return Graph(kind, nodes)
 
 
 def random_chain_graph(seed: int, engine_m: int) -> Graph:

@@ -33,6 +33,7 @@ from tests.ladder import (
     random_concat_graph,
     random_layer_graph,
     random_residual_graph,
+    random_unrolled_graph,
 )
 from winnow.artefact import save_arrays, write_text
 from winnow.errors import ArtefactError, GraphError, WinnowError
@@ -62,7 +63,9 @@ def test_parse_undoes_format(seed: int, m: int) -> None:
         assert_same(parse_graph(format_graph(graph), graph_arrays(graph)), graph)
 
 
-@pytest.mark.parametrize("make", [random_residual_graph, random_average_graph])
+@pytest.mark.parametrize(
+    "make", [random_residual_graph, random_average_graph, random_unrolled_graph]
+)
 def test_parse_undoes_format_of_sums_and_averages(make: Callable[[int, int], Graph]) -> None:
     for seed in range(10):
         graph = make(seed, 2)
@@ -76,7 +79,7 @@ def test_node_line_is_a_line_of_the_text() -> None:
 
 
 def test_every_field_of_a_record_is_in_its_line() -> None:
-    makers = (random_chain_graph, random_average_graph, random_concat_graph)
+    makers = (random_chain_graph, random_average_graph, random_concat_graph, random_unrolled_graph)
     graphs = [make(seed, 2) for seed in range(20) for make in makers]
     seen = {type(node): node for graph in graphs for node in graph.nodes}
     assert set(seen) == set(NODES)

@@ -26,6 +26,7 @@ from codegen.ir import (
     Multiply,
     Node,
     TensorType,
+    Unrolled,
     Winograd,
 )
 from tests.ladder import (
@@ -38,6 +39,7 @@ from tests.ladder import (
     random_images,
     random_layer_graph,
     random_residual_graph,
+    random_unrolled_graph,
 )
 from winnow.compare import require_equal
 from winnow.errors import GraphError, MismatchError
@@ -133,6 +135,7 @@ def brute_direct(layer: Direct, d: Any, ex: int) -> dict[tuple[int, int, int], i
 BRUTE: dict[type[Node], Callable[..., dict[tuple[int, int, int], int]]] = {
     Winograd: brute_winograd,
     Direct: brute_direct,
+    Unrolled: brute_direct,
     Dense: brute_linear,
 }
 
@@ -217,7 +220,7 @@ def work(graph: Graph) -> int:
 @pytest.mark.parametrize(
     "make",
     [random_layer_graph, random_chain_graph, random_residual_graph, random_average_graph]
-    + [random_concat_graph],
+    + [random_concat_graph, random_unrolled_graph],
 )
 def test_agrees_with_pure_python(make: Any, m: int) -> None:
     limit = 100_000 if make in (random_chain_graph, random_concat_graph) else 20_000

@@ -27,6 +27,7 @@ from tests.engines import (
     residual_cases,
     residual_strip_cases,
     strip_cases,
+    unrolled_cases,
 )
 from tests.ladder import random_chain_graph, random_images
 from winnow.compare import require_equal
@@ -128,7 +129,7 @@ def test_small_cases_end_with_the_declared_depths(hold: int) -> None:
     """Maps over 8 rows high, 1 to 3 words wide among them, sums, averages, gathered pixels."""
     small = ENGINES[SMALL]
     cases = [*strip_cases(small), *layer_cases(SMALL, 12), *direct_cases(small, 6)]
-    cases += [*residual_cases(small, 2), *average_cases(small, 2)]
+    cases += [*residual_cases(small, 2), *average_cases(small, 2), *unrolled_cases(small, 6)]
     results = [plan.layers[-1].result.tensor for _, plan in cases]
     assert any(x.height > 8 and x.width <= 3 for x in results)
     for seed, case in enumerate(cases):
@@ -146,6 +147,7 @@ def test_all_cases_end_with_the_declared_depths(name: str, hold: int) -> None:
     if name in ("default", "strips"):
         cases += [*residual_cases(variant, 12), *projection_cases(variant, 6)]
         cases += [*average_cases(variant, 12), *concat_cases(variant, 6)]
+        cases += unrolled_cases(variant, 12)
     for seed, case in enumerate(cases):
         require_end(name, case, seed, bounded.settings(hold))
 

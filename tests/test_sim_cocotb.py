@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from codegen.emit import emit_data, emit_engine
+from codegen.ir import Graph
 from codegen.layout import pack_features
 from codegen.schedule import schedule
 from openhls.project import compile_design
@@ -282,9 +283,9 @@ def rtl_folder() -> Path:
     return folder
 
 
-def make_job(folder: Path, stall: int) -> rtl.CocotbJob:
-    """Return a job of one image through a random chain of three layers; two are there."""
-    graph = chain_case(3, 3)
+def make_job(folder: Path, stall: int, graph: Graph | None = None) -> rtl.CocotbJob:
+    """Return a job of one image through a graph or a random chain of 3 layers; two are there."""
+    graph = graph or chain_case(3, 3)
     images = random_images(graph, 1, 2)
     emit_data(folder, schedule(graph, EngineConfig()))
     layers = {f"layer.{name}": maps for name, maps in expected_maps(graph, images).items()}

@@ -47,7 +47,7 @@ def format_schedule(plan: Schedule) -> str:
         blocking, cycles = layer.blocking, layer.cycles
         strips = list(blocking.strips())
         lines.append(
-            f"{layer.name:<12}{layer.shape.op:<10}{blocking.keep:>5}"
+            f"{layer.name:<12}{layer.op_name:<10}{blocking.keep:>5}"
             f"{layer.shape.weight_bits:>5}{len(strips):>7}{strips[0].num_groups:>7}"
             f"{blocking.blocks:>7}{blocking.steps:>6}{layer.source.base:>8}"
             f"{layer.result.base:>8}{layer.weight_base:>9}{cycles.total:>9}"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .errors import MismatchError, NotFoundError
-from .layout import Region
+from .layout import Kernel, Region
 
 FORMAT = 3
 NEEDED = ("feature_words", "header", "program_words", "registers", "status_text", "weight_beats")
@@ -105,7 +105,11 @@ def load_bundle(folder: Any) -> Bundle:
 
 
 def _region(name: str, given: dict[str, Any]) -> Region:
-    return Region(**{**given, "name": name, "shape": tuple(given["shape"])})
+    made = {**given, "name": name, "shape": tuple(given["shape"])}
+    if "unrolled" in given:
+        pairs = {key: tuple(pair) for key, pair in dict(given["unrolled"]).items()}
+        made["unrolled"] = Kernel(**pairs)
+    return Region(**made)
 
 
 def _description(path: Path) -> dict[str, Any]:

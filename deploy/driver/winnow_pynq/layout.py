@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Feature maps in the engine's memory: words of 8 channels, [ceil(c / 8)][h][w][8] bytes.
 
-A map of 32 bits has four byte planes instead, [ceil(c / 8)][4][8], lowest byte first.
+A map of 32 bits has four byte planes instead, [ceil(c / 8)][4][8], lowest byte first. The images
+may be unrolled: the c of a pixel are then what lies under a kernel there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +23,34 @@ RAW_BITS = 32
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """What images are unrolled by: a kernel, its stride, zeros around; (rows, columns) each."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    before: tuple[int, int]
+    after: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        values = (*self.kernel, *self.stride, *self.before, *self.after)
+        whole = all(type(value) is int for value in values) and len(values) == 8
+        if not whole or min(self.kernel + self.stride) < 1 or min(values) < 0:
+            raise ValueError(f"no kernel: {values}")
+
+    def outputs(self, pixels: Sequence[int]) -> tuple[int, int]:
+        """Return height and width of images of that size, unrolled."""
+        axes = zip(pixels, self.kernel, self.stride, self.before, self.after, strict=True)
+        height, width = ((x + b + a - k) // s + 1 for x, k, s, b, a in axes)
+        return height, width
+
+
+@dataclass(frozen=True)
 class Region:
     """A feature map's place and type: `value = integer * 2^exponent`.
 
     Members: `base` and `words` count words of 8 bytes; `shape` is (c, h, w); `cycles` are the
-    modelled ones of the layer that writes it, 0 for the input.
+    modelled ones of the layer that writes it, 0 for the input; `unrolled` is the kernel that
+    images of that shape are unrolled by, if they are. ValueError if `words` are too few for that.
     """
 
     name: str
@@ -36,6 +61,14 @@ class Region:
     signed: bool
     exponent: int
     cycles: int = 0
+    unrolled: Kernel | None = None
+
+    def __post_init__(self) -> None:
+        if self.unrolled is not None:
+            (height, width), kernel = self.unrolled.outputs(self.shape[1:]), self.unrolled.kernel
+            groups = -(-self.shape[0] * kernel[0] * kernel[1] // GROUP)
+            if min(height, width) < 1 or groups * height * width != self.words:
+                raise ValueError(f"{self.words} words for images unrolled by {kernel}")
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -97,11 +130,26 @@ def quantized(given: Any, region: Region) -> Array:
 
 def pack(image: Array, region: Region) -> Array:
     """Return integers [c, h, w] as the bytes of a region."""
+    if region.unrolled is not None:
+        return _unrolled(image.astype(region.dtype).view(np.uint8), region.unrolled)
     c, h, w = image.shape
     groups = -(-c // GROUP)
     padded = np.zeros((groups * GROUP, h, w), np.uint8)
     padded[:c] = image.astype(region.dtype).view(np.uint8)
     return padded.reshape(groups, GROUP, h, w).transpose(0, 2, 3, 1).reshape(-1)
+
+
+def _unrolled(image: Array, window: Kernel) -> Array:
+    """Return bytes [c, h, w] as words of what lies under a kernel, in (c, row, column) order."""
+    c, (rows, columns), (down, right) = len(image), window.kernel, window.stride
+    height, width = window.outputs(image.shape[1:])
+    sides = zip(window.before, window.after, strict=True)
+    padded = np.pad(image, [(0, 0), *sides])
+    words = np.zeros((-(-c * rows * columns // GROUP), height, width, GROUP), np.uint8)
+    for number, (channel, i, j) in enumerate(np.ndindex(c, rows, columns)):
+        under = padded[channel, i : i + down * height : down, j : j + right * width : right]
+        words[number // GROUP, :, :, number % GROUP] = under[:height, :width]
+    return words.reshape(-1)
 
 
 def unpack(memory: Array, region: Region) -> Array:
