@@ -6,6 +6,7 @@ What a stage would refuse after hours of training is refused here first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from quant.results import print_quantization
 from winnow.srbs import SUB_ROW
 
 CALIBRATION_IMAGES, GOLDEN_IMAGES = 16, 2
+CALIBRATION_PIXELS = 1 << 18  # of large images fewer are enough, which bounds the memory
 
 
 def rehearse(build: Build) -> Network:
@@ -49,20 +51,28 @@ def rehearse(build: Build) -> Network:
         print(f"check: {step} at the end runs on the host: the label is the same without it")
     if given.quantization is not None:
         print_quantization("check", given.quantization)
-    net = compressed_network(build, given).eval()
-    x = to_input(build.split().train.images[:CALIBRATION_IMAGES])
+    net, quantization = compressed_network(build, given).eval(), given.quantization
+    x = to_input(build.split().train.images[: calibration_images(net.graph.input)])
     _check_rewrites(net, build.config.engine.m)
     _set_statistics(net, x)
     tapped = to_winograd(net, build.config.engine.m)
+    del given, net  # every copy of a VGG16 takes a gigabyte
     _prune(build, tapped)
     folded = fold_norms(tapped)
+    del tapped
     names = list(tap_layers(folded))
     widths = dict.fromkeys(names, max(choices_of(build.config)))
-    if given.quantization is not None:
-        widths = given_choices(build.config, given.quantization, names)
+    if quantization is not None:
+        widths = given_choices(build.config, quantization, names)
     quantized = quantized_network(build, folded, widths)
     calibrate(quantized, x, clip=build.config.quantize.weight_scale == "mse")
     return quantized
+
+
+def calibration_images(shape: tuple[int, int, int]) -> int:
+    """Return how many images of a shape [c, h, w] scales are chosen from."""
+    fit = CALIBRATION_PIXELS // (shape[1] * shape[2])
+    return min(CALIBRATION_IMAGES, max(2, fit))
 
 
 def rehearsed_golden(build: Build, quantized: Network) -> dict[str, NDArray[Any]]:
@@ -75,14 +85,16 @@ def rehearsed_golden(build: Build, quantized: Network) -> dict[str, NDArray[Any]
 
 def _check_rewrites(net: Network, m: int) -> None:
     """Raise NetworkError unless every rewriting pass leaves what the network computes as it is."""
-    net = with_statistics(net)
-    x = random_images(net.graph.input)
-    want = result(net, x)
-    tapped = to_winograd(net, m)
-    require_same(want, result(tapped, x), "the network in the Winograd domain")
-    folded = fold_norms(tapped)
-    require_same(want, result(folded, x), "the network with BatchNorm folded")
-    require_same(want, result(without_dropout(folded), x), "the network without dropout")
+    passes: tuple[tuple[str, Callable[[Network], Network]], ...] = (
+        ("the network in the Winograd domain", lambda made: to_winograd(made, m)),
+        ("the network with BatchNorm folded", fold_norms),
+        ("the network without dropout", without_dropout),
+    )
+    made, x = with_statistics(net), random_images(net.graph.input)
+    want = result(made, x)
+    for what, rewritten in passes:
+        made = rewritten(made)  # one copy at a time: they are large
+        require_same(want, result(made, x), what)
 
 
 @torch.no_grad()

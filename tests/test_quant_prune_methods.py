@@ -23,6 +23,7 @@ from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, WinogradC
 from quant.models.library import network_of
 from quant.network.network import Network
 from quant.network.rewrite import tap_layers, to_winograd
+from quant.prune import target
 from quant.prune.keep_per_tap import allocate, gains
 from quant.prune.methods import METHODS, new_pruner
 from quant.prune.target import Pruner, best_mask
@@ -144,7 +145,11 @@ def test_admm_follows_its_equations() -> None:
 
 @pytest.mark.parametrize("sub_row", [8, 16])
 @pytest.mark.parametrize("channels", [3, 16, 21])
-def test_mask_on_the_device_is_that_of_winnow(channels: int, sub_row: int) -> None:
+@pytest.mark.parametrize("at_once", [1, 260, 1 << 24])
+def test_mask_on_the_device_is_that_of_winnow(
+    channels: int, sub_row: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "RANKED_AT_ONCE", at_once)
     generator = np.random.default_rng(channels)
     score = generator.integers(-3, 4, size=(5, channels, 6)).astype(np.float32)
     keeps = generator.integers(1, sub_row + 1, size=6)

@@ -50,9 +50,17 @@ class Target:
         return best_mask(score, keeps, self.sub_row).view_as(weight)
 
 
+RANKED_AT_ONCE = 1 << 24  # weights, whose ranks take many times their own memory
+
+
 @torch.no_grad()
 def best_mask(score: Tensor, keeps: NDArray[np.int64], sub_row: int) -> Tensor:
     """Return `winnow.srbs.srbs_mask` of a score [oc, c, positions] on the score's device."""
+    rows = max(1, RANKED_AT_ONCE // max(1, score[0].numel()))
+    return torch.cat([_best_of(part, keeps, sub_row) for part in score.split(rows)])
+
+
+def _best_of(score: Tensor, keeps: NDArray[np.int64], sub_row: int) -> Tensor:
     oc, channels, positions = score.shape
     pad = num_sub_rows(channels, sub_row) * sub_row - channels
     padded = F.pad(score, (0, 0, 0, pad), value=-torch.inf)
