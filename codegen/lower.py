@@ -31,6 +31,7 @@ from codegen.ir import (
     MaxPool,
     Node,
     TensorType,
+    Unrolled,
     Winograd,
 )
 from quant.build import Build, load_quantized
@@ -45,6 +46,7 @@ from quant.layers.quant_layer import (
     QuantWinogradConv2d,
 )
 from quant.layers.quantizers import bits_of, exponents, scale_of
+from quant.layers.winograd_layer import UnrolledConv2d
 from quant.network import graph as network
 from quant.network.graph import NetworkGraph
 from quant.network.layer_graph import PASSING, rounding, unfolded
@@ -89,9 +91,9 @@ def lower_direct(layer: QuantDirectConv2d, place: Place) -> Direct:
     rows, columns = layer.window.axes
     weight, fields = _lower(layer, place, (rows.outputs(height), columns.outputs(width)))
     by_place = weight[..., 0].reshape(len(weight), channels, rows.kernel, columns.kernel)
-    return Direct(
+    return (Unrolled if isinstance(layer, UnrolledConv2d) else Direct)(
         weight=_frozen(by_place),
-        keep=max_keep(by_place.reshape(len(weight), channels, -1)),
+        keep=max_keep(by_place.reshape(len(weight), layer.row_length, -1)),
         stride_rows=rows.stride,
         stride_columns=columns.stride,
         top=rows.before,

@@ -30,7 +30,7 @@ from quant.data import with_constant as constant_added
 from quant.data.arrays import as_array, checked_images, named_arrays, split_of
 from quant.golden import golden_arrays
 from quant.layers.quant_layer import QuantTapLayer
-from quant.layers.winograd_layer import WinogradConv2d
+from quant.layers.winograd_layer import UnrolledConv2d, WinogradConv2d
 from quant.network.calibrate import calibrate
 from quant.network.graph import Shape
 from quant.network.network import Network
@@ -69,6 +69,7 @@ def prune(
     *,
     keep: int = 2,
     skip: int = 1,
+    first_keep: int = 0,
     m: int = 2,
     method: str = "obs",
     sub_row: int = 8,
@@ -76,17 +77,19 @@ def prune(
     """Return the network with its layers in the Winograd domain, pruned at once.
 
     `images` are uint8 [n, c, h, w]; "obs" compensates on them. `keep` of 8 weights stay in all
-    layers but the first `skip`. Pruning the result again with a smaller `keep` is gradual pruning.
+    layers but the first `skip`; `first_keep` in the first convolution if it is not 0, for which the
+    network's input is unrolled. Pruning the result again with a smaller `keep` is gradual pruning.
     What is pruned stays so in training. Raises ConfigError for a value out of range, NetworkError
     for what the flow does not know.
     """
     if method not in METHODS:
         raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {shown(method)}")
     engine = from_table(EngineConfig, {"m": m, "po": 4}, "engine")
-    table = {"keep": keep, "skip": skip, "method": method, "sub_row": sub_row, "steps": 1}
+    table = {"keep": keep, "skip": skip, "first_keep": first_keep, "method": method}
+    table |= {"sub_row": sub_row, "steps": 1}
     config = from_table(PruneConfig, table, "prune")
     x = inputs_of(images)
-    tapped = in_taps(net, x, engine.m)
+    tapped = in_taps(net, x, engine.m, unroll=config.unrolls)
     pruner = new_pruner(config, tapped, sparse_layers(tapped, config.skip), x)
     pruner.begin_epoch(0)
     pruner.release()
@@ -161,8 +164,11 @@ def with_constant(images: Any) -> Tensor:
     return constant_added(bytes_of(images))
 
 
-def in_taps(net: nn.Module, x: Tensor, m: int) -> Network:
-    """Return a copy of any module with its layers in taps; of one that has them, a plain copy."""
+def in_taps(net: nn.Module, x: Tensor, m: int, *, unroll: bool | None = None) -> Network:
+    """Return a copy of any module with its layers in taps; of one that has them, a plain copy.
+
+    The first convolution is unrolled if `unroll`; None takes one that has layers in taps as it is.
+    """
     if isinstance(net, Network) and tap_layers(net):
         if any(isinstance(layer, QuantTapLayer) for layer in tap_layers(net).values()):
             raise NetworkError("the network is quantized already; give the one before that")
@@ -174,8 +180,14 @@ def in_taps(net: nn.Module, x: Tensor, m: int) -> Network:
         for layer in tap_layers(net).values():
             if isinstance(layer, WinogradConv2d) and layer.m != m:
                 raise ConfigError(f"m must be {layer.m} as for the network's pruning, got {m}")
+        unrolled = any(isinstance(layer, UnrolledConv2d) for layer in tap_layers(net).values())
+        if unroll is not None and unroll != unrolled:
+            raise ConfigError(
+                f"first_keep must be {'1..8' if unrolled else '0'} as when the network was pruned "
+                "first"
+            )
         return to_winograd(net, m).eval()
-    return to_winograd(_network(net, tuple(x.shape[1:])), m).eval()
+    return to_winograd(_network(net, tuple(x.shape[1:])), m, unroll=bool(unroll)).eval()
 
 
 def sample(

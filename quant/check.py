@@ -37,7 +37,7 @@ def check_recipe(build: Build) -> None:
     if config.prune_channels.method != "none":
         terms = cost_terms(compressed, config)
         check_task(config, terms, compressed)
-    tapped = to_winograd(compressed, config.engine.m)
+    tapped = to_winograd(compressed, config.engine.m, unroll=config.prune.unrolls)
     check_pruning(config.prune, sparse_layers(tapped, config.prune.skip))
     if net.quantization is not None:
         given_choices(config, net.quantization, list(tap_layers(tapped)))

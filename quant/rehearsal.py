@@ -28,6 +28,7 @@ from quant.network.rewrite import fold_norms, tap_layers, to_winograd, without_d
 from quant.network.same import random_images, require_same, result, with_statistics
 from quant.prune.target import best_mask
 from quant.results import print_quantization
+from winnow.config import Config
 from winnow.srbs import SUB_ROW
 
 CALIBRATION_IMAGES, GOLDEN_IMAGES = 16, 2
@@ -53,9 +54,9 @@ def rehearse(build: Build) -> Network:
         print_quantization("check", given.quantization)
     net, quantization = compressed_network(build, given).eval(), given.quantization
     x = to_input(build.split().train.images[: calibration_images(net.graph.input)])
-    _check_rewrites(net, build.config.engine.m)
+    _check_rewrites(net, build.config)
     _set_statistics(net, x)
-    tapped = to_winograd(net, build.config.engine.m)
+    tapped = _in_taps(net, build.config)
     del given, net  # every copy of a VGG16 takes a gigabyte
     _prune(build, tapped)
     folded = fold_norms(tapped)
@@ -83,10 +84,14 @@ def rehearsed_golden(build: Build, quantized: Network) -> dict[str, NDArray[Any]
     )
 
 
-def _check_rewrites(net: Network, m: int) -> None:
+def _in_taps(net: Network, config: Config) -> Network:
+    return to_winograd(net, config.engine.m, unroll=config.prune.unrolls)
+
+
+def _check_rewrites(net: Network, config: Config) -> None:
     """Raise NetworkError unless every rewriting pass leaves what the network computes as it is."""
     passes: tuple[tuple[str, Callable[[Network], Network]], ...] = (
-        ("the network in the Winograd domain", lambda made: to_winograd(made, m)),
+        ("the network in the Winograd domain", lambda made: _in_taps(made, config)),
         ("the network with BatchNorm folded", fold_norms),
         ("the network without dropout", without_dropout),
     )

@@ -6,8 +6,9 @@
     python -m sim.networks resnet50:1:224 --engine v_words=576
 
 NAME:WIDTH:EDGE -> Brevitas in float64 = integer interpreter = compiled C++ = RTL, on every map
-that a layer writes. Weights are untrained, 2 of 8 non-zero (--keep), of 8 bits: what is shown is
-that and how fast a network runs, not what it knows. Raises MismatchError at the first difference.
+that a layer writes. Weights are untrained, 2 of 8 non-zero (--keep, --first-keep), of 8 bits: what
+is shown is that and how fast a network runs, not what it knows. Raises MismatchError at the first
+difference.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from winnow.srbs import SUB_ROW
 
 STALL = 30  # percent of the cycles of every AXI channel, in a second run on the RTL
 SHORT = 2_000_000  # modelled cycles: longer networks run without stalls only, on one image
-IMAGES, CLASSES, KEEP = 40, 10, 2
+IMAGES, CLASSES = 40, 10
 DATA = "images.npz"
 LIBRARY = tuple(name for name in MODELS if name != CHAIN)
 WIDEST, LARGEST = 16, 1024  # what the library takes; a network may take less
@@ -61,6 +62,22 @@ NARROW = (
     "resnet34:0.125:72",
     "resnet50:0.125:72",
 )
+
+
+@dataclass(frozen=True)
+class Keeps:
+    """Non-zeros of 8 weights: of the first layer, which 0 leaves as it is, and of the others."""
+
+    others: int = 2
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        for name, keep, least in (("keep", self.others, 1), ("first-keep", self.first, 0)):
+            if not least <= keep <= SUB_ROW:
+                raise ConfigError(f"{name} {keep}: must be {least}..{SUB_ROW}")
+
+
+KEEPS = Keeps()
 
 
 @dataclass(frozen=True)
@@ -96,7 +113,7 @@ class Wanted:
     def __str__(self) -> str:
         return f"{self.name}:{self.width:g}:{self.edge}"
 
-    def config(self, folder: Path, engine: EngineConfig, keep: int = KEEP) -> Config:
+    def config(self, folder: Path, engine: EngineConfig, keeps: Keeps = KEEPS) -> Config:
         """Return the configuration of a build on random images, which are written to a folder."""
         rng = np.random.default_rng(self.edge)
         images = rng.integers(0, 256, (IMAGES, 3, self.edge, self.edge), dtype=np.uint8)
@@ -104,7 +121,7 @@ class Wanted:
         return Config(
             data=DataConfig(source="npz", path=DATA, base=folder),
             model=ModelConfig(name=self.name, width=self.width),
-            prune=PruneConfig(keep=keep),
+            prune=PruneConfig(keep=keeps.others, first_keep=keeps.first),
             engine=engine,
             quantize=QuantizeConfig(weight_bits=(8,)),
         )
@@ -166,11 +183,11 @@ def _timed(run: NetworkRun, stage: str) -> Iterator[None]:
     run.seconds[stage] = time.monotonic() - started
 
 
-def run_network(wanted: Wanted, engines: Engines, keep: int = KEEP) -> NetworkRun:
+def run_network(wanted: Wanted, engines: Engines, keeps: Keeps = KEEPS) -> NetworkRun:
     """Take a network through every rung; MismatchError names the first map that differs."""
     run = NetworkRun(wanted)
     with _timed(run, "PyTorch"):
-        config = wanted.config(engines.out, engines.config, keep)
+        config = wanted.config(engines.out, engines.config, keeps)
         graph, golden = rehearsed_graph(Build(config, engines.out))
         check_graph(graph)
     with _timed(run, "interpreter"):
@@ -226,29 +243,29 @@ def engine_of(settings: Sequence[str]) -> EngineConfig:
     return from_table(EngineConfig, {key: int(number) for key, _, number in pairs}, "engine")
 
 
-def check_keep(keep: int) -> None:
-    """Raise ConfigError unless `keep` weights of a sub-row can be kept."""
-    if not 1 <= keep <= SUB_ROW:
-        raise ConfigError(f"keep {keep}: must be 1..{SUB_ROW}")
-
-
 def main() -> None:
     """Run the networks of the command line and print the table."""
     parser = argparse.ArgumentParser("sim.networks", description=__doc__.split("\n")[0])
     parser.add_argument("networks", nargs="*", help="NAME:WIDTH:EDGE (default: narrow ones of all)")
     parser.add_argument("--out", type=Path, default=Path("build/networks"))
-    parser.add_argument("--keep", type=int, default=KEEP, help="non-zeros of 8 weights, 1..8 (2)")
+    parser.add_argument("--keep", type=int, default=2, help="non-zeros of 8 weights, 1..8 (2)")
+    parser.add_argument(
+        "--first-keep",
+        type=int,
+        default=0,
+        help="of the first layer, unrolled, 0..8 (0: it is not)",
+    )
     parser.add_argument(
         "--engine", nargs="*", default=[], metavar="KEY=NUMBER", help="such as v_words=576"
     )
     options = parser.parse_args()
     engine = engine_of(options.engine)
-    check_keep(options.keep)
+    keeps = Keeps(options.keep, options.first_keep)
     wanted = [Wanted.of(text) for text in options.networks or NARROW]
     options.out.mkdir(parents=True, exist_ok=True)
     engines, runs = Engines(options.out, engine), []
     for each in wanted:
-        runs.append(run_network(each, engines, options.keep))
+        runs.append(run_network(each, engines, keeps))
         print(f"{each}: Brevitas (float64) = interpreter = C++ = RTL on every map", flush=True)
     print(format_table(runs))
 

@@ -44,6 +44,13 @@ def test_network_that_works_is_scheduled() -> None:
     assert not Path("never").exists()
 
 
+def test_images_that_the_host_unrolls_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(replace(TINY, prune=PruneConfig(first_keep=2)))
+    assert result.numbers["layers"] == 4  # the pool behind the first convolution is one, too
+    told = "check: the host unrolls the images by the 3x3 kernel of the first layer, 4096 bytes "
+    assert told in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4), (16, 16)])
 def test_chains_of_any_length_work_by_default(

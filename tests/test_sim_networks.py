@@ -15,9 +15,9 @@ from sim import csim, networks, rtl
 from sim.networks import (
     NARROW,
     Engines,
+    Keeps,
     NetworkRun,
     Wanted,
-    check_keep,
     engine_of,
     format_table,
     run_network,
@@ -122,22 +122,24 @@ def test_engine_of_a_wrong_setting_is_refused(settings: list[str], message: str)
 def test_engine_and_keep_of_the_command_line() -> None:
     assert engine_of(["v_words=576", "w_words=512"]) == EngineConfig(v_words=576, w_words=512)
     assert engine_of([]) == EngineConfig()
-    check_keep(8)
+    Keeps(8, 0)
     with pytest.raises(ConfigError, match=r"^keep 9: must be 1\.\.8$"):
-        check_keep(9)
+        Keeps(9)
+    with pytest.raises(ConfigError, match=r"^first-keep -1: must be 0\.\.8$"):
+        Keeps(2, -1)
 
 
 def test_table_and_command_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def pretend(wanted: Wanted, engines: Engines, keep: int) -> NetworkRun:
-        assert (engines.config, keep) == (EngineConfig(v_words=576), 8)
+    def pretend(wanted: Wanted, engines: Engines, keeps: Keeps) -> NetworkRun:
+        assert (engines.config, keeps) == (EngineConfig(v_words=576), Keeps(8, 3))
         seconds = dict.fromkeys(networks.STAGES, 1.25)
         return NetworkRun(wanted, 3, 1000, 990, 1000, 0 if wanted.edge > 32 else 1100, seconds)
 
     monkeypatch.setattr(networks, "run_network", pretend)
     words = ["networks", "resnet18:1:224", "resnet8", "--out", str(tmp_path / "x" / "networks")]
-    words += ["--keep", "8", "--engine", "v_words=576"]
+    words += ["--keep", "8", "--first-keep", "3", "--engine", "v_words=576"]
     monkeypatch.setattr(sys, "argv", words)
     networks.main()
     lines = capsys.readouterr().out.splitlines()

@@ -112,9 +112,10 @@ class PruneConfig:
     `method` decides how: docs/compression.md. `steps` is how many times all but "admm" and
     "pattern" lower the number kept. Sub-rows are `sub_row` channels long; of 16, twice
     `keep` stay. `per_tap` lets taps keep different numbers, with the mean of `keep`; `per_layer`
-    lets layers, within the modelled cycles of `keep` in all of them. `rho` is the first penalty
-    weight of "admm" and "pattern"; `decay` fades what "straight_through" drops.
-    "kernels" prunes whole kernels, the same for all taps.
+    lets layers, within the modelled cycles of `keep` in all of them. `first_keep` of 8 weights stay
+    in the first convolution, whatever `skip` is: its input is unrolled for that; 0: it is not.
+    `rho` is the first penalty weight of "admm" and "pattern"; `decay` fades what
+    "straight_through" drops. "kernels" prunes whole kernels, the same for all taps.
     "pattern" prunes no sub-rows but 3x3 kernels: `pattern_keep` of 9 weights stay, in one of
     `patterns` shapes per layer; `per_layer` lets layers keep different numbers, within the storage
     of `pattern_keep` in all of them. `batch` 0 is that of [train].
@@ -126,6 +127,7 @@ class PruneConfig:
     per_tap: bool = flag(False)
     per_layer: bool = flag(False)
     skip: int = integer(1, low=0, high=64)
+    first_keep: int = integer(0, low=0, high=SUB_ROW)
     steps: int = integer(6, low=1, high=64)
     rho: float = real(0.01, low=1e-6, high=100.0)
     decay: float = real(2e-4, low=0.0, high=1.0)
@@ -154,7 +156,7 @@ class PruneConfig:
             )
         if self.method != PATTERN:
             return
-        for key, default in (("per_tap", False), ("sub_row", SUB_ROW)):
+        for key, default in (("per_tap", False), ("sub_row", SUB_ROW), ("first_keep", 0)):
             if getattr(self, key) != default:
                 raise ConfigError(
                     f"prune.{key} is for sub-rows, which prune.method 'pattern' has none of; "
@@ -166,6 +168,11 @@ class PruneConfig:
                 f"prune.patterns must be at most {possible}, the patterns that there are for "
                 f"prune.pattern_keep {self.pattern_keep}, got {self.patterns}"
             )
+
+    @property
+    def unrolls(self) -> bool:
+        """Whether the host unrolls the images for the first convolution."""
+        return self.first_keep > 0
 
     @property
     def keeps_by_cycles(self) -> bool:

@@ -32,6 +32,11 @@ def run(build: Build, _: Mapping[str, str]) -> Result:
     if build.config.prune_channels.method != "none":  # how wide the layers will be is not known yet
         return Result([], f"{len(layers)} layers can be lowered,")
     plan = schedule(graph, build.config.engine)
+    if plan.input.window is not None:
+        print(
+            f"check: the host unrolls the images by the {plan.input.window} kernel of the first "
+            f"layer, {plan.input.words * 8} bytes each"
+        )
     widest = max(build.config.quantize.weight_bits)
     weighted = [layer.multiply for layer in layers if layer.has_weights]
     is_widest = all(node.weight_bits == widest for node in weighted)

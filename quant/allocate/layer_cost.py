@@ -130,21 +130,27 @@ def _parameters(net: Network, _: Config) -> dict[str, Price]:
 
 
 def _cycles(net: Network, config: Config) -> dict[str, Price]:
-    tapped = to_winograd(net, config.engine.m)
-    bits = dict.fromkeys(tap_layers(tapped), WEIGHT_BITS)
-    shapes = layer_shapes(tapped, layer_keeps(config, tapped), bits)
-    return {name: _cycle_price(config, name, found) for name, found in shapes.items()}
+    tapped = to_winograd(net, config.engine.m, unroll=config.prune.unrolls)
+    layers = tap_layers(tapped)
+    shapes = layer_shapes(tapped, layer_keeps(config, tapped), dict.fromkeys(layers, WEIGHT_BITS))
+    return {
+        name: _cycle_price(config, name, found, layers[name].row_length // layers[name].in_channels)
+        for name, found in shapes.items()
+    }
 
 
-def _cycle_price(config: Config, name: str, shape: LayerShape) -> Price:
+def _cycle_price(config: Config, name: str, shape: LayerShape, per_channel: int) -> Price:
+    """Return the price of a layer that reads `per_channel` values of every channel at a pixel."""
+
     @cache
     def price(read: int, written: int) -> int:
         # The classifier has operands for channels; a layer without groups keeps its own.
+        values = read * per_channel
         narrowed = replace(
             shape,
-            in_channels=min(read, shape.in_channels),
+            in_channels=min(values, shape.in_channels),
             out_channels=written,
-            keep=min(shape.keep, read),
+            keep=min(shape.keep, values),
         )
         return int(layer_cycles(config.engine, narrowed, name).total)
 

@@ -8,13 +8,19 @@ from dataclasses import replace
 
 from torch import nn
 
-from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, WinogradConv2d
+from quant.layers.winograd_layer import (
+    Dense,
+    DirectConv2d,
+    TapLayer,
+    UnrolledConv2d,
+    WinogradConv2d,
+)
 from quant.network.graph import MaxPool, NetworkGraph
 from quant.network.layer_graph import is_global_average, layer_graph, lone_pools
 from quant.network.network import Network
 from quant.network.rewrite import tap_layers
 from winnow.blocking import AVERAGE_WINDOW, LayerShape, Op
-from winnow.config import PATTERN, Config
+from winnow.config import PATTERN, Config, PruneConfig
 from winnow.cycles import layer_cycles
 from winnow.engine import EngineConfig
 from winnow.srbs import SUB_ROW, max_keep
@@ -22,10 +28,22 @@ from winnow.window import Axis, Window
 
 
 def sparse_layers(net: Network, skip: int) -> dict[str, TapLayer]:
-    """Return the tap layers that pruning touches: all but the first `skip`, as they run."""
+    """Return the tap layers that pruning touches: all but the first `skip`, as they run.
+
+    An unrolled first layer is one of them.
+    """
     layers = tap_layers(net)
     ordered = [name for name in layer_graph(net.graph) if name in layers]
-    return {name: layers[name] for name in ordered[skip:]}
+    return {
+        name: layers[name]
+        for number, name in enumerate(ordered)
+        if number >= skip or isinstance(layers[name], UnrolledConv2d)
+    }
+
+
+def asked_keep(config: PruneConfig, layer: TapLayer) -> int:
+    """Return how many of 8 weights the configuration asks a layer that is pruned to keep."""
+    return config.first_keep if isinstance(layer, UnrolledConv2d) else config.keep
 
 
 def layer_keeps(config: Config, net: Network) -> dict[str, int]:
@@ -34,13 +52,14 @@ def layer_keeps(config: Config, net: Network) -> dict[str, int]:
     The mask of a pruned layer says it. For a layer that is still dense the configuration does: half
     a sub-row of 16 may hold all that stay; how far keeps per tap go above `keep` is not known.
     """
-    pruned_keep = min(config.prune.keep * config.prune.sub_row // SUB_ROW, SUB_ROW)
-    if config.prune.method == PATTERN:
-        pruned_keep = SUB_ROW  # kernels with zeros are dense in the Winograd domain
     sparse = sparse_layers(net, config.prune.skip)
     keeps = {}
     for name, layer in tap_layers(net).items():
-        expected = min(pruned_keep if name in sparse else SUB_ROW, layer.in_channels)
+        pruned_keep = SUB_ROW
+        # Kernels with zeros are dense in the Winograd domain.
+        if name in sparse and config.prune.method != PATTERN:
+            pruned_keep = asked_keep(config.prune, layer) * config.prune.sub_row // SUB_ROW
+        expected = min(pruned_keep, SUB_ROW, layer.row_length)
         is_dense = bool((layer.mask != 0).all())
         mask = layer.by_channel(layer.mask).cpu().numpy()
         keeps[name] = expected if is_dense else max_keep(mask)
@@ -62,13 +81,15 @@ def layer_shapes(
     shapes, placed = {}, layer_graph(net.graph)
     for name, layer in tap_layers(net).items():
         place, window = placed[name], _window(layer)
+        read = (place.in_channels, place.height, place.width)
+        if isinstance(layer, UnrolledConv2d):  # reads what the host has gathered
+            read, window = (layer.row_length, *window.outputs(*read[1:])), Window()
         if window.fits:
             shapes[name] = LayerShape(
                 _op(layer),
-                place.in_channels,
+                read[0],
                 place.out_channels,
-                place.height,
-                place.width,
+                *read[1:],
                 keeps[name],
                 bits[name],
                 place.pool is not None,

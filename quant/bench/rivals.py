@@ -78,7 +78,7 @@ def _dense(config: Config) -> Config:
 
     Training in the Winograd domain harms a dense network, the more the larger the tile.
     """
-    prune = config.prune
+    prune = replace(config.prune, first_keep=0)
     plain = replace(
         prune, method=KERNELS, keep=SUB_ROW, sub_row=SUB_ROW, per_tap=False, per_layer=False
     )

@@ -32,6 +32,7 @@ from quant.layers.winograd_layer import (
     Dense,
     DirectConv2d,
     TapLayer,
+    UnrolledConv2d,
     Window,
     WinogradConv2d,
     add_bias,
@@ -199,6 +200,10 @@ class QuantDirectConv2d(QuantTapLayer, DirectConv2d):
     ) -> None:
         DirectConv2d.__init__(self, in_channels, out_channels, window)
         self.add_quantizers(widths)
+
+
+class QuantUnrolledConv2d(QuantDirectConv2d, UnrolledConv2d):
+    """The same with sub-rows over all values under the kernel."""
 
 
 class QuantDense(QuantTapLayer, Dense):

@@ -66,9 +66,14 @@ class TapLayer(nn.Module):
         """Energy of the output per pair of sums M, [taps, taps]: |Y|^2 = M^T gram M."""
         raise NotImplementedError
 
+    @property
+    def row_length(self) -> int:
+        """Length of the rows that are cut into sub-rows: the input channels."""
+        return self.in_channels
+
     def by_channel(self, u: Tensor) -> Tensor:
-        """Return weights [oc, k, taps] as [oc, c, positions]."""
-        return u.reshape(len(u), self.in_channels, -1)
+        """Return weights [oc, k, taps] as rows that are cut into sub-rows, [oc, c, positions]."""
+        return u.reshape(len(u), self.row_length, -1)
 
     def input_transform(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
         """Return the operands V [taps, k, p] of an input [n, c, h, w], times `gain` [taps]."""
@@ -181,6 +186,14 @@ class DirectConv2d(TapLayer):
             for i in range(2)
         )
         return sums[0].view(self.out_channels, len(like), height, width).transpose(0, 1)
+
+
+class UnrolledConv2d(DirectConv2d):
+    """A direct convolution whose rows are all of k: a sub-row is 8 of it, at one position."""
+
+    @property
+    def row_length(self) -> int:
+        return int(self.weight.shape[1])
 
 
 class Dense(TapLayer):

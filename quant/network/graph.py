@@ -134,6 +134,11 @@ class Direct(TapNode):
 
 
 @dataclass(frozen=True)
+class Unrolled(Direct):
+    """`UnrolledConv2d`: the first convolution, whose input the host lays out by its kernel."""
+
+
+@dataclass(frozen=True)
 class Dense(TapNode):
     """`Dense`: fully connected over a map of `in_channels`, flattened to `operands` values."""
 
@@ -286,8 +291,9 @@ WITH_WEIGHTS = (*LAYERS, BatchNorm, QuantAdd, QuantAverage)  # a module of their
 RECORDS: Mapping[str, type[Node]] = {
     kind.__name__: kind
     for kind in (
-        Conv, Linear, BatchNorm, Winograd, Direct, Dense, Relu, Add, QuantAdd, MaxPool, AvgPool,
-        AdaptiveAvgPool, Mean, QuantAverage, Flatten, Concat, Dropout, Identity, Softmax, Sigmoid,
+        Conv, Linear, BatchNorm, Winograd, Direct, Unrolled, Dense, Relu, Add, QuantAdd, MaxPool,
+        AvgPool, AdaptiveAvgPool, Mean, QuantAverage, Flatten, Concat, Dropout, Identity, Softmax,
+        Sigmoid,
     )
 }  # fmt: skip
 

@@ -14,10 +14,21 @@ from typing import Any
 from torch import nn
 
 from quant.layers.quant_add import QuantAdd, QuantAverage
-from quant.layers.quant_layer import QuantDense, QuantDirectConv2d, QuantWinogradConv2d
-from quant.layers.winograd_layer import Dense, DirectConv2d, Window, WinogradConv2d
+from quant.layers.quant_layer import (
+    QuantDense,
+    QuantDirectConv2d,
+    QuantUnrolledConv2d,
+    QuantWinogradConv2d,
+)
+from quant.layers.winograd_layer import (
+    Dense,
+    DirectConv2d,
+    UnrolledConv2d,
+    Window,
+    WinogradConv2d,
+)
 from quant.network import graph
-from quant.network.graph import BatchNorm, Conv, Direct, Linear, Node, Pair, Winograd
+from quant.network.graph import BatchNorm, Conv, Direct, Linear, Node, Pair, Unrolled, Winograd
 from winnow.errors import NetworkError
 
 
@@ -177,6 +188,9 @@ KINDS: Mapping[type[nn.Module], Kind] = {
     DirectConv2d: Kind(
         Direct, _direct, lambda n: DirectConv2d(n.in_channels, n.out_channels, _window(n))
     ),
+    UnrolledConv2d: Kind(
+        Unrolled, _direct, lambda n: UnrolledConv2d(n.in_channels, n.out_channels, _window(n))
+    ),
     Dense: Kind(graph.Dense, _dense, lambda n: Dense(n.operands, n.out_channels, n.in_channels)),
     QuantWinogradConv2d: Kind(
         Winograd,
@@ -187,6 +201,11 @@ KINDS: Mapping[type[nn.Module], Kind] = {
         Direct,
         _direct,
         lambda n: QuantDirectConv2d(n.in_channels, n.out_channels, _window(n), n.widths),
+    ),
+    QuantUnrolledConv2d: Kind(
+        Unrolled,
+        _direct,
+        lambda n: QuantUnrolledConv2d(n.in_channels, n.out_channels, _window(n), n.widths),
     ),
     QuantDense: Kind(
         graph.Dense,
@@ -204,5 +223,8 @@ KINDS: Mapping[type[nn.Module], Kind] = {
     ),
     QuantAdd: Kind(graph.QuantAdd, _sum, lambda n: QuantAdd(n.bits, relu=n.relu)),
 }
-_SPECIAL = (QuantWinogradConv2d, QuantDirectConv2d, QuantDense, nn.BatchNorm1d)
+_SPECIAL = (
+    *(QuantWinogradConv2d, QuantDirectConv2d, QuantUnrolledConv2d, QuantDense),
+    nn.BatchNorm1d,
+)
 _BY_RECORD = {(kind.record, module in _SPECIAL): kind for module, kind in KINDS.items()}

@@ -21,9 +21,17 @@ from quant.layers.quant_layer import (
     QuantDense,
     QuantDirectConv2d,
     QuantTapLayer,
+    QuantUnrolledConv2d,
     QuantWinogradConv2d,
 )
-from quant.layers.winograd_layer import Dense, DirectConv2d, TapLayer, Window, WinogradConv2d
+from quant.layers.winograd_layer import (
+    Dense,
+    DirectConv2d,
+    TapLayer,
+    UnrolledConv2d,
+    Window,
+    WinogradConv2d,
+)
 from quant.network.graph import (
     INPUT,
     LAYERS,
@@ -38,11 +46,12 @@ from quant.network.graph import (
     Node,
     Relu,
     TapNode,
+    Unrolled,
 )
 from quant.network.layer_graph import is_global_average, is_winograd, layer_graph, read_map
 from quant.network.layer_modules import layer_node
 from quant.network.network import Network
-from winnow.errors import NetworkError
+from winnow.errors import ConfigError, NetworkError
 
 
 def tap_layers(net: nn.Module) -> dict[str, TapLayer]:
@@ -50,21 +59,23 @@ def tap_layers(net: nn.Module) -> dict[str, TapLayer]:
     return {name: m for name, m in net.named_modules() if isinstance(m, TapLayer)}
 
 
-def to_winograd(net: Network, m: int) -> Network:
+def to_winograd(net: Network, m: int, *, unroll: bool = False) -> Network:
     """Return a copy whose layers multiply in taps, 3x3 convolutions of stride 1 as F(m, 3).
 
         Conv 3x3, stride 1, padding 1 -> Winograd     other Conv -> Direct     Linear -> Dense
 
-    Convolutions in groups (depthwise ones) or with dilation stay as they are.
+    Convolutions in groups (depthwise ones) or with dilation stay as they are. With `unroll` the one
+    that reads the images, whatever its kernel, becomes Unrolled; ConfigError if none can.
     """
     nodes = net.graph.by_name
+    first = image_reader(net.graph) if unroll else None
 
     def replaced(name: str, module: nn.Module) -> nn.Module:
         node = nodes[name]
         if not isinstance(node, LAYERS):
             return module
         channels = read_map(net.graph, nodes, node.inputs[0])[0]
-        layer = _tap_layer(node, m, channels)
+        layer = _unrolled_layer(node) if name == first else _tap_layer(node, m, channels)
         if layer is None:
             return module
         layer.load_spatial(module.weight.detach())
@@ -73,6 +84,29 @@ def to_winograd(net: Network, m: int) -> Network:
         return layer.to(module.weight)
 
     return _mapped(net, replaced)
+
+
+def image_reader(graph: NetworkGraph) -> str:
+    """Return the name of the convolution that alone reads the images, which can be unrolled.
+
+    Raises ConfigError that names what else reads them.
+    """
+    readers, name = graph.ending_at(graph.output).readers(), INPUT
+    while len(readers[name]) == 1 and isinstance(readers[name][0], Identity | Dropout):
+        name = readers[name][0].name
+    if len(readers[name]) > 1:
+        names = " and ".join(f"'{node.name}'" for node in readers[name])
+        raise ConfigError(
+            f"prune.first_keep must be 0 where several layers read the images, here {names}"
+        )
+    node = readers[name][0]
+    plain = isinstance(node, Conv) and node.groups == 1 and node.dilation == (1, 1)
+    if not plain and not isinstance(node, Unrolled):
+        raise ConfigError(
+            f"prune.first_keep must be 0 where no convolution without groups and dilation reads "
+            f"the images, here '{node.name}' ({type(node).__name__}) does"
+        )
+    return node.name
 
 
 def _mapped(net: Network, replaced: Callable[[str, nn.Module], nn.Module]) -> Network:
@@ -100,6 +134,14 @@ def _tap_layer(node: Node, m: int, channels: int) -> WinogradConv2d | DirectConv
         return None
     window = Window(node.kernel, node.stride, node.padding)
     return DirectConv2d(node.in_channels, node.out_channels, window)
+
+
+def _unrolled_layer(node: Node) -> UnrolledConv2d | None:
+    """Return the unrolled layer that stands in for a convolution's record, without weights."""
+    if not isinstance(node, Conv):
+        return None
+    window = Window(node.kernel, node.stride, node.padding)
+    return UnrolledConv2d(node.in_channels, node.out_channels, window)
 
 
 @torch.no_grad()
@@ -230,6 +272,7 @@ def _quantized(layer: TapLayer, widths: BitWidths) -> QuantTapLayer:
     if isinstance(layer, WinogradConv2d):
         return QuantWinogradConv2d(layer.in_channels, layer.out_channels, layer.m, widths)
     if isinstance(layer, DirectConv2d):
-        return QuantDirectConv2d(layer.in_channels, layer.out_channels, layer.window, widths)
+        kind = QuantUnrolledConv2d if isinstance(layer, UnrolledConv2d) else QuantDirectConv2d
+        return kind(layer.in_channels, layer.out_channels, layer.window, widths)
     operands = layer.weight.shape[1]
     return QuantDense(operands, layer.out_channels, layer.in_channels, widths)

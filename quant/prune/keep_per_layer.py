@@ -21,7 +21,7 @@ from torch import Tensor
 from quant.allocate.bits import choose_within
 from quant.allocate.layer_cost import NORMS, WEIGHT_BITS
 from quant.allocate.sensitivity import divergence, outputs
-from quant.allocate.sizes import layer_keeps, layer_shapes
+from quant.allocate.sizes import asked_keep, layer_keeps, layer_shapes
 from quant.layers.winograd_layer import DirectConv2d, TapLayer, WinogradConv2d
 from quant.network.network import Network
 from quant.network.rewrite import tap_layers
@@ -39,7 +39,8 @@ def chosen_keeps(
 ) -> dict[str, int]:
     """Return the keep of every layer, for a dense network and sample inputs x [n, c, h, w].
 
-    All layers together take at most the cycles of `prune.keep` in each, at 8-bit weights.
+    All layers together take at most the cycles of `prune.keep` in each (of `prune.first_keep` in
+    an unrolled one), at 8-bit weights.
     """
     if not layers:  # prune.skip leaves none
         return {}
@@ -63,7 +64,9 @@ def keep_costs(config: Config, net: Network, names: list[str]) -> tuple[NDArray[
             if name in shapes:
                 shape = replace(shapes[name], keep=min(keep, shapes[name].in_channels))
                 cost[row, column] = layer_cycles(config.engine, shape, name).total
-    return cost, int(cost[:, config.prune.keep - 1].sum())
+    layers = tap_layers(net)
+    asked = [asked_keep(config.prune, layers[name]) for name in names]
+    return cost, sum(int(row[keep - 1]) for row, keep in zip(cost, asked, strict=True))
 
 
 def keep_losses(config: Config, net: Network, names: list[str], x: Tensor) -> NDArray[np.float64]:

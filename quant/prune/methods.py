@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from quant.allocate.sizes import asked_keep
 from quant.layers.winograd_layer import TapLayer
 from quant.network.layer_graph import visit_layers
 from quant.network.network import Network
@@ -118,16 +119,27 @@ def srbs_targets(
     Layers with a `chosen` keep have that. Keeps per tap follow from the OBS saliencies of the dense
     network, so that every method gets the same pattern.
     """
-    length, keep = config.sub_row, config.keep * config.sub_row // SUB_ROW
+    length = config.sub_row
+
+    def keep_of(layer: TapLayer) -> int:
+        return asked_keep(config, layer) * length // SUB_ROW
+
     keeps: dict[TapLayer, NDArray[np.int64]] = {}
 
     def share(layer: TapLayer, value: Tensor) -> None:
-        keeps[layer] = allocate(gains(layer_saliencies(layer, value, length), length), keep)
+        keeps[layer] = allocate(
+            gains(layer_saliencies(layer, value, length), length), keep_of(layer)
+        )
 
     if config.per_tap:
         visit_layers(net, list(layers.values()), x, share)
     return tuple(
-        Target(name, layer, keeps.get(layer, _uniform(layer, chosen.get(name, keep))), length)
+        Target(
+            name,
+            layer,
+            keeps.get(layer, _uniform(layer, chosen.get(name, keep_of(layer)))),
+            length,
+        )
         for name, layer in layers.items()
     )
 

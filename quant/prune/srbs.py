@@ -64,7 +64,7 @@ class Hessian:
     def __init__(self, layer: TapLayer, x: Tensor, sub_row: int = SUB_ROW) -> None:
         v = layer.input_transform(x.detach())  # taps, k, p
         self.gram = layer.gram.double()
-        self.rows = v.transpose(0, 1).reshape(layer.in_channels, -1, v.shape[2])
+        self.rows = v.transpose(0, 1).reshape(layer.row_length, -1, v.shape[2])
         outputs = int(torch.linalg.matrix_rank(self.gram)) * v.shape[2]
         channels, positions = self.rows.shape[:2]
         self.blocks = blocks(channels, positions, sub_row, min(UNKNOWNS, outputs // OBSERVATIONS))

@@ -41,7 +41,7 @@ class Reselected(nn.Module):
 
     def __init__(self, target: Target, decay: float) -> None:
         super().__init__()
-        self.channels, self.sub_row = target.layer.in_channels, target.sub_row
+        self.channels, self.sub_row = target.layer.row_length, target.sub_row
         self.keeps: NDArray[np.int64] = np.full_like(target.keeps, target.sub_row)
         self.decay = decay
 

@@ -26,7 +26,7 @@ from winnow.flow import Result
 def run(build: Build, resume: Resume) -> Result:
     """Prune by the configured method, fine-tune under the teacher, fold BatchNorm."""
     config, split, teacher = build.config, build.split(), load_teacher(build)
-    net = to_winograd(load_compact(build), config.engine.m)
+    net = to_winograd(load_compact(build), config.engine.m, unroll=config.prune.unrolls)
     x = to_input(split.train.images[:SAMPLE_IMAGES]).to(build.device)
     sparse = sparse_layers(net, config.prune.skip)
     keeps = chosen_per_layer(config, net, sparse, x)
