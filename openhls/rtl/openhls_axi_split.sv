@@ -33,9 +33,15 @@ module openhls_axi_split #(
   localparam logic [8:0] Mask = 9'(Burst - 1);
 
   if (DATA_BITS < 8 || DATA_BITS > 1024 || (DATA_BITS & (DATA_BITS - 1)) != 0) begin : gen_bits
+`ifdef __ICARUS__  // has no elaboration tasks
+    initial
+`endif
     $error("openhls_axi_split: DATA_BITS must be a power of two in 8..1024");
   end
   if (MAX_BURST < 1 || MAX_BURST > 256 || (MAX_BURST & (MAX_BURST - 1)) != 0) begin : gen_burst
+`ifdef __ICARUS__  // has no elaboration tasks
+    initial
+`endif
     $error("openhls_axi_split: MAX_BURST must be a power of two in 1..256");
   end
 

@@ -65,6 +65,9 @@ module openhls_axi_writer #(
   localparam int PendingBits = $clog2(REQUESTS + OUTSTANDING + 4);
 
   if (FIFO_DEPTH < MAX_BURST && FIFO_DEPTH * DATA_BITS < 4096 * 8) begin : gen_depth
+`ifdef __ICARUS__  // has no elaboration tasks
+    initial
+`endif
     $error("openhls_axi_writer: FIFO_DEPTH must hold a burst");
   end
 

@@ -49,7 +49,8 @@ module openhls_bank #(
   localparam Style = WIDTH * 2 ** (AddrBits + 1) >= 8192 ? "block" : "auto";
   /* verilator lint_on UNUSEDPARAM */
 
-  (* ram_style = Style *) logic [WIDTH-1:0] words[2**AddrBits+DEPTH];
+  // No request reads the half that is written (proved below), so a tool may give any word there.
+  (* ram_style = Style, no_rw_check *) logic [WIDTH-1:0] words[2**AddrBits+DEPTH];
   logic [WIDTH-1:0] resp_q;
   logic             resp_vld_q;
   logic             w_half_q, r_half_q;  // the half that the side holds, or gets next
@@ -102,4 +103,28 @@ module openhls_bank #(
       r_acquire_vld_q <= !r_held_d && full_d != '0;
     end
   end
+
+`ifdef OPENHLS_PROOF
+  // `promised`: what both sides promise, assumed in the proof and checked in simulation. `reached`:
+  // what holds in every state then, proved by induction. `apart`: what is wanted.
+  logic w_holds, r_holds, promised, reached, apart;
+  logic was_reset_q = 1'b0;
+
+  assign w_holds  = taken_q != full_q || w_acquire;
+  assign r_holds  = r_held_q || (r_acquire_vld && r_acquire_rdy);
+  assign promised = (w_holds || !(wr_req_vld || w_release))
+      && (r_holds || !(rd_req_vld || r_release));
+  assign reached  = full_q <= taken_q && taken_q <= 2'd2 && (w_half_q ^ r_half_q) == full_q[0]
+      && (!r_held_q || full_q != '0) && w_acquire_vld_q == !taken_q[1]
+      && r_acquire_vld_q == (!r_held_q && full_q != '0);
+  assign apart    = !(wr_req_vld && rd_req_vld) || w_half_q != r_half_q;
+
+  always_ff @(posedge clk) begin
+    was_reset_q <= was_reset_q || rst;
+    if (!rst && was_reset_q) begin
+      assume (promised);
+      assert (reached && apart);
+    end
+  end
+`endif
 endmodule

@@ -84,6 +84,9 @@ module openhls_control #(
   localparam int FirstArg = 'h10;
 
   if (FirstArg + 4 * WORDS > 2 ** ADDR_BITS) begin : gen_illegal
+`ifdef __ICARUS__  // has no elaboration tasks
+    initial
+`endif
     $error("openhls_control: ADDR_BITS cannot address WORDS words");
   end
 

@@ -24,6 +24,9 @@ module openhls_fifo #(
   input  logic             out_rdy
 );
   if (DEPTH < 1 || WIDTH < 1) begin : gen_illegal
+`ifdef __ICARUS__  // has no elaboration tasks
+    initial
+`endif
     $error("openhls_fifo: WIDTH and DEPTH must be at least 1");
   end
 
