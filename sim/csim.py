@@ -78,29 +78,29 @@ def source_files(project: Path) -> list[Path]:
     )
 
 
-def _source_hash(project: Path, amd: bool) -> str:
+def _source_hash(project: Path, amd: bool, flags: Sequence[str]) -> str:
     files = source_files(project)
     return sha256_bytes(
         b"\0".join(
-            [" ".join(FLAGS).encode(), str(amd).encode()]
+            [" ".join([*FLAGS, *flags]).encode(), str(amd).encode()]
             + [str(f.relative_to(project)).encode() + b"\0" + f.read_bytes() for f in files]
         )
     )
 
 
-def build(project: Path, cache: Path, *, amd: bool = False) -> Engine:
+def build(project: Path, cache: Path, *, amd: bool = False, flags: Sequence[str] = ()) -> Engine:
     """Compile the project in `project`, or take the binary of the same sources from `cache`.
 
-    Numbers and streams are AMD's if `amd`, slower and the same. Processes may share a cache: the
-    first one compiles, the others wait for it. A binary that is not the one that was compiled is
-    compiled again.
+    Numbers and streams are AMD's if `amd`, slower and the same; `flags` are g++'s beside `FLAGS`.
+    Processes may share a cache: the first one compiles, the others wait for it. A binary that is
+    not the one that was compiled is compiled again.
     """
-    key = _source_hash(project, amd)[:24]
+    key = _source_hash(project, amd, flags)[:24]
     binary = cache / key / "csim"
     if not is_sealed(binary, key):
         with lock(binary.parent):
             if not is_sealed(binary, key):
-                compile_project(project, binary, amd=amd)
+                compile_project(project, binary, amd=amd, flags=flags)
                 seal(binary, key)
     return Engine(binary)
 
@@ -112,6 +112,7 @@ def compile_project(
     stand_ins: Sequence[Path] = (),
     *,
     amd: bool = False,
+    flags: Sequence[str] = (),
 ) -> None:
     """Compile a project, or another top in its place, with headers that go before its own."""
     if shutil.which("g++") is None:
@@ -121,7 +122,7 @@ def compile_project(
         partial = Path(folder) / "csim"
         host = project / "host"
         folders = [*stand_ins, project / "include", host, *([] if amd else [host / NATIVE])]
-        command = ["g++", *FLAGS, *(part for path in folders for part in ("-I", str(path)))]
+        command = ["g++", *FLAGS, *flags, *(part for path in folders for part in ("-I", str(path)))]
         command += ["-isystem", str(ap_types())] if amd else []
         command += [str(top or project / "src" / "top.cpp")]
         command += [str(host / "csim_main.cpp"), "-o", str(partial)]

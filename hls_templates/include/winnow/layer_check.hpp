@@ -191,18 +191,18 @@ class LayerCheck {
     edges_.run((fresh_ & 1) != 0, rows_, columns_);
     strips_.run((fresh_ & 1) != 0, down_, across_);
     planes_.run((fresh_ >> (kFactorSteps - 1)) != 0,
-                choose<ap_uint<6>>(gathers_, ap_uint<6>(places_.sum), 1), plane_count_);
+                choose<ap_uint<6>>(gathers_ != 0, ap_uint<6>(places_.sum), 1), plane_count_);
     places_.run((fresh_ & 1) != 0, kernel_rows_, kernel_columns_);
 
     block_beats_ = BlockBeats(low_beats_ + high_beats_);
     const BlockBeats steps = BlockBeats(steps_), own = times<kBeatsOfStep, kBlockBits>(steps);
     low_beats_ = choose<BlockBeats>(
-        direct_, BlockBeats((steps + kLanesPerBeat * (kBiasBeats + 1) - 1) / kLanesPerBeat),
+        direct_ != 0, BlockBeats((steps + kLanesPerBeat * (kBiasBeats + 1) - 1) / kLanesPerBeat),
         BlockBeats(own + kBiasBeats));
     const BlockBeats high = choose<BlockBeats>(
-        direct_, BlockBeats((steps + 2 * kLanesPerBeat - 1) / (2 * kLanesPerBeat)),
+        direct_ != 0, BlockBeats((steps + 2 * kLanesPerBeat - 1) / (2 * kLanesPerBeat)),
         BlockBeats((own + 1) >> 1));
-    high_beats_ = choose<BlockBeats>(wide_, high, 0);
+    high_beats_ = choose<BlockBeats>(wide_ != 0, high, 0);
     steps_ = Steps(some_steps_ + more_steps_);
     some_steps_ = steps_of_keep(0);
     more_steps_ = steps_of_keep(2);
@@ -242,8 +242,8 @@ class LayerCheck {
   using Steps = ap_uint<kVSizeBits + 4>;
   using Kernel = ap_uint<3>;
 
-  ap_uint<kFactorSteps> fresh_;  // steps since the early words were taken, a bit for each
-  bool wide_, direct_, gathers_;
+  ap_uint<kFactorSteps> fresh_;         // steps since the early words were taken, a bit for each
+  ap_uint<1> wide_, direct_, gathers_;  // no bool: they are looked at before they have a value
   Size blocks_, down_, across_;
   VSize sub_rows_, plane_count_;
   ap_uint<4> keep_;
