@@ -18,7 +18,7 @@ from winnow.artefact import sha256_value
 from winnow.engine import EngineConfig
 
 MAGIC = 0x57494E4F  # "WINO"
-VERSION = 6
+VERSION = 7
 HEADER_WORDS = 8
 LAYER_WORDS = 32
 EARLY_WORDS = 8  # of a descriptor, with all that products are formed of while the others arrive

@@ -248,6 +248,12 @@ _SCALARS = (
     ),
     _number("pad_top", 3, "rows of zeros above the map", "configure store_plane"),
     _number("pad_left", 3, "zeros to the left of a row", "configure store_plane"),
+    _number(
+        "one_tile",
+        1,
+        "a tile group is one tile, and a V word two sub-rows of it",
+        "configure gather_pixels transform_input sequence finish",
+    ),
     _bound("blocks", "blocks of po output channels", "unpack_weights sequence"),
     _bound("channel_groups", "groups of 8 output channels", _results("planes")),
     _bound("strips_down", "strips in a column of strips", _walkers("strips.down")),

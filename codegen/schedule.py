@@ -35,6 +35,7 @@ from winnow.blocking import (
     Blocking,
     LayerShape,
     Op,
+    group_width,
     num_channel_groups,
 )
 from winnow.cycles import LayerCycles, best_blocking, blocking_cycles
@@ -205,7 +206,7 @@ def _plan_layer(
     _check_word_lengths(engine, layer, weights)
     packed = pack_weights(engine, layer, weights)
     values = {
-        **_loop_values(shape, blocking),
+        **_loop_values(engine, shape, blocking),
         **_feature_values(engine, shape, blocking, read.source),
         **_window_values(shape, blocking),
         **_result_values(engine, shape, blocking, replace(result, tensor=layer.mapped.output)),
@@ -234,7 +235,7 @@ def _check_fields(engine: EngineConfig, name: str, values: Values) -> None:
             )
 
 
-def _loop_values(shape: LayerShape, blocking: Blocking) -> Values:
+def _loop_values(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> Values:
     strips = list(blocking.strips())
     columns = -(-blocking.groups // blocking.strip_groups)
     full = strips[0].num_groups
@@ -244,6 +245,7 @@ def _loop_values(shape: LayerShape, blocking: Blocking) -> Values:
         "keep": blocking.keep,
         "sub_rows": blocking.sub_rows,
         "part_steps": blocking.part_steps,
+        "one_tile": int(group_width(engine, shape) < engine.pt),
         "blocks": blocking.blocks,
         "channel_groups": 1 if shape.average else num_channel_groups(shape.out_channels),
         "strips_down": len(strips) // columns,
@@ -312,7 +314,7 @@ def _feature_values(
     if shape.gathers:
         return values | _strip_reads(shape, blocking, (1, 1), shape.window)
     if shape.op is Op.WINOGRAD:
-        tile = (engine.m, engine.pt * engine.m)
+        tile = (engine.m, group_width(engine, shape) * engine.m)
         border = Axis(KERNEL, before=1, after=1)
         return values | _strip_reads(shape, blocking, tile, Window(border, border))
     return values | _linear_feature_values(engine, shape, blocking, source)
@@ -393,15 +395,17 @@ def _linear_feature_values(
 ) -> Values:
     """One row of words per strip and sub-row; a dense layer is a single strip."""
     lanes, last = engine.num_lanes, list(blocking.strips())[-1]
+    width = group_width(engine, shape)
     if shape.op is Op.DENSE:
         full, tail = lanes, source.words - (blocking.sub_rows - 1) * lanes
     else:
-        full, tail = _linear_strips(engine, blocking, shape.height * shape.width)
+        full = blocking.strip_groups * width * engine.linear_pixels
+        tail = shape.height * shape.width - (len(list(blocking.strips())) - 1) * full
     values: Values = {
         "rows_full": 1,
         "rows_last": 1,
-        "columns_full": blocking.strip_groups * engine.pt * lanes,
-        "columns_last": last.groups * engine.pt * lanes,
+        "columns_full": blocking.strip_groups * width * lanes,
+        "columns_last": last.groups * width * lanes,
         "read_words_last": tail,
     }
     values |= dict.fromkeys(("read_rows_first", "read_rows_middle", "read_rows_last"), 1)
@@ -411,27 +415,22 @@ def _linear_feature_values(
     return values | ({"plane_words": lanes} if shape.op is Op.DENSE else {})
 
 
-def _linear_strips(engine: EngineConfig, blocking: Blocking, pixels: int) -> tuple[int, int]:
-    """Return the pixels of a full strip and of the last strip of a direct layer."""
-    full = blocking.strip_groups * engine.pt * engine.linear_pixels
-    return full, pixels - (len(list(blocking.strips())) - 1) * full
-
-
 def _result_values(
     engine: EngineConfig, shape: LayerShape, blocking: Blocking, result: Region
 ) -> Values:
     tensor = result.tensor
     edge = engine.m // 2 if shape.pool else engine.m
+    width = group_width(engine, shape)
     size = (tensor.height, tensor.width)
     if shape.gathers:
         tile, size = (1, 1), shape.output_size
     elif shape.op is Op.DIRECT:
-        tile, size = (1, engine.pt * engine.linear_pixels), (1, shape.height * shape.width)
+        tile, size = (1, width * engine.linear_pixels), (1, shape.height * shape.width)
     elif shape.op is Op.DENSE:
         words = RAW_BYTES if tensor.is_raw else 1
         tile, size = (1, words), (1, words)
     else:
-        tile = (edge, engine.pt * edge)
+        tile = (edge, width * edge)
     down, across = _axes(blocking, tile, size)
     plane = size[0] * size[1]
     return {
@@ -448,8 +447,8 @@ def _result_values(
         "write_rows_last": max(1, down.last),
         "write_words_full": across.span,
         "write_words_last": max(1, across.last),
-        "tiles_full": blocking.strip_groups * engine.pt,
-        "tiles_last": list(blocking.strips())[-1].groups * engine.pt,
+        "tiles_full": blocking.strip_groups * width,
+        "tiles_last": list(blocking.strips())[-1].groups * width,
     }
 
 

@@ -24,6 +24,7 @@ from tests.ladder import (
     random_average_graph,
     random_chain_graph,
     random_concat_graph,
+    random_deep_graph,
     random_direct_graph,
     random_layer_graph,
     random_map_graph,
@@ -115,6 +116,11 @@ def direct_cases(engine: EngineConfig, count: int, first: int = 0) -> list[tuple
             cases.append((graph, plan))
         seed += 1
     return cases
+
+
+def deep_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule]]:
+    """Return `count` random layers with tile groups of one tile that fit an engine of `pt` 2."""
+    return _fitting_cases(lambda seed, m: random_deep_graph(seed, m, engine.v_words), engine, count)
 
 
 def strip_cases(engine: EngineConfig) -> list[tuple[Graph, Schedule]]:

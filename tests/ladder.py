@@ -98,6 +98,29 @@ def random_unrolled_graph(seed: int, engine_m: int) -> Graph:
     return Graph(kind, nodes)
 
 
+def random_deep_graph(seed: int, engine_m: int, v_words: int) -> Graph:
+    """Return a graph of one random layer of v_words + 1 to 2 v_words sub-rows per lane.
+
+    It is dense only if so many products of all lanes have a sum that is not too large.
+    """
+    rng = np.random.default_rng([seed, engine_m, 10])
+    lanes = (engine_m + 2) ** 2
+    ops = (Winograd, Direct, Direct, Dense)[: 4 if 2 * v_words * lanes <= _FULL_SUM else 3]
+    op = ops[int(rng.integers(len(ops)))]
+    shared = lanes if op is Dense else 1  # how many lanes the sub-rows are dealt to
+    while True:
+        height, width = rng.integers(1, 9, size=2).tolist()
+        kind = _random_feature(rng, 1, height, width)
+        window = _random_window(rng, kind) if op is Direct else Window()
+        words = height * width if op is Dense else window.positions  # of 8 channels
+        least, most = -(-(v_words * shared + 1) // words), 2 * v_words * shared // words
+        if least <= most:
+            break
+    channels = SUB_ROW * int(rng.integers(least, most + 1)) - int(rng.integers(SUB_ROW))
+    place = _Place("layer", INPUT, replace(kind, channels=channels))
+    return Graph(place.input, _random_layer(rng, place, op, engine_m, raw=False, window=window))
+
+
 def random_chain_graph(seed: int, engine_m: int) -> Graph:
     """Return a graph of 2..4 random layers: a pooled winograd first, a raw dense last."""
     rng = np.random.default_rng([seed, engine_m, 2])

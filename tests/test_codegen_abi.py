@@ -36,6 +36,7 @@ part_steps          0  36  17  bound
 gathers             0  53   1  plain
 pad_top             0  54   3  plain
 pad_left            0  57   3  plain
+one_tile            0  60   1  plain
 blocks              1   0  17  bound
 channel_groups      1  17  17  bound
 strips_down         1  34  17  bound
@@ -179,7 +180,7 @@ def test_header_has_the_reference_layout() -> None:
     for_engine = [*list(HEADER)[:4], *list(HEADER)[8:]]
     assert [f.name for f in abi.HEADER if f.for_engine] == for_engine
     sizes = (abi.MAGIC, abi.VERSION, abi.HEADER_WORDS, abi.LAYER_WORDS, abi.MAX_LAYERS)
-    assert sizes == (0x57494E4F, 6, 8, 32, 256)
+    assert sizes == (0x57494E4F, 7, 8, 32, 256)
     assert abi.MAX_IMAGES == (1 << abi.STATUS_IMAGES_BITS) - 1
 
 

@@ -26,7 +26,7 @@ from codegen.ir import (
     Winograd,
 )
 from codegen.schedule import Schedule, Values, schedule
-from tests.engines import ENGINES, direct_cases, layer_cases, strip_cases
+from tests.engines import ENGINES, deep_cases, direct_cases, layer_cases, strip_cases
 from tests.ladder import (
     change_node,
     multiplies,
@@ -54,7 +54,13 @@ def plans() -> list[tuple[EngineConfig, Graph, Schedule]]:
     ]
     least = ENGINES["least"]
     cut = [(least, *case) for case in (*strip_cases(least), *direct_cases(least, 40))]
-    return layers + chains + cut
+    deep = [(least, *case) for case in deep_cases(least, 20)]
+    return layers + chains + cut + deep
+
+
+def tiles_of(engine: EngineConfig, v: Values) -> int:
+    """Return the tiles of a tile group."""
+    return 1 if v["one_tile"] else engine.pt
 
 
 def words_of(tensor: TensorType) -> int:
@@ -115,7 +121,10 @@ def test_descriptors_respect_the_buffers_and_agree_with_the_strips() -> None:
             assert v["sub_rows"] * v["keep"] == layer.blocking.steps
             assert v["part_steps"] == min(layer.blocking.steps, engine.w_words)
             assert v["part_steps"] == layer.blocking.steps or v["groups_full"] == 1
-            assert v["groups_full"] * v["sub_rows"] <= engine.v_words
+            assert v["one_tile"] == (engine.pt == 2 and v["sub_rows"] > engine.v_words)
+            held = engine.v_words * engine.pt // tiles_of(engine, v)
+            assert v["groups_full"] * v["sub_rows"] <= held
+            assert v["groups_full"] == 1 or not v["one_tile"]
             assert v["groups_full"] == max(s.num_groups for s in strips)
             assert v["groups_full"] * tiles_per_group(engine, layer.shape) <= engine.out_tiles
             assert v["groups_last_both"] == strips[-1].num_groups
@@ -176,7 +185,8 @@ def test_bursts_read_every_strip_with_its_border() -> None:
     cuts = set()
     for engine, _, plan in plans():
         for layer in (x for x in plan.layers if x.shape.op is Op.WINOGRAD):
-            shape, m, width = layer.shape, engine.m, engine.m * engine.pt
+            v, shape, m = layer.values, layer.shape, engine.m
+            width = m * tiles_of(engine, v)
             expected = [
                 (layer.source.base + (plane * shape.height + y) * shape.width + xs[0], len(xs))
                 for strip in layer.blocking.strips()
@@ -185,8 +195,7 @@ def test_bursts_read_every_strip_with_its_border() -> None:
                 for xs in [clipped(strip.group * width - 1, strip.groups * width + 2, shape.width)]
             ]
             places = (read_place, read_place)
-            assert planned_runs(layer.values, "read", places) == expected
-            v = layer.values
+            assert planned_runs(v, "read", places) == expected
             cuts.add((min(3, int(v["strips_down"])), min(3, int(v["strips_across"]))))
             last = list(layer.blocking.strips())[-1]
             assert v["rows_last"] == last.rows * m + 2
@@ -202,8 +211,8 @@ def test_bursts_write_every_pixel_that_pooling_leaves() -> None:
         for layer, node in zip(plan.layers, fuse(graph), strict=True):
             if layer.shape.op is not Op.WINOGRAD:
                 continue
-            edge = engine.m // 2 if node.pool else engine.m
-            out, width = node.output, edge * engine.pt
+            v, edge = layer.values, engine.m // 2 if node.pool else engine.m
+            out, width = node.output, edge * tiles_of(engine, v)
             expected = [
                 (layer.result.base + (group * out.height + y) * out.width + xs[0], len(xs))
                 for strip in layer.blocking.strips()
@@ -212,10 +221,10 @@ def test_bursts_write_every_pixel_that_pooling_leaves() -> None:
                 for xs in [clipped(strip.group * width, strip.groups * width, out.width)]
                 if xs
             ]
-            v = layer.values
             assert planned_runs(v, "write", (write_place, write_place)) == expected
-            assert v["tiles_full"] == layer.blocking.strip_groups * engine.pt
-            assert v["tiles_last"] == list(layer.blocking.strips())[-1].groups * engine.pt
+            tiles = tiles_of(engine, v)
+            assert v["tiles_full"] == layer.blocking.strip_groups * tiles
+            assert v["tiles_last"] == list(layer.blocking.strips())[-1].groups * tiles
             skipped.add((v["skip_last_row"], v["skip_last_column"]))
     assert skipped == {(0, 0), (1, 0), (0, 1), (1, 1)}
 
@@ -269,14 +278,15 @@ def test_bursts_of_linear_layers_are_the_map_in_order() -> None:
             for runs, region in ((reads, layer.source), (writes, layer.result)):
                 words = [first + i for first, count in runs for i in range(count)]
                 assert sorted(words) == list(range(region.base, region.base + region.words))
-            size = engine.num_lanes if op is Op.DENSE else engine.pt * engine.linear_pixels
+            tiles = tiles_of(engine, v)
+            size = engine.num_lanes if op is Op.DENSE else tiles * engine.linear_pixels
             assert (
                 v["read_words_last"]
                 <= v["read_words_middle"]
                 <= v["groups_full"] * v["sub_rows"] * size
             )
             groups = list(layer.blocking.strips())[-1].groups
-            assert v["columns_last"] == groups * engine.pt * engine.num_lanes
+            assert v["columns_last"] == groups * tiles * engine.num_lanes
             seen.add((op, len(list(layer.blocking.strips())) > 1, node.output.is_raw))
     wanted = {(Op.DIRECT, True, False), (Op.DIRECT, False, False)}
     assert wanted | {(Op.DENSE, False, False), (Op.DENSE, False, True)} <= seen
@@ -451,10 +461,12 @@ def wide_layer(channels: int) -> Graph:
 
 def test_too_many_channels_are_one_line_that_names_the_buffer() -> None:
     deep = EngineConfig(v_words=100)
-    schedule(wide_layer(800), deep)
-    message = rejection(wide_layer(801), deep)
+    assert schedule(wide_layer(800), deep).layers[0].values["one_tile"] == 0
+    assert schedule(wide_layer(801), deep).layers[0].values["one_tile"] == 1
+    schedule(wide_layer(1600), deep)
+    message = rejection(wide_layer(1601), deep)
     assert message.startswith(
-        "layer 'layer': one tile group needs 101 words of a V bank, engine.v_words is 100; raise"
+        "layer 'layer': one tile needs 101 words of a V bank, engine.v_words is 100; raise"
     )
 
 
@@ -559,11 +571,11 @@ def test_rejection_names_the_layer_of_a_chain() -> None:
     for seed in range(100):
         graph = random_chain_graph(seed, 2)
         sub_rows = [plan.blocking.sub_rows for plan in schedule(graph, ENGINE).layers]
-        if sub_rows[0] <= 16 < max(sub_rows):
+        if sub_rows[0] <= 32 < max(sub_rows):
             break
-    first = next(n for n, s in enumerate(sub_rows) if s > 16)
+    first = next(n for n, s in enumerate(sub_rows) if s > 32)
     message = rejection(graph, replace(ENGINE, v_words=16))
-    assert message.startswith(f"layer '{multiplies(graph)[first].name}': one tile group needs ")
+    assert message.startswith(f"layer '{multiplies(graph)[first].name}': one tile needs ")
 
 
 def test_direct_layer_of_which_no_strip_fits_is_refused_by_name() -> None:

@@ -19,6 +19,7 @@ from tests.engines import (
     ENGINES,
     average_cases,
     concat_cases,
+    deep_cases,
     direct_cases,
     expected_maps,
     fitting,
@@ -36,6 +37,7 @@ from winnow.errors import ArtefactError, MismatchError
 from winnow.flow import Build
 
 Case = tuple[Graph, Schedule]
+DEEP = 16  # stages of a pipeline, of which openhls makes 11: few sums of a deep layer fill them
 SMALL = "least"  # the most strips, blocks and bursts for the words that go through
 
 
@@ -57,6 +59,12 @@ def chains(name: str, count: int) -> Iterator[Case]:
             count -= 1
         if count == 0:
             return
+
+
+def suited(cases: list[Case], hold: int) -> list[Case]:
+    """Leave out deep layers where processes hold back more than a pipeline of openhls does."""
+    deep = [any(layer.values["one_tile"] for layer in plan.layers) for _, plan in cases]
+    return [case for case, is_deep in zip(cases, deep, strict=True) if not is_deep or hold <= DEEP]
 
 
 def require_end(name: str, case: Case, seed: int, given: dict[str, str]) -> None:
@@ -132,7 +140,14 @@ def test_small_cases_end_with_the_declared_depths(hold: int) -> None:
     cases += [*residual_cases(small, 2), *average_cases(small, 2), *unrolled_cases(small, 6)]
     results = [plan.layers[-1].result.tensor for _, plan in cases]
     assert any(x.height > 8 and x.width <= 3 for x in results)
-    for seed, case in enumerate(cases):
+    for seed, case in enumerate(suited(cases, hold)):
+        require_end(SMALL, case, seed, bounded.settings(hold))
+
+
+@pytest.mark.parametrize("hold", [0, 1, 8, DEEP])
+def test_deep_layers_end_with_the_declared_depths(hold: int) -> None:
+    """One tile per group, so that few sums wait between the lanes and `finish` for many biases."""
+    for seed, case in enumerate(deep_cases(ENGINES[SMALL], 10)):
         require_end(SMALL, case, seed, bounded.settings(hold))
 
 
@@ -148,7 +163,7 @@ def test_all_cases_end_with_the_declared_depths(name: str, hold: int) -> None:
         cases += [*residual_cases(variant, 12), *projection_cases(variant, 6)]
         cases += [*average_cases(variant, 12), *concat_cases(variant, 6)]
         cases += unrolled_cases(variant, 12)
-    for seed, case in enumerate(cases):
+    for seed, case in enumerate(suited(cases, hold)):
         require_end(name, case, seed, bounded.settings(hold))
 
 

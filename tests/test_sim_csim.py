@@ -32,6 +32,7 @@ from tests.engines import (
     ENGINES,
     chain_case,
     compiled,
+    deep_cases,
     direct_cases,
     expected_maps,
     fitting,
@@ -47,6 +48,8 @@ from winnow.fixed_point import IntArray
 LAYERS_PER_ENGINE = 80
 DIRECT_PER_ENGINE = 40
 CHAINS_PER_ENGINE = 6
+DEEP_PER_ENGINE = 40
+DEEP_ENGINES = ["least", "strips", "large_tile_strips"]
 PATTERN = 0xA5C3965A3CF00F69  # what memory holds before a run
 
 
@@ -74,6 +77,27 @@ def test_maps_in_strips_of_every_place_equal_the_interpreter(name: str) -> None:
 def test_random_direct_layers_equal_the_interpreter(name: str) -> None:
     for seed, (graph, plan) in enumerate(direct_cases(ENGINES[name], DIRECT_PER_ENGINE)):
         climb(name, graph, plan, random_images(graph, seed, 2))
+
+
+@pytest.mark.parametrize("name", DEEP_ENGINES)
+def test_random_deep_layers_equal_the_interpreter(name: str) -> None:
+    for seed, (graph, plan) in enumerate(deep_cases(ENGINES[name], DEEP_PER_ENGINE)):
+        climb(name, graph, plan, random_images(graph, seed, 2))
+
+
+def test_deep_layers_are_of_every_kind() -> None:
+    """Every op, gathered or not, an odd last sub-row or not, blocks in parts or not."""
+    layers = [
+        plan.layers[0]
+        for name in DEEP_ENGINES
+        for _, plan in deep_cases(ENGINES[name], DEEP_PER_ENGINE)
+    ]
+    assert all(x.values["one_tile"] for x in layers)
+    for op, gathers in ((Op.WINOGRAD, False), (Op.DIRECT, False), (Op.DIRECT, True)):
+        alike = [x for x in layers if (x.shape.op, x.shape.gathers) == (op, gathers)]
+        kinds = {(x.blocking.sub_rows % 2, len(x.blocking.parts) > 1) for x in alike}
+        assert kinds == set(product((0, 1), (False, True)))
+    assert {x.blocking.sub_rows % 2 for x in layers if x.shape.op is Op.DENSE} == {0, 1}
 
 
 def test_direct_layers_take_every_kernel_stride_and_place_of_strips() -> None:
@@ -377,6 +401,7 @@ BAD_SIZES = [
     ("strip_beats", 0),
     ("strip_beats", 21),
     ("wide_weights", 2),  # the other one
+    ("one_tile", 1),  # of several tile groups
     ("v_limit", 128),
 ]
 BAD_FIELDS = {

@@ -33,6 +33,7 @@ from sim.contract import axi_error_ports
 from tests.engines import (
     CACHE,
     chain_case,
+    deep_cases,
     direct_cases,
     expected_maps,
     fitting,
@@ -55,12 +56,17 @@ ENGINES = {
     # One channel, one tile, and strips of few tiles.
     "small": EngineConfig(po=1, pt=1, v_words=64, w_words=64, out_tiles=32, line_pixels=32),
     "large_tile": EngineConfig(m=4),
+    # Two tiles, of which deep layers have one.
+    "deep": EngineConfig(
+        po=2, v_words=16, w_words=16, out_tiles=16, line_pixels=16, plane_pixels=64
+    ),
 }
 VARIANTS = ["default", "small", pytest.param("large_tile", marks=pytest.mark.slow)]
 STALLS = (0, 30)
 SEEDS, LEAST_LAYERS = 64, 60
 CHAINS = 4
 DIRECT = 12
+DEEP = 24
 FIRST_WAY, HAND_OVER = 12, 4  # cycles that the model leaves out: into the plane buffer, per plane
 UNCOUNTED = 15  # cycles: both, for one plane
 LONG = 1000  # cycles from which on 5 % of a layer are more than SLACK
@@ -237,6 +243,24 @@ def test_direct_layers_equal_the_interpreter_and_run_as_modelled(name: str) -> N
                 assert modelled == pytest.approx(measured, rel=0.05, abs=slack)
         cuts.add(values["strips_down"] * values["strips_across"] > 1)
     assert cuts == {False, True}
+
+
+def test_deep_layers_equal_the_interpreter_and_run_as_modelled() -> None:
+    """Tile groups of one tile, of every op, without and with stalls."""
+    kinds = set()
+    for seed, (graph, plan) in enumerate(deep_cases(ENGINES["deep"], DEEP)):
+        images = random_images(graph, seed, 1)
+        expected, layer = expected_maps(graph, images), plan.layers[0]
+        assert layer.values["one_tile"] == 1
+        for stall in STALLS:
+            run = rtl.run(harness("deep"), plan, images, stall=stall, seed=seed)
+            require_equal(expected, run.maps)
+            if stall == 0:
+                ((measured,),) = run.layer_cycles
+                assert layer.cycles.total == pytest.approx(measured, rel=0.05)
+        kinds.add((layer.shape.op, layer.shape.gathers, layer.blocking.sub_rows % 2))
+    ops = [(Op.WINOGRAD, False), (Op.DIRECT, False), (Op.DIRECT, True), (Op.DENSE, False)]
+    assert kinds == {(*op, odd) for op in ops for odd in (0, 1)}
 
 
 @pytest.mark.parametrize("size", [16, 32])

@@ -29,7 +29,7 @@ from codegen.layout import pack_features
 from codegen.program import layer_words, program_words
 from codegen.schedule import Schedule, schedule
 from sim import csim
-from tests.engines import ENGINES, chain_case, compiled, expected_maps
+from tests.engines import ENGINES, chain_case, compiled, deep_cases, expected_maps
 from tests.ladder import random_images
 from tests.test_sim_rtl import ENGINES as RTL_ENGINES
 from tests.test_sim_rtl import harness
@@ -39,6 +39,7 @@ from winnow.errors import MismatchError
 
 RANDOM_SETS = 400
 RTL_SETS = 60
+DEEP_LAYERS, DEEP_SETS = 8, 60
 SECONDS = 120
 WATCHDOG = 20_000  # cycles
 BAD_ENDS = {"no end", "outside", "hang", "crash"}
@@ -178,6 +179,38 @@ def test_random_fields_end_within_their_memory(network: Network) -> None:
         assert end not in BAD_ENDS, f"seed {seed}: {end}"
         ends[end] += 1
     report("random fields", ends)
+
+
+@pytest.mark.slow
+def test_random_fields_of_deep_layers_end_within_their_memory(tmp_path: Path) -> None:
+    """Of every op, with tile groups of one tile."""
+    engine, ends = ENGINES["least"], Counter[str]()
+    for graph, plan in deep_cases(engine, DEEP_LAYERS):
+        deep = make_network(engine, tmp_path, graph)
+        for seed in range(DEEP_SETS):
+            words = deep.words
+            layer, words[place(layer)] = random_fields(deep.plan, seed)
+            end = deep.verdict(deep.command(compiled("least").binary, words))
+            assert end not in BAD_ENDS, f"{plan.layers[0].shape}, seed {seed}: {end}"
+            ends[end] += 1
+    report("random fields of deep layers", ends)
+
+
+@pytest.mark.slow
+def test_random_fields_of_deep_layers_end_within_their_memory_on_the_rtl(tmp_path: Path) -> None:
+    engine, ends = RTL_ENGINES["deep"], Counter[str]()
+    for graph, plan in deep_cases(engine, DEEP_LAYERS):
+        deep = make_network(engine, tmp_path, graph)
+        for seed in range(DEEP_SETS // 4):
+            words = deep.words
+            layer, words[place(layer)] = random_fields(deep.plan, seed)
+            limits = map(str, (30, seed, 10 * WATCHDOG, WATCHDOG))
+            end = deep.verdict([*deep.command(harness("deep").binary, words), *limits])
+            assert end not in BAD_ENDS | {Status.HUNG.name}, (
+                f"{plan.layers[0].shape}, {seed}: {end}"
+            )
+            ends[end] += 1
+    report("random fields of deep layers on the RTL", ends)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from winnow.blocking import (
     Strip,
     bias_beats,
     entry_bits,
+    group_width,
     map_size,
     max_strip,
     num_channel_groups,
@@ -81,17 +82,18 @@ def test_strips_tile_the_map_and_fit_the_buffers(engine: EngineConfig, shape: La
         blocking = best_blocking(engine, shape, "layer")
     except ScheduleError:
         _, _, sub_rows = map_size(engine, shape)
-        assert sub_rows > engine.v_words
+        assert sub_rows > engine.v_words * engine.pt
         return
+    width = group_width(engine, shape)
     covered = np.zeros((blocking.rows, blocking.groups), dtype=int)
     for strip in blocking.strips():
         covered[strip.row : strip.row + strip.rows, strip.group : strip.group + strip.groups] += 1
         assert strip.rows <= blocking.strip_rows
         assert strip.groups <= blocking.strip_groups
-        assert strip.num_groups * blocking.sub_rows <= engine.v_words
+        assert strip.num_groups * blocking.sub_rows * width <= engine.v_words * engine.pt
         assert strip.num_groups * tiles_per_group(engine, shape) <= engine.out_tiles
         if shape.op is Op.WINOGRAD:
-            assert strip.groups * engine.pt * engine.m + 2 <= engine.line_pixels
+            assert strip.groups * width * engine.m + 2 <= engine.line_pixels
         if shape.gathers:
             assert plane_size(shape, strip.rows, strip.groups) <= engine.plane_pixels
     assert (covered == 1).all()
@@ -107,6 +109,7 @@ def test_map_holds_every_pixel_and_no_spare_row_or_group(
     engine: EngineConfig, shape: LayerShape
 ) -> None:
     rows, groups, sub_rows = map_size(engine, shape)
+    tiles = engine.pt if sub_rows <= engine.v_words else 1
     if shape.gathers:
         positions = shape.window.rows.kernel * shape.window.columns.kernel
         assert (rows, groups) == shape.output_size
@@ -114,11 +117,11 @@ def test_map_holds_every_pixel_and_no_spare_row_or_group(
         return
     pixels = shape.height * shape.width
     if shape.op is Op.WINOGRAD:
-        wide = engine.m * engine.pt
+        wide = engine.m * tiles
         assert (rows - 1) * engine.m < shape.height <= rows * engine.m
         assert (groups - 1) * wide < shape.width <= groups * wide
     elif shape.op is Op.DIRECT:
-        per_group = engine.linear_pixels * engine.pt
+        per_group = engine.linear_pixels * tiles
         assert rows == 1
         assert (groups - 1) * per_group < pixels <= groups * per_group
     else:
@@ -161,17 +164,23 @@ def test_each_buffer_limits_the_strip() -> None:
     [
         (
             EngineConfig(v_words=16),
-            "layer 'conv3': one tile group needs 25 words of a V bank, engine.v_words is 16; "
-            "raise engine.v_words or reduce the 200 input channels",
+            "layer 'conv3': one tile needs 25 words of a V bank, engine.v_words is 16; "
+            "raise engine.v_words or reduce the 400 input channels",
+        ),
+        (
+            EngineConfig(v_words=49, pt=1),
+            "layer 'conv3': one tile needs 50 words of a V bank, engine.v_words is 49; "
+            "raise engine.v_words or reduce the 400 input channels",
         ),
     ],
 )
 def test_channels_too_many_for_a_buffer_are_one_line(engine: EngineConfig, message: str) -> None:
-    layer = replace(LAYER, in_channels=200)
+    layer = replace(LAYER, in_channels=400)
     with pytest.raises(ScheduleError) as caught:
         max_strip(engine, layer, "conv3")
     assert str(caught.value) == message
-    assert max_strip(replace(engine, v_words=25), layer, "conv3") == (1, 1)
+    enough = replace(engine, v_words=50 // engine.pt)
+    assert max_strip(enough, layer, "conv3") == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +237,19 @@ def test_deep_blocks_come_in_parts() -> None:
     assert (blocking.strip_rows, blocking.strip_groups) == (1, 1)
     assert blocking.parts == (20, 20, 12)
     assert best_blocking(EngineConfig(w_words=52), LAYER, "conv").parts == (52,)
+
+
+def test_deep_layers_have_groups_of_one_tile() -> None:
+    """13 sub-rows of a pair of tiles, or of one: 13 V words, or 7."""
+    pairs, single = EngineConfig(v_words=16), EngineConfig(v_words=16, pt=1)
+    deep = replace(LAYER, in_channels=17 * 8)
+    assert (group_width(pairs, LAYER), group_width(pairs, deep)) == (2, 1)
+    assert (group_width(single, LAYER), group_width(single, deep)) == (1, 1)
+    rows, groups, _ = map_size(pairs, LAYER)
+    assert map_size(pairs, deep)[:2] == (rows, -(-LAYER.width // 2))
+    assert groups == -(-LAYER.width // 4)
+    assert max_strip(pairs, deep, "deep") == (1, 1)
+    assert tiles_per_group(pairs, replace(deep, op=Op.DIRECT)) == pairs.linear_tiles
 
 
 def test_least_engine_holds_one_group_of_every_op() -> None:

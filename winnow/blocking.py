@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a layer is cut to fit an engine: tiles, groups, strips and blocks.
 
-A *tile group* is `pt` neighbouring tiles that share a weight. A *strip* is a rectangle of tile
-groups whose operands V stay on chip while all weights stream past once. A *block* is `po` output
-channels. In direct layers each lane has a pixel of the result: a group is `pt` times
-`linear_pixels` of them. A 1x1 layer takes its map as one row of pixels; for other kernels a strip
-is a rectangle of pixels, dealt to groups row by row. A dense layer has a single group and spreads
-its input words over the lanes.
+A *tile group* is `pt` neighbouring tiles that share a weight, or a single tile of a layer so deep
+that a V bank holds no more. A *strip* is a rectangle of tile groups whose operands V stay on chip
+while all weights stream past once. A *block* is `po` output channels. In direct layers each lane
+has a pixel of the result: `linear_pixels` of them take the place of a tile. A 1x1 layer takes its
+map as one row of pixels; for other kernels a strip is a rectangle of pixels, dealt to groups row by
+row. A dense layer has a single group and spreads its input words over the lanes.
 """
 
 from __future__ import annotations
@@ -171,28 +171,43 @@ def num_channel_groups(channels: int) -> int:
     return -(-channels // SUB_ROW)
 
 
+def lane_sub_rows(engine: EngineConfig, shape: LayerShape) -> int:
+    """Return the sub-rows that a lane sums over."""
+    if shape.gathers:
+        return shape.sub_rows
+    if shape.op is not Op.DENSE:
+        return num_sub_rows(shape.in_channels)
+    words = num_channel_groups(shape.in_channels) * shape.height * shape.width
+    return -(-words // engine.num_lanes)
+
+
+def group_width(engine: EngineConfig, shape: LayerShape) -> int:
+    """Return the tiles of a tile group: `pt`, or one if V of so many is more than a bank holds.
+
+    A V word then has `pt` sub-rows of that tile.
+    """
+    return engine.pt if lane_sub_rows(engine, shape) <= engine.v_words else 1
+
+
 def map_size(engine: EngineConfig, shape: LayerShape) -> tuple[int, int, int]:
     """Return (tile rows, tile groups per row, sub-rows) of a layer.
 
     Where pixels are gathered these are (rows, columns) of the result.
     """
+    sub_rows, width = lane_sub_rows(engine, shape), group_width(engine, shape)
     if shape.gathers:
-        return *shape.output_size, shape.sub_rows
+        return *shape.output_size, sub_rows
     if shape.op is Op.WINOGRAD:
-        rows = -(-shape.height // engine.m)
-        groups = -(-shape.width // (engine.m * engine.pt))
-        return rows, groups, num_sub_rows(shape.in_channels)
-    pixels = shape.height * shape.width
+        return -(-shape.height // engine.m), -(-shape.width // (engine.m * width)), sub_rows
     if shape.op is Op.DIRECT:
-        groups = -(-pixels // (engine.linear_pixels * engine.pt))
-        return 1, groups, num_sub_rows(shape.in_channels)
-    words = num_channel_groups(shape.in_channels) * pixels
-    return 1, 1, -(-words // engine.num_lanes)
+        groups = -(-shape.height * shape.width // (engine.linear_pixels * width))
+        return 1, groups, sub_rows
+    return 1, 1, sub_rows
 
 
 def group_unit(engine: EngineConfig, shape: LayerShape) -> int:
     """Return `Blocking.unit` of a layer."""
-    return engine.pt * engine.linear_pixels if shape.gathers else 1
+    return group_width(engine, shape) * engine.linear_pixels if shape.gathers else 1
 
 
 def places_fit(axis: Axis, pixels: int, span: int) -> bool:
@@ -215,7 +230,7 @@ def plane_size(shape: LayerShape, rows: int, columns: int) -> int:
 
 def tiles_per_group(engine: EngineConfig, shape: LayerShape) -> int:
     """Return the output tiles (m^2 pixels each) that one tile group yields per channel."""
-    return engine.pt * (engine.linear_tiles if shape.op is Op.DIRECT else 1)
+    return group_width(engine, shape) * (engine.linear_tiles if shape.op is Op.DIRECT else 1)
 
 
 def max_strip(engine: EngineConfig, shape: LayerShape, name: str) -> tuple[int, int]:
@@ -223,20 +238,21 @@ def max_strip(engine: EngineConfig, shape: LayerShape, name: str) -> tuple[int, 
 
     Raises ScheduleError naming layer `name` and the buffer that is too small for a single group.
     """
-    _, _, sub_rows = map_size(engine, shape)
+    sub_rows, width = lane_sub_rows(engine, shape), group_width(engine, shape)
     _check_window(shape, name)
-    if sub_rows > engine.v_words:
+    held = engine.v_words * engine.pt // width  # sub-rows of a tile group
+    if sub_rows > held:
         raise ScheduleError(
-            f"layer '{name}': one tile group needs {sub_rows} words of a V bank, engine.v_words "
-            f"is {engine.v_words}; raise engine.v_words or reduce the {shape.in_channels} input "
-            f"channels"
+            f"layer '{name}': one tile needs {-(-sub_rows // engine.pt)} words of a V bank, "
+            f"engine.v_words is {engine.v_words}; raise engine.v_words or reduce the "
+            f"{shape.in_channels} input channels"
         )
-    per_strip = min(engine.v_words // sub_rows, engine.out_tiles // tiles_per_group(engine, shape))
+    per_strip = min(held // sub_rows, engine.out_tiles // tiles_per_group(engine, shape))
     if sub_rows * shape.keep > engine.w_words:
         per_strip = 1  # a block comes in parts, which only one sum can wait for
     per_row = per_strip
     if shape.op is Op.WINOGRAD:
-        per_row = min(per_row, (engine.line_pixels - 2) // (engine.m * engine.pt))
+        per_row = min(per_row, (engine.line_pixels - 2) // (engine.m * width))
     return per_strip, per_row
 
 

@@ -22,6 +22,7 @@ from winnow.blocking import (
     Strip,
     bias_beats,
     group_unit,
+    group_width,
     map_size,
     max_strip,
     num_channel_groups,
@@ -73,16 +74,16 @@ def _feature_cycles(engine: EngineConfig, shape: LayerShape, sub_rows: int, stri
         planes = 1 if shape.maximum else num_channel_groups(shape.in_channels)
         return planes * max(_plane_cycles(engine, shape, strip))
     if shape.op is not Op.WINOGRAD:
-        return sub_rows * strip.num_groups * engine.pt * engine.num_lanes
+        return sub_rows * strip.num_groups * group_width(engine, shape) * engine.num_lanes
     rows = strip.rows * engine.m + 2
-    columns = strip.groups * engine.pt * engine.m + 2
+    columns = strip.groups * group_width(engine, shape) * engine.m + 2
     return sub_rows * rows * columns
 
 
 def _plane_cycles(engine: EngineConfig, shape: LayerShape, strip: Strip) -> tuple[int, int]:
     """Cycles to put 8 channels of a padded strip on chip, and to gather pixels from there."""
     stored = plane_size(shape, strip.rows, strip.groups)
-    pixels = strip.num_groups * engine.pt * engine.num_lanes
+    pixels = strip.num_groups * group_width(engine, shape) * engine.num_lanes
     if shape.maximum:
         pixels = strip.rows * strip.groups
     return stored, shape.window.positions * pixels
@@ -117,10 +118,10 @@ def _result_cycles(engine: EngineConfig, shape: LayerShape, strip: Strip) -> int
     if shape.gathers:
         return strip.rows * strip.groups
     if shape.op is Op.DIRECT:
-        group = engine.linear_pixels * engine.pt
+        group = engine.linear_pixels * group_width(engine, shape)
         return min(strip.groups * group, shape.height * shape.width - strip.group * group)
     rows = min(strip.rows * engine.m, shape.height - strip.row * engine.m)
-    group = engine.pt * engine.m
+    group = group_width(engine, shape) * engine.m
     columns = min(strip.groups * group, shape.width - strip.group * group)
     return (rows // 2) * (columns // 2) if shape.pool else rows * columns
 

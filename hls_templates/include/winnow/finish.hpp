@@ -84,11 +84,19 @@ struct StorePlace {
   }
 };
 
+// The tiles of one channel in a tile group, as a bound.
+inline TileBound tiles_of_group(const FinishConfig& c) {
+#pragma HLS inline
+  const TileBound one = c.direct != 0 ? kLinearTiles - 2 : -1;
+  const TileBound all = c.direct != 0 ? kPt * kLinearTiles - 2 : kPt - 2;
+  return choose<TileBound>(c.one_tile != 0, one, all);
+}
+
 inline void finish(Stream<FinishConfig>& config, Stream<Biases>& biases, Stream<AccTile>& tiles,
                    Bank<WordBlock> (&shortcut_banks)[kTilePixels],
                    Bank<TileBlock> (&banks)[kSubRow]) {
   const FinishConfig c = config.read();
-  const TileBound bound = c.direct != 0 ? kPt * kLinearTiles - 2 : kPt - 2;
+  const TileBound bound = tiles_of_group(c);
   Biases bias;
   bool starts_block = true;
   ap_uint<4> channel = 0;             // of the group of 8

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // transform_input: V = clamp(RNE(B^T d B, v_shift)) for kTransformChannels channels per cycle, one
 // patch every m cycles, II = 1. Shifts and adds only. Linear layers skip the transform.
-// load_v: gathers 8 channels x kPt tiles of one tap into a V word and fills the lane's V bank.
+// load_v: gathers 8 channels x kPt tiles of one tap into a V word and fills the lane's V bank. In a
+// layer of one tile per group a V word holds two sub-rows instead: the last one alone, if their
+// number is odd, lies in the upper bytes of the last word.
 #pragma once
 
 #include "program.hpp"
@@ -63,6 +65,7 @@ each_step:
   send:
     for (int t = 0; t < kLanes; t++) {
 #pragma HLS unroll
+      slice[t].one_tile = c.one_tile;
       slice[t].ends_strip = last_step && patch.ends_strip != 0;
       slice[t].ends_layer = last_step && patch.ends_layer != 0;
       slices[t].write(slice[t]);
@@ -73,12 +76,13 @@ each_step:
   } while (!ends_layer);
 }
 
-// Two tiles of one channel as one multiplier operand: {v1 - (v0 < 0), v0}.
-inline Operand pack_operand(const ap_int<8> (&v)[kPt]) {
+// Two tiles of one channel as one multiplier operand: {v1 - (v0 < 0), v0}; two sub-rows as they
+// are.
+inline Operand pack_operand(const ap_int<8> (&v)[kPt], bool one_tile) {
 #pragma HLS inline
   ap_uint<8> low = ap_uint<8>(v[0]);
   if (kPt == 1) return Operand(low);
-  ap_uint<8> high = ap_uint<8>(ap_int<8>(v[kPt - 1] - (v[0] < 0 ? 1 : 0)));
+  ap_uint<8> high = ap_uint<8>(ap_int<8>(v[kPt - 1] - (v[0] < 0 && !one_tile ? 1 : 0)));
   return (Operand(high) << 8) | Operand(low);
 }
 
@@ -105,7 +109,7 @@ each_strip:
         ap_int<8> pair[kPt];
         pair[0] = first_tile[k];
         pair[kPt - 1] = slice.v[k];
-        packed[k] = pack_operand(pair);
+        packed[k] = pack_operand(pair, slice.one_tile != 0);
       }
     shift_channels:
       for (int k = 0; k < kSubRow - kTransformChannels; k++) {
@@ -119,11 +123,10 @@ each_strip:
         first_tile[kSubRow - kTransformChannels + k] = slice.v[k];
         operands[kSubRow - kTransformChannels + k] = packed[k];
       }
+      // Half a word is written too: the other half follows, or it is the last sub-row's.
       bool complete = step == kPt * kTransformSteps - 1;
-      if (complete) {
-        block[address] = pack_word(operands);
-        address++;
-      }
+      if (complete || step == kTransformSteps - 1) block[address] = pack_word(operands);
+      if (complete) address++;
       step = complete ? ap_uint<4>(0) : ap_uint<4>(step + 1);
     } while (slice.ends_strip == 0);
   } while (slice.ends_layer == 0);

@@ -9,7 +9,8 @@
 // With two tiles, one product (v1 * 2^17 + v0) * w carries both: 25 x 8 bits, one DSP48. Its low
 // field is v0 * w (17 bits, V and W are symmetric), the high one v1 * w less the borrow of the low
 // one. Re-spaced to kAccBits the fields are added as one number modulo 2^kSumBits; drain_lane
-// returns the last borrow.
+// returns the last borrow. In a layer of one tile per group the low field takes either byte of an
+// operand, and nobody reads the high one.
 #pragma once
 
 #include "winnow/stream.hpp"
@@ -40,11 +41,11 @@ constexpr int kProductSpacing = 17;
 constexpr unsigned long long kSumStart = kPt == 1 ? 0 : 1ull << (kAccBits - 1);
 
 // One multiplication: kPt products in fields of kAccBits, the upper one short of its borrow.
-inline ap_uint<kSumBits> multiply(Operand v, ap_int<8> w) {
+inline ap_uint<kSumBits> multiply(Operand v, bool upper, ap_int<8> w) {
 #pragma HLS inline
-  ap_int<8> low = ap_int<8>(v);
-  if (kPt == 1) return ap_uint<kSumBits>(ap_int<kSumBits>(ap_int<16>(low * w)));
   ap_int<8> high = ap_int<8>(v >> (8 * (kPt - 1)));
+  ap_int<8> low = kPt == 1 ? high : choose<ap_int<8>>(upper, high, ap_int<8>(v));
+  if (kPt == 1) return ap_uint<kSumBits>(ap_int<kSumBits>(ap_int<16>(low * w)));
   // {high, low sign-extended to 17 bits}: wiring, no adder
   ap_int<25> operand = (ap_int<25>(high) << kProductSpacing) |
                        ap_int<25>(ap_uint<kProductSpacing>(ap_int<kProductSpacing>(low)));
@@ -82,11 +83,12 @@ each_strip:
 #pragma HLS unroll
           unsigned channel = unsigned(ap_uint<kIndexBits>(entries[p] >> 8));
           Operand operand = Select<kSubRow, Operand>::of(operands, channel);
-          ap_uint<kSumBits> product = multiply(operand, ap_int<8>(entries[p]));
+          ap_uint<kSumBits> product = multiply(operand, step.upper != 0, ap_int<8>(entries[p]));
           ap_uint<kSumBits> before = step.first != 0 ? ap_uint<kSumBits>(kSumStart) : acc[p];
           acc[p] = before + product;
           result.sum[p] = acc[p];
         }
+        result.one_tile = step.one_tile;
         result.last_group = step.ends_block;
         result.ends_layer = step.ends_layer;
         if (step.last != 0) sums.write(result);
@@ -103,13 +105,14 @@ inline ap_int<kAccBits> unpack_sum(ap_uint<kSumBits> sum, int tile) {
 }
 
 // Order of the sums: for output channel: for tile. The first leaves as its token arrives, the
-// others out of `held`: there is no multiplexer in front of `held`.
+// others out of `held`: there is no multiplexer in front of `held`. Of one tile per group the sums
+// of the others are left out.
 inline void drain_lane(Stream<Sums>& sums, Stream<LaneSum>& lane_sums) {
   constexpr int kSums = kPo * kPt;
   using Position = ap_uint<kSums == 1 ? 1 : ceil_log2(kSums)>;
   Sums held;
   Position position = 0;
-  bool done;
+  bool one_tile, done;
 each_sum:
   do {
 #pragma HLS pipeline II = 1
@@ -118,7 +121,8 @@ each_sum:
       const Sums token = sums.read();
       out.m = unpack_sum(token.sum[0], 0);
       out.last_group = token.last_group;
-      done = kSums == 1 && token.ends_layer != 0;
+      one_tile = token.one_tile != 0;
+      done = kPo == 1 && (kPt == 1 || one_tile) && token.ends_layer != 0;
       held = token;
     } else {
       ap_int<kAccBits> m[kSums];
@@ -126,11 +130,15 @@ each_sum:
       m[0] = m[kSums - 1];  // never selected
       out.m = Select<kSums, ap_int<kAccBits>>::of(m, unsigned(position));
       out.last_group = held.last_group;
-      done = position == kSums - 1 && held.ends_layer != 0;
+      one_tile = held.one_tile != 0;
+      const Position last = choose<Position>(one_tile, kSums - kPt, kSums - 1);
+      done = position == last && held.ends_layer != 0;
     }
     out.ends_layer = done;
     lane_sums.write(out);
-    position = kSums == 1 ? Position(0) : Position(position + 1);  // wraps: kSums is a power of two
+    // wraps: kSums is a power of two
+    const Position next = Position(position + choose<Position>(one_tile, kPt, 1));
+    position = kSums == 1 ? Position(0) : next;
   } while (!done);
 }
 

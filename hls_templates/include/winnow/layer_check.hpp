@@ -19,9 +19,10 @@ using Size = ap_uint<kBoundBits>;  // of a bound: its number of steps
 using WideSize = ap_uint<kBoundBits + 4>;
 
 constexpr int kSizeBits = kBoundBits;
-constexpr int kVSizeBits = ceil_log2(kVWords + 1);
+constexpr int kMostSubRows = kPt * kVWords;  // of a tile group: a word holds kPt of one tile
+constexpr int kVSizeBits = ceil_log2(kMostSubRows + 1);
 constexpr int kBeatsOfStep = kLanes / kLanesPerBeat;
-constexpr int kBlockBits = ceil_log2(2 * kSubRow * kVWords * kBeatsOfStep + kBiasBeats + 1);
+constexpr int kBlockBits = ceil_log2(2 * kSubRow * kMostSubRows * kBeatsOfStep + kBiasBeats + 1);
 
 // Rows and columns of a strip: of tiles, or of pixels where they are gathered from a plane.
 constexpr int kPlaneSizeBits = ceil_log2(kPlanePixels + 1);
@@ -65,23 +66,25 @@ struct Product {
   }
 };
 
-// Pixels or words that `groups` tile groups of a linear layer hold.
+// Pixels or words that `groups` tile groups of a linear layer hold; with one tile it is one group.
 template <int LANES>
-WideSize words_of(Bound groups) {
+WideSize words_of(bool one_tile, Bound groups) {
 #pragma HLS inline
-  return times<kPt * LANES, WideSize::width>(WideSize(VSize(steps_of(groups))));
+  const WideSize all = times<kPt * LANES, WideSize::width>(WideSize(VSize(steps_of(groups))));
+  return choose<WideSize>(one_tile, LANES, all);
 }
 
 // A strip of a Winograd layer is whole tile groups and a border; no row is longer than the line
 // buffer, and all that is read lies within it.
 inline bool is_no_winograd(const Layer& l) {
 #pragma HLS inline
-  constexpr int kTile = kM, kGroup = kM * kPt;
+  constexpr int kTile = kM;
+  const Bound uneven = choose<Bound>(l.one_tile != 0, kM - 1, kM * kPt - 1);
   bool rows = l.rows_full < 0 || l.rows_last < 0 || (l.rows_full & (kTile - 1)) != 0 ||
               (l.rows_last & (kTile - 1)) != 0 || l.rows_full > kTile * kVWords ||
               l.rows_full == 0 || l.rows_last == 0;
-  bool columns = l.columns_full < 0 || l.columns_last < 0 || (l.columns_full & (kGroup - 1)) != 0 ||
-                 (l.columns_last & (kGroup - 1)) != 0 || l.columns_full > kLinePixels - 2 ||
+  bool columns = l.columns_full < 0 || l.columns_last < 0 || (l.columns_full & uneven) != 0 ||
+                 (l.columns_last & uneven) != 0 || l.columns_full > kLinePixels - 2 ||
                  l.columns_full == 0 || l.columns_last == 0;
   bool reads = l.read_rows_first >= l.rows_full || l.read_rows_last >= l.rows_last ||
                l.read_words_first >= l.columns_full || l.read_words_last >= l.columns_last;
@@ -121,13 +124,13 @@ struct LinearWords {
 
   void settle(const Layer& l) {
 #pragma HLS inline
-    const bool dense = l.op == kOpDense;
-    first = words_of<kLanes>(l.groups_full);
-    last = words_of<kLanes>(l.groups_last_both);
-    first_room = choose<WideSize>(dense, words_of<kLanes>(l.groups_last_both),
-                                  words_of<kLinearPixels>(l.groups_full));
-    last_room = choose<WideSize>(dense, words_of<kLanes>(l.groups_last_both),
-                                 words_of<kLinearPixels>(l.groups_last_both));
+    const bool dense = l.op == kOpDense, one = l.one_tile != 0;
+    first = words_of<kLanes>(one, l.groups_full);
+    last = words_of<kLanes>(one, l.groups_last_both);
+    const WideSize dense_room = words_of<kLanes>(one, l.groups_last_both);
+    first_room = choose<WideSize>(dense, dense_room, words_of<kLinearPixels>(one, l.groups_full));
+    last_room =
+        choose<WideSize>(dense, dense_room, words_of<kLinearPixels>(one, l.groups_last_both));
   }
   // Whether a strip is not one row of whole tile groups.
   bool are_uneven(const Layer& l) const {
@@ -146,10 +149,13 @@ struct LinearWords {
 inline bool is_too_large(const Layer& l) {
 #pragma HLS inline
   constexpr int kMost = kOutTiles / kPt - 2, kMostDirect = kOutTiles / (kPt * kLinearTiles) - 2;
-  return l.keep > kSubRow - 2 || l.sub_rows > kVWords - 2 || l.groups_full > kVWords - 2 ||
-         l.part_steps > kWWords - 2 || l.planes > kVWords - 2 || l.kernel_rows > 5 ||
+  const bool one_tile = l.one_tile != 0;
+  const Bound most_sub_rows = choose<Bound>(one_tile, kMostSubRows - 2, kVWords - 2);
+  return l.keep > kSubRow - 2 || l.sub_rows > most_sub_rows || l.groups_full > kVWords - 2 ||
+         l.part_steps > kWWords - 2 || l.planes > most_sub_rows || l.kernel_rows > 5 ||
          l.kernel_columns > 5 || l.v_limit > kMaxVLimit || l.groups_full > kMost ||
-         (l.op == kOpDirect && l.groups_full > kMostDirect);
+         (l.op == kOpDirect && l.groups_full > kMostDirect) ||
+         (one_tile && (kPt == 1 || l.groups_full != -1));
 }
 
 // Whether a strip in the last row or column, or a part of one, is larger than a full one.
@@ -165,7 +171,7 @@ inline bool is_longer(const Layer& l) {
 // A max pool makes as many words as are added, and has a step for each of its kPt patches.
 inline bool is_no_maximum(const Layer& l) {
 #pragma HLS inline
-  return l.gathers == 0 || l.no_add != 0 || l.planes != l.channel_groups ||
+  return l.gathers == 0 || l.no_add != 0 || l.one_tile != 0 || l.planes != l.channel_groups ||
          (l.kernel_rows < 0 && l.kernel_columns < 0);
 }
 
@@ -226,7 +232,7 @@ class LayerCheck {
     // a block in parts: only one sum can wait for the next one
     cut_ = WideSize(steps_of(l.part_steps)) < WideSize(steps_) && groups_ != 1;
     other_beats_ = beats_.product != l.strip_beats;
-    other_v_ = v_.product > kVWords;
+    other_v_ = l.one_tile == 0 && v_.product > kVWords;
     other_tiles_ = l.op == kOpWinograd && edges_.product != groups_;
     large_plane_ = l.gathers != 0 && edges_.product > kPlanePixels;
     other_planes_ = l.maximum == 0 && planes_.product != sub_rows_;
@@ -291,7 +297,9 @@ class LayerCheck {
     groups_ = VSize(steps_of(l.groups_full));
     const bool gathers = l.gathers != 0;
     const Edge tile_rows = Edge(ap_uint<kBoundBits>(l.rows_full) / kM);
-    const Edge tile_columns = Edge(ap_uint<kBoundBits>(l.columns_full) / (kM * kPt));
+    const Edge tile_columns =
+        choose<Edge>(l.one_tile != 0, Edge(ap_uint<kBoundBits>(l.columns_full) / kM),
+                     Edge(ap_uint<kBoundBits>(l.columns_full) / (kM * kPt)));
     rows_ = choose<Edge>(gathers, Edge(l.rows_full + 2), tile_rows);
     columns_ = choose<Edge>(gathers, Edge(l.columns_full + 2), tile_columns);
   }

@@ -100,13 +100,13 @@ struct PatchWalk {
 #pragma HLS inline
     return words.is_last();
   }
-  bool ends_group() const {
+  bool ends_group(bool one_tile) const {
 #pragma HLS inline
-    return ends_patch() && tile == kPt - 1;
+    return ends_patch() && (one_tile || tile == kPt - 1);
   }
   void step() {
 #pragma HLS inline
-    if (ends_patch()) tile = kPt == 1 ? ap_uint<1>(0) : ap_uint<1>(tile + 1);
+    if (ends_patch()) tile = kPt == 1 ? ap_uint<1>(0) : ap_uint<1>(tile + 1);  // one tile: any
     words.cycle(kLanes - 2);
   }
 };
@@ -165,7 +165,7 @@ each_plane:
       const bool ends_row = words.is_last();
       const bool is_last = ends_row && rows.is_last();
       const bool takes = maximum || walk.is_pixel();
-      const bool fills = maximum || walk.ends_group();
+      const bool fills = maximum || walk.ends_group(c.one_tile != 0);
       const bool ends_place = fills && (sent_all || (takes && is_last));
       const bool ends_outer_row = ends_place && outer_words.is_last();
       ends_plane = ends_outer_row && outer_rows.is_last();

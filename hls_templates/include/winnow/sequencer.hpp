@@ -3,7 +3,9 @@
 //   for strip: for block: for tile group: for sub-row: for kept weight
 // V of (sub-row s, group g) lies at s * groups + g of the strip's V bank; W words of a block lie in
 // the order of their use. Both addresses are running sums. A block that is larger than half a W
-// bank comes in parts of c.part_steps words; then there is one tile group, whose sum goes on.
+// bank comes in parts of c.part_steps words; then there is one tile group, whose sum goes on. With
+// c.one_tile a V word holds sub-rows 2s and 2s + 1 of a group of one tile; the last one is in its
+// upper bytes in any case.
 #pragma once
 
 #include "program.hpp"
@@ -36,6 +38,8 @@ inline void sequence(Stream<SequenceConfig>& config, Stream<Step> (&steps)[kLane
   VAddress v_address = 0, group = 0, stride = VAddress(bound + 2);
   WAddress w_address = 0;
   bool first = true, ends_layer;
+  const bool one_tile = c.one_tile != 0;
+  bool odd = false;  // sub-row
 each_step:
   do {
 #pragma HLS pipeline II = 1
@@ -48,6 +52,8 @@ each_step:
     Step step;
     step.v_address = v_address;
     step.w_address = w_address;
+    step.one_tile = one_tile;
+    step.upper = one_tile && (odd || sub_rows.is_last());
     step.first = first;
     step.last = ends_sum;
     step.ends_half = ends_block || (part.is_last() && !ends_sum);
@@ -65,9 +71,10 @@ each_step:
     if (ends_sum) {
       group = choose<VAddress>(ends_block, 0, VAddress(group + 1));
       v_address = group;
-    } else if (last_kept) {
+    } else if (last_kept && (odd || !one_tile)) {
       v_address += stride;
     }
+    if (last_kept) odd = !odd && !ends_sum;
     if (ends_strip) {
       strip.advance(c.strips);
       bound = strip_groups(c, strip);

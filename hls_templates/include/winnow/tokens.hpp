@@ -53,12 +53,14 @@ struct Patch {
 // V of kTransformChannels channels of one tile at one tap.
 struct VSlice {
   ap_int<8> v[kTransformChannels];
+  ap_uint<1> one_tile;
   ap_uint<1> ends_strip;
   ap_uint<1> ends_layer;
 };
 
 // What a multiplier takes of one channel: V of kPt tiles. With two it is {v1 - (v0 < 0), v0}: the
-// borrow of the packed product is paid here, once.
+// borrow of the packed product is paid here, once. In a layer so deep that tile groups are one tile
+// it is V of two sub-rows of that tile, the earlier one lower, as they are.
 using Operand = ap_uint<8 * kPt>;
 
 // The operands of 8 channels at one tap.
@@ -85,6 +87,8 @@ struct Biases {
 struct Step {
   VAddress v_address;
   WAddress w_address;
+  ap_uint<1> one_tile;
+  ap_uint<1> upper;  // one tile: multiply the upper byte of the operands
   ap_uint<1> first;  // of a sum
   ap_uint<1> last;   // of a sum
   ap_uint<1> ends_half;
@@ -94,9 +98,10 @@ struct Step {
 };
 
 // The finished sums of a lane for one tile group: kPt fields of kAccBits, the lowest one counting
-// from kSumStart.
+// from kSumStart. Of a group of one tile it is the lowest one.
 struct Sums {
   ap_uint<kSumBits> sum[kPo];
+  ap_uint<1> one_tile;
   ap_uint<1> last_group;
   ap_uint<1> ends_layer;
 };
