@@ -105,8 +105,8 @@ module openhls_bank #(
   end
 
 `ifdef OPENHLS_PROOF
-  // `promised`: what both sides promise, assumed in the proof and checked in simulation. `reached`:
-  // what holds in every state then, proved by induction. `apart`: what is wanted.
+  // `promised`: what both sides promise, assumed. `reached`: what holds in every state then, proved
+  // by induction. `apart`: what is wanted.
   logic w_holds, r_holds, promised, reached, apart;
   logic was_reset_q = 1'b0;
 
