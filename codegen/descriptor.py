@@ -480,7 +480,7 @@ _SCALARS = (
         "maximum",
         1,
         "direct: the maximum under the kernel, which is added to zero sums",
-        "configure store_plane gather_pixels take_maxima read_shortcuts",
+        "configure store_plane gather_pixels take_maxima sequence read_shortcuts",
     ),
     _number(
         "weight_checksum",

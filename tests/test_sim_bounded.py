@@ -24,6 +24,7 @@ from tests.engines import (
     expected_maps,
     fitting,
     layer_cases,
+    pool_cases,
     projection_cases,
     residual_cases,
     residual_strip_cases,
@@ -37,7 +38,6 @@ from winnow.errors import ArtefactError, MismatchError
 from winnow.flow import Build
 
 Case = tuple[Graph, Schedule]
-DEEP = 16  # stages of a pipeline, of which openhls makes 11: few sums of a deep layer fill them
 SMALL = "least"  # the most strips, blocks and bursts for the words that go through
 
 
@@ -59,12 +59,6 @@ def chains(name: str, count: int) -> Iterator[Case]:
             count -= 1
         if count == 0:
             return
-
-
-def suited(cases: list[Case], hold: int) -> list[Case]:
-    """Leave out deep layers where processes hold back more than a pipeline of openhls does."""
-    deep = [any(layer.values["one_tile"] for layer in plan.layers) for _, plan in cases]
-    return [case for case, is_deep in zip(cases, deep, strict=True) if not is_deep or hold <= DEEP]
 
 
 def require_end(name: str, case: Case, seed: int, given: dict[str, str]) -> None:
@@ -140,11 +134,11 @@ def test_small_cases_end_with_the_declared_depths(hold: int) -> None:
     cases += [*residual_cases(small, 2), *average_cases(small, 2), *unrolled_cases(small, 6)]
     results = [plan.layers[-1].result.tensor for _, plan in cases]
     assert any(x.height > 8 and x.width <= 3 for x in results)
-    for seed, case in enumerate(suited(cases, hold)):
+    for seed, case in enumerate(cases):
         require_end(SMALL, case, seed, bounded.settings(hold))
 
 
-@pytest.mark.parametrize("hold", [0, 1, 8, DEEP])
+@pytest.mark.parametrize("hold", bounded.HOLDS)
 def test_deep_layers_end_with_the_declared_depths(hold: int) -> None:
     """One tile per group, so that few sums wait between the lanes and `finish` for many biases."""
     for seed, case in enumerate(deep_cases(ENGINES[SMALL], 10)):
@@ -161,9 +155,9 @@ def test_all_cases_end_with_the_declared_depths(name: str, hold: int) -> None:
         cases += [*strip_cases(variant), *residual_strip_cases(variant)]
     if name in ("default", "strips"):
         cases += [*residual_cases(variant, 12), *projection_cases(variant, 6)]
-        cases += [*average_cases(variant, 12), *concat_cases(variant, 6)]
+        cases += [*average_cases(variant, 12), *concat_cases(variant, 6), *pool_cases(variant, 12)]
         cases += unrolled_cases(variant, 12)
-    for seed, case in enumerate(suited(cases, hold)):
+    for seed, case in enumerate(cases):
         require_end(name, case, seed, bounded.settings(hold))
 
 

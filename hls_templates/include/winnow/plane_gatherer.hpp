@@ -137,7 +137,9 @@ inline void gather_pixels(Stream<GatherPixelsConfig>& config, Bank<PlaneBlock>& 
   strip.start(c.strips);
   Lookahead<Bound> planes_left;
   planes_left.start(c.planes);
-  ap_uint<2> owed = kPt;  // patches that the lanes still get of a max pool's strip
+  // Patches that the lanes still get of a max pool, all of them at its start: strips to come wait
+  // for finish, which waits for the lanes.
+  ap_uint<2> owed = kPt;
   bool ends_layer;
 each_plane:
   do {
@@ -174,7 +176,7 @@ each_plane:
       const bool last_patch = owed == 1;
       token.ends_patch = maximum || walk.ends_patch();
       token.ends_strip = maximum ? last_patch : ends_strip;
-      token.ends_layer = maximum ? last_patch && strip.is_last() : ends_layer;
+      token.ends_layer = maximum ? last_patch : ends_layer;
       if (!maximum || owed != 0) gathered.write(token);
       Gathered seen = token;
       seen.ends_patch = is_last;
@@ -207,10 +209,7 @@ each_plane:
       walk.step();
       if (owed != 0) owed--;
       if (ends_plane) {
-        if (planes_left.last) {
-          strip.advance(c.strips);
-          owed = kPt;
-        }
+        if (planes_left.last) strip.advance(c.strips);
         planes_left.cycle(c.planes);
       }
     } while (!ends_plane);

@@ -37,6 +37,7 @@ inline void sequence(Stream<SequenceConfig>& config, Stream<Step> (&steps)[kLane
   kept.start(c.keep);
   VAddress v_address = 0, group = 0, stride = VAddress(bound + 2);
   WAddress w_address = 0;
+  const bool maximum = c.maximum != 0;  // all strips read the same half of V, times zero
   bool first = true, ends_layer;
   const bool one_tile = c.one_tile != 0;
   bool odd = false;  // sub-row
@@ -58,7 +59,7 @@ each_step:
     step.last = ends_sum;
     step.ends_half = ends_block || (part.is_last() && !ends_sum);
     step.ends_block = ends_block;
-    step.ends_strip = ends_strip;
+    step.ends_strip = ends_layer || (ends_strip && !maximum);
     step.ends_layer = ends_layer;
   each_lane:
     for (int t = 0; t < kLanes; t++) {
