@@ -13,9 +13,11 @@ CPP    := $(shell find hls_templates sim tests -name '*.[ch]pp' 2> /dev/null)
 quoted  = '$(subst ','\'',$(1))'
 PACKED  = $(if $(BIT),--bit $(call quoted,$(BIT))) $(if $(CLOCK),--clock $(call quoted,$(CLOCK)))
 BOARDS  = $(if $(BOARD),--board $(call quoted,$(BOARD)))
+ONLY    = $(if $(filter $(1),$@),$(if $(2),$(3) $(call quoted,$(2))))
+WORDS   = $(if $(filter board vivado,$@),$(BOARDS),$(PACKED)) $(call ONLY,board,$(HOST),--host) $(call ONLY,exits,$(THRESHOLD),--threshold)
 BUILD   = --config $(call quoted,$(CONFIG)) $(if $(OUT),--out $(call quoted,$(OUT)))
 
-.PHONY: help data hls sim overlay board deploy vivado place report status bench bench-compression networks test fuzz lint golden setup setup-pynq clean check check-hls
+.PHONY: help data hls sim overlay profiles exits board deploy vivado place report status bench bench-compression networks test fuzz lint golden setup setup-pynq clean check check-hls
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -29,25 +31,24 @@ sim: check-hls | $(VENV) ## cocotb regression of a build's RTL at its AXI pins (
 	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to rtlsim
 	@$(PY) -m winnow cocotb $(BUILD) $(if $(RTL),--rtl $(call quoted,$(RTL))) $(if $(WAVES),--waves)
 
-overlay: check-hls | $(VENV) ## one wheel for a board: driver, network (BIT=file.bit CLOCK=MHz: bitstream)
-	@$(PY) -m deploy overlay $(BUILD) $(PACKED) --check
-	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to bundle
-	@$(PY) -m deploy overlay $(BUILD) $(PACKED)
+overlay: ## one wheel for a board: driver, network (BIT=file.bit CLOCK=MHz: bitstream)
+exits: ## a network whose images leave early, for the driver (THRESHOLD=0.9)
+board: ## a virtual PYNQ board in front of the RTL, for clients of pynq (HOST=127.0.0.2)
+vivado: ## scripts that make a bitstream with Vivado (BOARD=PYNQ-Z2); never run by us
+overlay exits board vivado: check-hls | $(VENV)
+	@$(PY) -m deploy $@ $(BUILD) $(WORDS) --check
+	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to $(if $(filter vivado,$@),rtl,bundle)
+	@$(PY) -m deploy $@ $(BUILD) $(WORDS)
 
-board: check-hls | $(VENV) ## a virtual PYNQ board in front of the RTL, for clients of pynq (HOST=127.0.0.2)
-	@$(PY) -m deploy board $(BUILD) $(BOARDS) $(if $(HOST),--host $(call quoted,$(HOST))) --check
-	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to bundle
-	@$(PY) -m deploy board $(BUILD) $(BOARDS) $(if $(HOST),--host $(call quoted,$(HOST)))
+profiles: check-hls | $(VENV) ## several networks of one configuration for one engine, loaded together
+	@$(PY) -m deploy profiles $(BUILD) $(PACKED) --check
+	@$(PY) -m winnow profiles $(BUILD) --device $(call quoted,$(DEVICE))
+	@$(if $(BIT),$(PY) -m deploy profiles $(BUILD) $(PACKED))
 
 deploy: check-hls | $(VENV) ## bring the wheel to a board over ssh (BOARD=user@host, DRYRUN=1 only prints)
 	@$(PY) -m deploy push $(BUILD) --to $(call quoted,$(BOARD)) $(if $(DRYRUN),--dry-run)
 
-vivado: check-hls | $(VENV) ## scripts that make a bitstream with Vivado (BOARD=PYNQ-Z2); never run by us
-	@$(PY) -m deploy vivado $(BUILD) $(BOARDS) --check
-	@$(PY) -m winnow run $(BUILD) --device $(call quoted,$(DEVICE)) --to rtl
-	@$(PY) -m deploy vivado $(BUILD) $(BOARDS)
-
-place: | $(VENV) ## place and route modules on an ECP5 (MODULES="finish sequence" SEEDS=3 MINUTES=20)
+place: | $(VENV) ## place, route modules on an ECP5 (MODULES="finish sequence" SEEDS=3 MINUTES=20)
 	@$(PY) -m winnow place $(BUILD) $(foreach m,$(MODULES),--module $(call quoted,$(m))) $(if $(SEEDS),--seeds $(call quoted,$(SEEDS))) $(if $(MINUTES),--minutes $(call quoted,$(MINUTES)))
 
 report: ## print the summary of a build

@@ -195,15 +195,16 @@ def sealed_json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps({**content, "seal": sha256_value(content)}, indent=2) + "\n").encode()
 
 
-def emit_data(folder: Path, schedule: Schedule, images: int = 1) -> list[Path]:
+def emit_data(folder: Path, schedule: Schedule, images: int = 1, **more: Any) -> list[Path]:
     """Write program, weights and memory map of a scheduled network; return the files.
 
-    A run of the program takes `images`, whose maps lie `feature_words` apart.
+    A run of the program takes `images`, whose maps lie `feature_words` apart. The memory map says
+    `more`, too.
     """
     weights = b"".join(plan.packed.tobytes() for plan in schedule.layers)
     contents = {"program.bin": program_words(schedule, images).tobytes(), "weights.bin": weights}
     hashes = {name: sha256_bytes(content) for name, content in contents.items()}
-    contents["memory.json"] = sealed_json({**memory_map(schedule), "sha256": hashes})
+    contents["memory.json"] = sealed_json({**memory_map(schedule), **more, "sha256": hashes})
     files = {folder / name: content for name, content in contents.items()}
     for path, content in files.items():
         write_bytes(path, content)

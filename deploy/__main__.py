@@ -3,6 +3,8 @@
 
 bundle    the stage: what a board gets, checked on a virtual board
 overlay   one wheel for a board, of a build that is current
+profiles  several networks for one engine in one folder and wheel
+exits     a network whose images leave early, in one folder and wheel
 board     a virtual board on this machine, for clients of pynq
 vivado    scripts that make a bitstream with Vivado
 push      the wheel to a board over ssh
@@ -17,26 +19,36 @@ from pathlib import Path
 from typing import Any
 
 from deploy.bench import bench
+from deploy.exits import check_exits, write_exits
 from deploy.handoff import write_overlay
+from deploy.profiles import (
+    FOLDER,
+    check_profiles,
+    format_profiles,
+    read_profiles,
+    row,
+    write_profiles,
+)
 from deploy.push import push, require_host, steps
 from deploy.pynq_venv import pynq_python
 from deploy.virtual_board import rtl_digest
 from deploy.vivado import COPIED, write_scripts
 from deploy.wheel import Bitstream, has_bitstream, package_name, require_of, write_wheel
 from sim import rtl
+from sim.exits import exits
 from winnow import process
 from winnow.__main__ import open_build
 from winnow.boards import BOARDS, find_board
 from winnow.cli import guard
 from winnow.errors import ArtefactError, ConfigError, shown
-from winnow.flow import Build, require_current
+from winnow.flow import Build, profile_builds, require_current
 from winnow.place import child_environment
 from winnow.stage_cli import open_build as open_stage
 from winnow.stage_cli import run_verb, stage_parser
 
 
-def overlay(options: argparse.Namespace, build: Build) -> None:
-    """Write the wheel of a build whose stages are current."""
+def _bitstream(options: argparse.Namespace) -> Bitstream | None:
+    """Return the bitstream that shall be packed, if any, once its files are there."""
     if (options.bit is None) != (options.clock is None):
         raise ConfigError(
             "--bit FILE and --clock MHZ go together: the clock at which timing closed"
@@ -44,6 +56,12 @@ def overlay(options: argparse.Namespace, build: Build) -> None:
     bitstream = None if options.bit is None else Bitstream(options.bit, options.clock)
     if bitstream:
         bitstream.files()
+    return bitstream
+
+
+def overlay(options: argparse.Namespace, build: Build) -> None:
+    """Write the wheel of a build whose stages are current."""
+    bitstream = _bitstream(options)
     if options.check:
         return
     require_current(["bundle"], build, verb="run")
@@ -51,6 +69,44 @@ def overlay(options: argparse.Namespace, build: Build) -> None:
     kilobytes = path.stat().st_size / 1000
     held = "driver, network, bitstream" if bitstream else "driver and network, no bitstream"
     print(f"overlay: {path} ({held}, {kilobytes:.0f} kB)")
+
+
+def profiles(options: argparse.Namespace, build: Build) -> None:
+    """Write the folder and the wheel of a configuration's profiles; print what each of them is."""
+    bitstream = _bitstream(options)
+    profile_builds(build)
+    if options.check:
+        return
+    builds, folder = read_profiles(build), build.out / FOLDER
+    write_profiles(folder, builds)
+    values = check_profiles(builds, folder)
+    wheel = write_wheel(build.out, folder, f"{build.out.name}-profiles", bitstream)
+    print(format_profiles([row(name, each) for name, each in builds.items()]))
+    print(
+        f"profiles: one engine, loaded together on a virtual board = Brevitas on {values} values; "
+        f"{folder}, {wheel}"
+    )
+
+
+def early(options: argparse.Namespace, build: Build) -> None:
+    """Write the bundle and the wheel of a build's network with its early exits."""
+    bitstream = _bitstream(options)
+    if not build.config.model.exit_numbers or build.config.model.exit:
+        raise ConfigError(
+            "early exits need a network that is deployed with them: set model.exit_after, and "
+            "model.exit to 0"
+        )
+    if options.check:
+        return
+    require_current(["bundle"], build, verb="run")
+    made = exits(build, options.threshold)
+    folder = write_exits(build, made)
+    values = check_exits(build, made, folder)
+    wheel = write_wheel(build.out, folder, f"{build.out.name}-exits", bitstream)
+    print(
+        f"exits: driver on a virtual board = C++ = interpreter on {values} values; {folder}, "
+        f"{wheel}"
+    )
 
 
 def board(options: argparse.Namespace, build: Build) -> None:
@@ -123,6 +179,8 @@ VERBS = {
     "push": (send, "bring the wheel of a build to a board over ssh, and check the board"),
     "vivado": (vivado, "write scripts that make a board's bitstream with Vivado"),
     "overlay": (overlay, "write one wheel for a board, of a build that is current"),
+    "profiles": (profiles, "bring all profiles of a configuration together, for one engine"),
+    "exits": (early, "bring a network with its early exits to a board, in parts"),
     "board": (board, "serve a virtual board on this machine, for clients of pynq"),
     "bench": (measured, "measure the driver and the virtual boards"),
 }
@@ -144,9 +202,15 @@ def _add_verb(verbs: Any, name: str) -> argparse.ArgumentParser:
 def main() -> None:
     """Run one verb."""
     parser, verbs = stage_parser("deploy", "Bring a checked build to a board, or to a virtual one.")
-    wheel = _add_verb(verbs, "overlay")
-    wheel.add_argument("--bit", type=Path, help="a bitstream to pack, its .hwh beside it")
-    wheel.add_argument("--clock", type=float, metavar="MHZ", help="at which its timing closed")
+    leaving = _add_verb(verbs, "exits")
+    leaving.add_argument(
+        "--threshold",
+        type=float,
+        help="softmax probability at which images leave (the one chosen on validation images)",
+    )
+    for verb in (_add_verb(verbs, "overlay"), _add_verb(verbs, "profiles"), leaving):
+        verb.add_argument("--bit", type=Path, help="a bitstream to pack, its .hwh beside it")
+        verb.add_argument("--clock", type=float, metavar="MHZ", help="at which its timing closed")
     served, scripts = _add_verb(verbs, "board"), _add_verb(verbs, "vivado")
     for verb in (served, scripts):
         verb.add_argument("--board", default="PYNQ-Z2", help=f"{', '.join(BOARDS)} (PYNQ-Z2)")

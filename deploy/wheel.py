@@ -20,6 +20,8 @@ from pathlib import Path
 from codegen.emit import sealed_json
 from deploy.bundle import GOLDEN, MEMORY, PROGRAM, WEIGHTS
 from deploy.driver import winnow_pynq
+from deploy.driver.winnow_pynq import profiles
+from deploy.profiles import described
 from winnow.artefact import sha256_value, write_bytes
 from winnow.errors import ArtefactError, ConfigError, shown
 
@@ -101,13 +103,30 @@ def _contents(package: str, bundle: Path, bitstream: Bitstream | None) -> dict[s
     }
     notebook = (TEMPLATES / NOTEBOOK).read_text(encoding="utf-8").replace("PACKAGE", package)
     found[f"{package}/{NOTEBOOK}"] = notebook.encode()
-    data = {name: (bundle / name).read_bytes() for name in (PROGRAM, WEIGHTS, GOLDEN, MEMORY)}
+    data = _networks(bundle)
     if bitstream is not None:
-        data |= bitstream.files()
-        memory = json.loads(data[MEMORY])
-        memory.pop("seal")
-        data[MEMORY] = sealed_json({**memory, "clock_mhz": bitstream.clock_mhz})
+        data = bitstream.files() | _clocked(data, bitstream.clock_mhz)
     return found | {f"{package}/data/{name}": content for name, content in data.items()}
+
+
+def _networks(bundle: Path) -> dict[str, bytes]:
+    """Return the files of a bundle, or of a folder of profiles, by their places in it."""
+    parts = (PROGRAM, WEIGHTS, GOLDEN, MEMORY)
+    if not (bundle / profiles.FILE).is_file():
+        return {name: (bundle / name).read_bytes() for name in parts}
+    names = [f"{folder}/{part}" for folder in profiles.profile_folders(bundle) for part in parts]
+    return {name: (bundle / name).read_bytes() for name in (*names, profiles.FILE)}
+
+
+def _clocked(data: Mapping[str, bytes], clock_mhz: float) -> dict[str, bytes]:
+    """Return files of networks with the clock at which timing closed."""
+    clocked = dict(data)
+    for name in data:
+        if Path(name).name == MEMORY:
+            memory = json.loads(data[name])
+            memory.pop("seal")
+            clocked[name] = sealed_json({**memory, "clock_mhz": clock_mhz})
+    return clocked | ({profiles.FILE: described(clocked)} if profiles.FILE in data else {})
 
 
 def _described(package: str, version: str) -> dict[str, bytes]:

@@ -26,10 +26,11 @@ from quant.results import warn_of_chance
 from quant.run import STAGES
 from quant.trace import draw_trace, format_trace, trace
 from quant.train.history import History
-from winnow.errors import NetworkError
-from winnow.flow import Result, record_run
+from winnow.errors import ArtefactError, NetworkError
+from winnow.flow import Result, record_run, require_current
 from winnow.score import score_in, score_text
 
+CPU = torch.device("cpu")
 EXAMPLES = 4  # test images that an export is checked with
 
 
@@ -76,6 +77,7 @@ def import_checkpoint(build: Build, options: argparse.Namespace) -> None:
 
 def export(build: Build, options: argparse.Namespace) -> None:
     """Write the fp32 network as ONNX or the quantized one as QONNX, checked by running it."""
+    require_current(["train" if options.network == "fp32" else "qat"], build)
     example = to_input(build.split().test.images[:EXAMPLES])
     if options.network == "fp32":
         exported = export_onnx(load_trained(build), example, options.file)
@@ -98,18 +100,21 @@ def print_data(build: Build, _: argparse.Namespace) -> None:
 def report(build: Build, _: argparse.Namespace) -> None:
     """Write OUT/report.html: curves, accuracy against cycles, sparsity maps."""
     build.require_classes("report")
+    require_current(["qat"], build)
     print(f"report: '{write_report(build)}'")
 
 
 def exits(build: Build, _: argparse.Namespace) -> None:
     """Print accuracy against cost of leaving the trained and the quantized network at exits."""
     build.require_classes("exits")
+    require_current(["train"], build)
     net, split = load_trained(build), build.split()
     costs, whole = leaving_costs(net, build.config), whole_cost(net, build.config)
     names = [name for name, _ in net.graph.exits]
 
-    def text(net: Network, device: torch.device, costs: list[int], whole: int) -> str:
-        found = Reported(*(ask(net, part, device) for part in (split.validation, split.test)))
+    def text(net: Network, device: torch.device, costs: list[int], whole: int, **how: bool) -> str:
+        parts = (split.validation, split.test)
+        found = Reported(*(ask(net, part, device, **how) for part in parts))
         return format_exits(names, found, costs, whole)
 
     print(
@@ -122,16 +127,18 @@ def exits(build: Build, _: argparse.Namespace) -> None:
         print(f"quantized network: none yet; make it with: {build.command('qat')}")
         return
     try:
+        require_current(["qat"], build)
         quantized = quantized_with_exits(build)
-    except NetworkError as error:
+    except (ArtefactError, NetworkError) as error:
         print(f"quantized network: {error}")
         return
     costs, whole = integer_costs(build, quantized)
-    print(f"quantized network:\n{text(quantized, torch.device('cpu'), costs, whole)}")
+    print(f"quantized network:\n{text(quantized, CPU, costs, whole, quantized=True)}")
 
 
 def print_trace(build: Build, _: argparse.Namespace) -> None:
     """Print where accuracy goes, layer by layer, and draw it in OUT/trace.svg."""
+    require_current(["qat"], build)
     layers = trace(build)
     print(format_trace(layers))
     print(f"trace: '{draw_trace(build.out / 'trace.svg', layers)}'")

@@ -18,13 +18,15 @@ from quant.allocate.layer_cost import WEIGHT_BITS, pool_costs
 from quant.allocate.sizes import layer_shapes, measured_keeps, total_cycles
 from quant.build import Build, load_bits, load_quantized, load_trained, quantized_network
 from quant.data import to_input
+from quant.distill.exits import ask, cheapest, curve
 from quant.network.calibrate import calibrate
 from quant.network.graph import INPUT, NetworkGraph
 from quant.network.network import Network, exit_head, exit_tap
 from quant.network.rewrite import fold_norms, tap_layers, to_winograd, without_dropout
 from quant.results import SAMPLE_IMAGES
+from winnow import flow
 from winnow.config import Config
-from winnow.errors import NetworkError
+from winnow.errors import ConfigError, NetworkError
 
 HEAD_WIDTHS = Choice(WEIGHT_BITS, 8)
 
@@ -90,6 +92,25 @@ def _joined(net: Network, trained: Network, heads: dict[str, Network]) -> Networ
         exits.append((name, head.graph.output))
     graph = NetworkGraph.of(net.graph.input, nodes, net.graph.output, exits)
     return Network(graph, layers).double().eval()
+
+
+def chosen_threshold(given: flow.Build) -> float:
+    """Return the threshold of the quantized network, chosen on validation images.
+
+    Raises ConfigError where each one there is loses to the end.
+    """
+    build = Build(given.config, given.out, config_path=given.config_path)
+    net = quantized_with_exits(build)
+    costs, whole = integer_costs(build, net)
+    answers = ask(net, build.split().validation, torch.device("cpu"), quantized=True)
+    points = curve(answers, costs, whole)
+    chosen = cheapest(points, answers.alone[-1])
+    if chosen is None:
+        raise ConfigError(
+            "no threshold is chosen: each loses to the end on validation images; give one: "
+            "--threshold 0.9"
+        )
+    return points[chosen].threshold
 
 
 def integer_costs(build: Build, net: Network) -> tuple[list[int], int]:

@@ -30,6 +30,7 @@ from typing import Any
 from winnow.artefact import sha256_value
 from winnow.config import LISTED, Config, read_toml
 from winnow.errors import SHOWN, ConfigError, shown, shown_text
+from winnow.profiles import merge, split_profiles
 from winnow.schema import from_table
 
 NOTE, GOAL = "note", "goal"
@@ -81,7 +82,7 @@ def _read(path: Path) -> tuple[Recipe, ...]:
             f'{path}: a recipe file must have base = "<configuration>" and tables '
             f"[recipes.<name>], got {shown_text(', '.join(content)) or 'nothing'}"
         )
-    start = read_toml(path.parent.parent / f"{base}.toml")
+    start, _ = split_profiles(read_toml(path.parent.parent / f"{base}.toml"))
     found = tuple(_recipe(path, name, table, start) for name, table in tables.items())
     version, frozen = content.get("version"), content.get("frozen")
     if version is None and frozen is None:
@@ -142,16 +143,3 @@ def _recipe(path: Path, name: str, table: Any, start: Mapping[str, Any]) -> Reci
 def _is_name(value: Any) -> bool:
     """Tell whether a value can name a file: runs of a recipe are in a folder of its name."""
     return isinstance(value, str) and bool(re.fullmatch(rf"\w[\w.-]{{0,{SHOWN - 1}}}", value))
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested tables with the values of `changes` in place of those of `base`.
-
-    merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) -> {"a": {"b": 3, "c": 2}}
-    """
-    merged = dict(base)
-    for key, value in changes.items():
-        old = merged.get(key)
-        is_table = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(old, value) if is_table else value  # type: ignore[arg-type]
-    return merged

@@ -36,7 +36,9 @@ def main() -> None:
     cocotb.add_argument("--waves", action="store_true", help="write waveforms beside the log")
     leaving = add_verb(verbs, "exits", "write the programs of early exits, run them on the C++")
     leaving.add_argument(
-        "--threshold", type=float, required=True, help="softmax probability at which images leave"
+        "--threshold",
+        type=float,
+        help="softmax probability at which images leave (the one chosen on validation images)",
     )
     placing = add_verb(verbs, "place", "place and route modules on an ECP5, beside estimates")
     placing.add_argument("--module", action="append", default=[], help="only this one; repeatable")

@@ -2,7 +2,8 @@
 """The host of a network with early exits: it starts part after part until an exit is sure.
 
 Feature memory is the engine's state between two starts. An image leaves at the first exit whose
-largest softmax probability reaches the threshold, else at the end.
+largest softmax probability, in integers (`winnow.confidence`), reaches the threshold, else at the
+end.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from codegen.exit_programs import ExitPrograms, Part
 from codegen.pack import Bytes
 from sim import csim, rtl
+from winnow.confidence import confidence
 from winnow.fixed_point import IntArray
 
 # Part, folder of program.bin and weights.bin, feature memories [n, bytes] before -> the same after.
@@ -87,17 +88,11 @@ def run(start: Start, programs: ExitPrograms, images: IntArray, threshold: float
             memory[inside] = start(part, folder, memory[inside])
             results[inside] = results_of(part, memory[inside])
             parts[inside] = number
-            inside = inside[confidence(part, results[inside]) < threshold]
+            exponent = part.result.tensor.exponent
+            inside = inside[confidence(results[inside], exponent) < threshold]
     return Left(parts, results, memory)
 
 
 def results_of(part: Part, memory: Bytes) -> IntArray:
     """Return the results [n, oc] of a part in feature memories [n, bytes]."""
     return csim.read_map(part.result, memory).reshape(len(memory), -1)
-
-
-def confidence(part: Part, results: IntArray) -> NDArray[np.float64]:
-    """Return the largest softmax probability [n] of a part's integer results [n, oc]."""
-    logits = results.astype(np.float64) * 2.0**part.result.tensor.exponent
-    shares = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(shares.max(1) / shares.sum(1))

@@ -19,7 +19,8 @@ from codegen.interpret import interpret
 from codegen.ir import Graph
 from codegen.layout import pack_features, unpack_features
 from codegen.ports import OFFSETS, Control
-from codegen.schedule import Schedule
+from codegen.program import program_words
+from codegen.schedule import LayerPlan, Schedule
 from deploy.driver.winnow_pynq.errors import MemoryFullError
 
 NOISE = 0xA5
@@ -153,26 +154,39 @@ class FakeBoard:
         words = np.frombuffer(bytes(program), "<u8")[: abi.HEADER_WORDS]
         if zlib.crc32(words[:-1].tobytes()) != words[-1]:
             return int(abi.Status.BAD_HEADER)
-        layers, images, slot = int(words[0]) >> 48, int(words[6]) & 0xFF, (int(words[6]) >> 32) * 8
+        count, images, slot = int(words[0]) >> 48, int(words[6]) & 0xFF, (int(words[6]) >> 32) * 8
         assert images * slot <= len(features)
-        for number, layer in enumerate(self.plan.layers[:layers]):
+        layers = self._layers(bytes(program)[8 * abi.HEADER_WORDS :], count)
+        for number, layer in enumerate(layers):
             beat = self.plan.engine.axi_bits // 8
             start = layer.weight_base * beat
             if weights[start : start + layer.packed.size] != layer.packed.tobytes():
                 return int(abi.Status.BAD_WEIGHTS) | number << abi.STATUS_CODE_BITS
         for image in range(images):
             self._run_image(memoryview(features)[image * slot :], layers)
-        self.registers[OFFSETS["cycles"]] = LAYER_CYCLES * layers * images
-        return layers << abi.STATUS_CODE_BITS | images << 24
+        self.registers[OFFSETS["cycles"]] = LAYER_CYCLES * count * images
+        return count << abi.STATUS_CODE_BITS | images << 24
 
-    def _run_image(self, features: memoryview, layers: int) -> None:
-        """Read an image and write the maps of its first layers."""
+    def _layers(self, descriptors: bytes, count: int) -> tuple[LayerPlan, ...]:
+        """Return the layers of a program, which are some of the network's in a row."""
+        every, size = (
+            program_words(self.plan).tobytes()[8 * abi.HEADER_WORDS :],
+            8 * abi.LAYER_WORDS,
+        )
+        first = every.index(descriptors[:size]) // size
+        found = self.plan.layers[first : first + count]
+        assert descriptors[: count * size] == every[first * size :][: count * size]
+        assert len(found) == count
+        return found
+
+    def _run_image(self, features: memoryview, layers: tuple[LayerPlan, ...]) -> None:
+        """Read an image and write the maps of some layers."""
         source = self.plan.input
         at = slice(source.base * 8, (source.base + source.words) * 8)
         image = np.frombuffer(bytes(features[at]), np.uint8)[None]
         results = interpret(self.graph, unpack_features(source.tensor, image))
         maps = written_maps(fuse(self.graph), results)
-        for layer in self.plan.layers[:layers]:
+        for layer in layers:
             result = layer.result
             packed = pack_region(result.tensor, maps[layer.name])
             features[result.base * 8 : (result.base + result.words) * 8] = packed

@@ -37,8 +37,11 @@ from tests.ladder import random_images
 
 PACKAGE = ROOT / "deploy" / "driver" / "winnow_pynq"
 CORE_LINES, OTHER_LINES = 500, 100  # of code: what runs networks, and each module beside it
-# Files, times, boards.
-BESIDE = ("bundle.py", "measure.py", "pynq_board.py", "pynq_interrupt.py", "uio_board.py")
+# Files, times, early exits, unrolled images, boards.
+BESIDE = (
+    *("bundle.py", "profiles.py", "measure.py", "exits.py", "unrolled.py"),
+    *("pynq_board.py", "pynq_interrupt.py", "uio_board.py"),
+)
 GRAPH = chain_case(15, 4)  # whose results differ from image to image
 PLAN = schedule(GRAPH, ENGINES["default"])
 LAST = PLAN.layers[-1].name

@@ -23,6 +23,7 @@ import pytest
 from deploy.virtual_board import virtual_board
 from deploy.wheel import NOTEBOOK, TEMPLATES, write_wheel
 from sim import rtl
+from tests import test_deploy_exits as exits_case
 from tests.fake_board import LAYER_CYCLES, FakeBoard
 from tests.test_deploy_boards import pynq_board  # noqa: F401
 from tests.test_deploy_driver import GRAPH, LAST, PLAN, bundle, golden  # noqa: F401
@@ -105,7 +106,24 @@ def test_cells_run_in_order(
         [layer.name, str(layer.cycles.total)] for layer in PLAN.layers
     ]
     assert sum(int(row[1]) for row in rows) == cycles
+    assert f"chain            says {labels.tolist()}" in text
+    assert "this network has no early exits" in text
     assert " images/s, " in text
+
+
+def test_the_notebook_shows_early_exits_where_there_are_some(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (cell,) = (cell for cell in code_cells(TEMPLATES / NOTEBOOK) if "classify_early" in cell)
+    left = exits_case.made().left
+    images = exits_case.made().golden.images.astype(np.uint8)
+    with exits_case.on_fake_board() as network:
+        exec(cell, {"network": network, "images": images})
+    names = network.exit_names
+    assert capsys.readouterr().out.splitlines() == [
+        f"class {row.argmax()} at {names[part - 1]}"
+        for row, part in zip(left.results, left.parts, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(("channels", "shape"), [(1, (4, 5)), (2, (4, 5)), (3, (4, 5, 3))])

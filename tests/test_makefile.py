@@ -301,3 +301,21 @@ def test_failed_tool_keeps_its_command_and_exit_code() -> None:
     with pytest.raises(ToolError, match=r"^it failed$") as caught:
         host.run(["sh", "-c", "exit 3"], "it failed")
     assert (caught.value.command, caught.value.exit_code) == ("sh -c exit 3", 3)
+
+
+def test_profiles_and_exits_are_checked_made_and_packed(tree: Tree) -> None:
+    words = ["--config", "digits"]
+    assert tree.make("profiles").returncode == 0
+    assert tree.calls() == [
+        ["-m", "deploy", "profiles", *words, "--check"],
+        ["-m", "winnow", "profiles", *words, "--device", "cpu"],
+    ]
+    packed = ["--bit", "it's.bit", "--clock", "100"]
+    assert tree.make("profiles", "BIT=it's.bit", "CLOCK=100").returncode == 0
+    assert tree.calls()[-1] == ["-m", "deploy", "profiles", *words, *packed]
+    assert tree.make("exits", "BIT=it's.bit", "CLOCK=100", "THRESHOLD=0.9").returncode == 0
+    assert tree.calls() == [
+        ["-m", "deploy", "exits", *words, *packed, "--threshold", "0.9", "--check"],
+        [*run_words(), "--to", "bundle"],
+        ["-m", "deploy", "exits", *words, *packed, "--threshold", "0.9"],
+    ]

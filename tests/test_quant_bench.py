@@ -84,6 +84,12 @@ def recipes(tmp_path: Path) -> Path:
     return path
 
 
+def test_profiles_of_the_base_are_no_recipes(recipes: Path) -> None:
+    before = load_recipes([recipes])
+    (recipes.parent.parent / "tiny.toml").write_text(f"{BASE}[profiles.fast]\nprune.keep = 1\n")
+    assert load_recipes([recipes]) == before
+
+
 def test_merge_keeps_what_does_not_change() -> None:
     base = {"a": {"b": 1, "c": 2}, "d": 4}
     assert merge(base, {"a": {"b": 3}, "e": {"f": 5}}) == {

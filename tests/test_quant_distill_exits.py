@@ -235,19 +235,26 @@ def test_verb_prints_the_curve_of_a_trained_build(
         code = guard(main)
         out, error = capsys.readouterr()
         if verb == "exits" and code:
-            assert "train.npz' is missing; make it with: python -m quant train" in error
+            assert "stage 'train' must run first: it has not run; run: python -m quant tr" in error
     lines = out.splitlines()
     assert lines[0].startswith("early exit of 360 test images, threshold chosen on 360 validation")
     assert lines[1] == "fp32 network:"
     assert [line.split()[0] for line in lines[3:6]] == ["conv1", "end", "ensemble"]
     assert len([line for line in lines[7:-1] if not line.startswith("no threshold")]) == 10
     assert lines[-1].startswith("quantized network: none yet; make it with: ")
+    # What was trained with other exits is not shown for this configuration's.
+    build_of(tmp_path, TINY.replace("exit_after = [1]", 'exit_after = [1]\nexit_head = "average"'))
+    assert guard(main) == 1
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert "stage 'train' must run first: its config changed; run: python -m quant train" in error
 
 
 def test_verb_needs_a_network_with_exits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("quant.exchange.load_trained", lambda _: backbone(net_of()))
+    monkeypatch.setattr("quant.exchange.require_current", lambda *_: None)
     options = build_of(tmp_path, '[model]\nname = "resnet18"\n')
     monkeypatch.setattr(sys, "argv", ["quant", "exits", *options])
     assert guard(main) == 1

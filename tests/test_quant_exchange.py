@@ -168,8 +168,21 @@ def test_report_of_an_unfinished_run_names_the_command(
 ) -> None:
     (folder / "out" / "qat.json").unlink()
     assert run(folder, "report") == 1
-    assert "make it with: python -m quant qat" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "stage 'qat' must run first: it has not run; run: python -m quant qat" in error
     assert not (folder / "out" / "report.html").exists()
+
+
+@pytest.mark.parametrize("verb", ["report", "trace", "exits", "export"])
+def test_what_is_not_of_this_configuration_is_not_shown(
+    folder: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "tiny.toml").write_text(CONFIG.replace("epochs", "learning_rate = 1e-4\nepochs", 1))
+    rest = ["--file", str(folder / "net.onnx")] if verb == "export" else []
+    assert run(folder, verb, *rest) == 1
+    told, error = capsys.readouterr()
+    assert told == ""
+    assert "stage 'train' must run first: its config changed; run: python -m quant tr" in error
 
 
 def test_plot_places_values_on_its_axes() -> None:

@@ -15,6 +15,8 @@ import torch
 
 from codegen.abi import HEADER_WORDS, LAYER_WORDS
 from quant import build as training
+from quant.distill.exits import ask, curve
+from quant.integer_exits import integer_costs, quantized_with_exits
 from quant.run import run_stage as run_training
 from sim import csim
 from sim.exits import exits
@@ -59,18 +61,68 @@ def test_test_images_leave_and_programs_are_written(
     exits(build, 0.3)
     line = capsys.readouterr().out
     assert line.startswith("exits: C++ = interpreter on ")
-    assert "of 360 images, accuracy " in line
+    assert "of 360 images, threshold 0.3, accuracy " in line
     assert "left at conv1 " in line
     folder = build.out / "exits"
-    table = json.loads((folder / "exits.json").read_text())
-    assert [part["exit"] for part in table["parts"]] == ["conv1", "end"]
-    assert [len(part["layers"]) for part in table["parts"]] == [4, 2]
+    table = json.loads((folder / "memory.json").read_text())
+    assert table["exits"] == {
+        "threshold": 0.3,
+        "parts": [
+            {"exit": "conv1", "first": 0, "layers": 4},
+            {"exit": "end", "first": 4, "layers": 2},
+        ],
+    }
     beats = (folder / "weights.bin").stat().st_size * 8 // CONFIG.engine.axi_bits
     assert table["weight_beats"] == beats
-    for part in table["parts"]:
-        words = np.fromfile(folder / part["program"], "<u8")
-        assert len(words) == HEADER_WORDS + LAYER_WORDS * len(part["layers"])
-        assert part["result"]["shape"] == [10, 1, 1]
+    whole = np.fromfile(folder / "program.bin", "<u8")[HEADER_WORDS:]
+    for part in table["exits"]["parts"]:
+        words = np.fromfile(folder / f"program_{part['exit']}.bin", "<u8")[HEADER_WORDS:]
+        first = part["first"] * LAYER_WORDS
+        assert len(words) == LAYER_WORDS * part["layers"]
+        np.testing.assert_array_equal(words, whole[first : first + len(words)])
+    assert len(table["layers"]) == 6
+
+
+def test_without_a_threshold_it_is_the_one_of_validation_images(
+    build: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = training.Build(CONFIG, build.out, torch.device("cpu"))
+    net = quantized_with_exits(trained)
+    answers = ask(net, trained.split().validation, torch.device("cpu"), quantized=True)
+    points = curve(answers, *integer_costs(trained, net))
+    good = [p for p in points if p.accuracy >= answers.alone[-1]]
+    if good:
+        expected = min(good, key=lambda p: p.cost).threshold
+        assert exits(build).threshold == expected
+        table = json.loads((build.out / "exits" / "memory.json").read_text())
+        assert table["exits"]["threshold"] == expected
+        assert f" images, threshold {expected:g}, accuracy " in capsys.readouterr().out
+    monkeypatch.setattr("quant.integer_exits.cheapest", lambda *_: None)
+    with pytest.raises(ConfigError, match=r"^no threshold is chosen: each loses to the end on "):
+        exits(build)
+
+
+def test_images_leave_on_the_engine_where_the_quantized_network_says(build: Build) -> None:
+    """Two rungs, one rule: what is asked in float64 decides as the integers of the engine do."""
+    trained = training.Build(CONFIG, build.out, torch.device("cpu"))
+    net, samples = quantized_with_exits(trained), trained.split().test
+    answers = ask(net, samples, torch.device("cpu"), quantized=True)
+    threshold = float(np.median(answers.confidence[0]))
+    left = exits(build, threshold).left
+    np.testing.assert_array_equal(left.parts == 1, answers.confidence[0] >= threshold)
+
+
+def test_files_of_another_network_do_not_stay(build: Build) -> None:
+    folder = build.out / "exits"
+    folder.mkdir(exist_ok=True)
+    for name in ("program_conv7.bin", "exits.json"):
+        (folder / name).write_bytes(b"old")
+    (folder / "notes.txt").write_text("mine")
+    exits(build, 0.5)
+    assert {path.name for path in folder.iterdir()} == {
+        *("program.bin", "weights.bin", "memory.json", "notes.txt"),
+        *("program_conv1.bin", "program_end.bin"),
+    }
 
 
 def test_a_wrong_value_is_found(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:

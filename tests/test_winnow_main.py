@@ -283,3 +283,32 @@ def test_every_program_is_there_by_its_name() -> None:
     assert used == programs.PROGRAMS.keys()
     assert programs.missing(used) == []
     assert not Program(command="no-such-command", module="no_such_module").is_there
+
+
+def test_profiles_share_what_is_the_same_and_are_brought_together(
+    run: Run, calls: list[list[str]]
+) -> None:
+    text = "[profiles.fast]\nprune.keep = 1\n[profiles.exact]\nprune.keep = 4\n"
+    Path("configs/net.toml").write_text(text)
+    code, text, error = run("profiles", "--config", "net", "--threads", "2")
+    assert (code, error) == (0, "")
+    fast, exact = "configs/net.toml:fast", "configs/net.toml:exact"
+    done = [(call[1], call[3]) for call in calls]
+    assert done[:2] == [("check", fast), ("check", exact)]  # before anything trains
+    shared = ("train", "prune_channels", "emit", "rtl", "synth")
+    assert [verb for verb, config in done if config == fast] == NAMES
+    # Played stages of the same name write the same, so these two are all that differs.
+    assert [verb for verb, config in done if config == exact] == ["check", "prune"]
+    assert done[-1] == ("profiles", "configs/net.toml")
+    assert all(
+        f"{name}: that of 'build/net/profiles/fast', which is the same" in text for name in shared
+    )
+    assert next(call for call in calls if call[1] == "train")[-2:] == ["--threads", "2"]
+    calls.clear()
+    assert run("profiles", "--config", "net")[0] == 0
+    assert verbs(calls) == ["profiles"]
+    code, _, error = run("profiles", "--config", "net", fail="prune")
+    assert code == 0
+    assert run("profiles", "--config", "net:fast")[2].startswith(
+        "error: configs/net.toml:fast: one profile is not several; name the configuration"
+    )

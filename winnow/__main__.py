@@ -5,6 +5,7 @@ new      a configuration, a network and data to start from
 data     what the data are, or how to get them
 check    whether network, data and engine go together, found with untrained weights
 run      every stage whose inputs or outputs have changed, then the report
+profiles several networks of one configuration for one engine, made together
 status   which stages are current, and why the others are not
 report   the numbers of a build whose stages are all current
 trace    where accuracy goes, layer by layer
@@ -23,7 +24,17 @@ from winnow import process
 from winnow.cli import guard
 from winnow.config import load_config
 from winnow.errors import ArtefactError, ConfigError
-from winnow.flow import BY_NAME, STAGES, Build, Stage, refuse_to_lose_import, staleness
+from winnow.flow import (
+    BY_NAME,
+    STAGES,
+    Build,
+    Stage,
+    adopt,
+    profile_builds,
+    refuse_to_lose_import,
+    stage_inputs,
+    staleness,
+)
 from winnow.host import HLS_CHOICES, find_vitis
 from winnow.lock import folder_lock
 from winnow.new import commands, write_new
@@ -35,6 +46,7 @@ VERBS = {
     "check": "find out in seconds what a run would refuse",
     "run": "run every stage that has changed, then report",
     "status": "print which stages are current, and why the others are not",
+    "profiles": "run every profile of a configuration, and bring them into one folder for a board",
     "report": "print the numbers of a build whose stages are all current",
     "trace": "print where accuracy goes: signal to noise of every layer",
     "bench": "measure speeds again without caches, and print all numbers",
@@ -73,11 +85,16 @@ def open_build(options: argparse.Namespace) -> Build:
     return Build(load_config(config), out, config_path=str(config))
 
 
-def run(build: Build, options: Options, stages: Sequence[Stage]) -> None:
-    """Run every one of `stages` that is not current, each in a process of its own."""
+def run(
+    build: Build, options: Options, stages: Sequence[Stage], others: Sequence[Build] = ()
+) -> None:
+    """Run every one of `stages` that is not current, each in a process of its own.
+
+    What one of the `others` made of the same is copied.
+    """
     require_programs(build, stages)
     with folder_lock(build.out, "the build"):
-        kept = [stage.name for stage in stages if not _run_if_stale(stage, build, options)]
+        kept = [stage.name for stage in stages if not _run_if_stale(stage, build, options, others)]
         if kept:
             print(f"up to date: {', '.join(kept)}", flush=True)
 
@@ -119,12 +136,31 @@ def wanted_stages(last: str | None, *, vitis: bool) -> list[Stage]:
     return [stage for stage in STAGES if stage.name in needed]
 
 
-def _run_if_stale(stage: Stage, build: Build, options: Options) -> bool:
-    """Run a stage unless it is current; return whether it ran."""
+def run_profiles(build: Build, options: Options) -> None:
+    """Run all profiles of a configuration, every one checked before the first one trains."""
+    found, stages = profile_builds(build), wanted_stages(None, vitis=False)
+    for each in found.values():
+        require_programs(each, stages)
+    for part in (stages[:1], stages):
+        for name, each in found.items():
+            others = [build, *(other for other in found.values() if other is not each)]
+            print(f"profile {name}:", flush=True)
+            run(each, options, part, others)
+
+
+def _run_if_stale(
+    stage: Stage, build: Build, options: Options, others: Sequence[Build] = ()
+) -> bool:
+    """Run a stage unless it is current or another build has the same; return whether it ran."""
     reason = staleness(stage, build)
     if reason is None:
         return False
     refuse_to_lose_import(stage, build, reason)
+    inputs = stage_inputs(stage, build)
+    for other in others:
+        if adopt(stage, build, inputs, other.out) and staleness(stage, build) is None:
+            print(f"{stage.name}: that of '{other.out}', which is the same", flush=True)
+            return True
     start(stage.folder, stage.name, build, options.arguments(stage))
     left = staleness(stage, build)
     if left is not None:
@@ -188,11 +224,12 @@ def _add_options(verb: argparse.ArgumentParser, name: str) -> None:
         "--config", required=True, metavar="NAME", help="name in configs/, or path of a .toml file"
     )
     verb.add_argument("--out", type=Path, help="folder of the build's files (build/NAME)")
-    if name == "run":
-        names = [stage.name for stage in STAGES]
+    if name in ("run", "profiles"):
         verb.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="for training")
         verb.add_argument("--threads", type=int, default=1, metavar="N", help="for training (1)")
         verb.add_argument("--progress", action="store_true", help="bars without a terminal too")
+    if name == "run":
+        names = [stage.name for stage in STAGES]
         verb.add_argument("--hls", default=HLS_CHOICES[0], choices=HLS_CHOICES, help="Vitis too?")
         verb.add_argument("--to", choices=names, metavar="STAGE", help="stop there, no report")
     if name == "cocotb":
@@ -229,12 +266,13 @@ def work(options: argparse.Namespace, build: Build) -> None:
         status(build)
     elif options.verb == "check":
         check(build)
+    elif options.verb == "profiles":
+        run_profiles(build, _how(options))
+        start("deploy", "profiles", build)
     elif options.verb == "run":
-        if options.threads < 1:
-            raise ConfigError(f"--threads must be at least 1, got {options.threads}")
+        how = _how(options)
         if options.hls == "vitis":
             find_vitis()
-        how = Options(options.device, options.threads, options.progress)
         run(build, how, wanted_stages(options.to, vitis=options.hls == "vitis"))
         if options.to is None:
             start("sim", "report", build)
@@ -244,6 +282,12 @@ def work(options: argparse.Namespace, build: Build) -> None:
         start("sim", options.verb, build, _sim_arguments(options))
         if options.verb == "bench":
             start("deploy", "bench", build)
+
+
+def _how(options: argparse.Namespace) -> Options:
+    if options.threads < 1:
+        raise ConfigError(f"--threads must be at least 1, got {options.threads}")
+    return Options(options.device, options.threads, options.progress)
 
 
 def _sim_arguments(options: argparse.Namespace) -> list[str]:

@@ -24,7 +24,7 @@ PASSIVE = frozenset({"winnow"}) | frozenset(
     f"winnow.{name}"
     for name in (
         *("artefact", "cli", "code_hash", "config", "data_config", "errors"),
-        *("flow", "lock", "model_config", "own_code", "schema"),
+        *("flow", "lock", "model_config", "own_code", "profiles", "schema"),
     )
 )
 

@@ -18,6 +18,7 @@ from winnow.errors import ConfigError, shown, shown_text
 from winnow.model_config import CHAIN, MODELS, ModelConfig
 from winnow.parts import EXAMPLE, find_part
 from winnow.place import CONFIGS
+from winnow.profiles import split_name, split_profiles
 from winnow.schema import choice, flag, from_table, integer, integers, plain, real, table, text
 from winnow.srbs import SUB_ROW
 
@@ -295,12 +296,47 @@ def _remedy(path: Path) -> str:
 
 
 def load_config(path: Path) -> Config:
-    """Read a configuration file; raises ConfigError with one line that names the key.
+    """Read a configuration file, or a profile of it; ConfigError with one line names the key.
 
-    Paths of data and network in it are relative to its folder.
+    Its profiles are checked, too. Paths of data and network in it are relative to its folder.
     """
+    file, profile = split_name(path)
+    base, profiles = _configs(file)
+    if not profile:
+        return base
+    if profile not in profiles:
+        known = shown_text(", ".join(profiles), LISTED) or "none"
+        raise ConfigError(f"{file}: no profile is called {shown(profile)}; it has: {known}")
+    return profiles[profile]
+
+
+def load_profiles(path: Path) -> dict[str, Config]:
+    """Read the profiles of a configuration file by their names; ConfigError if it has none."""
+    file, profile = split_name(path)
+    if profile:
+        raise ConfigError(f"{path}: one profile is not several; name the configuration '{file}'")
+    profiles = _configs(file)[1]
+    if not profiles:
+        raise ConfigError(
+            f"{path}: there are no profiles; add a table [profiles.NAME] for each, with the keys "
+            "in which it differs"
+        )
+    return profiles
+
+
+def _configs(path: Path) -> tuple[Config, dict[str, Config]]:
+    """Read a configuration file: the configuration itself, and its profiles."""
     content = read_toml(path)
+
+    def config(content: dict[str, Any], where: str) -> Config:
+        try:
+            return from_table(Config, content, "").beside(path.parent)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
+
     try:
-        return from_table(Config, content, "").beside(path.parent)
+        base, profiles = split_profiles(content)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    whole = config(base, str(path))
+    return whole, {n: config(keys, f"{path}: profile '{n}'") for n, keys in profiles.items()}

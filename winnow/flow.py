@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from winnow.artefact import Record, listing_hash, sha256_file, sha256_value
+from winnow.artefact import Record, listing_hash, sha256_file, sha256_value, write_bytes
 from winnow.code_hash import code_hash, files_hash, tool_versions
-from winnow.config import Config
+from winnow.config import Config, load_profiles
 from winnow.errors import ArtefactError
 from winnow.lock import folder_lock
+from winnow.profiles import PROFILES, split_name
 
 Keys = tuple[str, ...]
 
@@ -257,8 +258,9 @@ class Build:
 
     @property
     def cache(self) -> Path:
-        """Compiled things, shared by all builds beside this one."""
-        return self.out.parent / ".cache"
+        """Compiled things, shared by all builds beside this one and by their profiles."""
+        is_profile = split_name(Path(self.config_path))[1] and self.out.parent.name == PROFILES
+        return (self.out.parent.parent.parent if is_profile else self.out.parent) / ".cache"
 
     def command(self, verb: str) -> str:
         """Return the command that runs a stage, or another verb of `winnow`, on this build."""
@@ -273,6 +275,15 @@ class Build:
     def record(self, name: str) -> Record:
         """Read a stage's record; ArtefactError when it is missing or damaged."""
         return Record.load(self.out / f"{name}.json", self.command(name))
+
+
+def profile_builds(build: Build) -> dict[str, Build]:
+    """Return the builds of a configuration's profiles; ConfigError if it has none."""
+    path = Path(build.config_path)
+    return {
+        name: Build(config, build.out / PROFILES / name, config_path=f"{path}:{name}")
+        for name, config in load_profiles(path).items()
+    }
 
 
 @dataclass(frozen=True)
@@ -340,6 +351,21 @@ def _changed_files(record: Record, out: Path) -> Iterator[str]:
             yield f"{name} is missing"
         elif sha256_file(out / name) != digest:
             yield f"{name} is not the one it made"
+
+
+def adopt(stage: Stage, build: Build, inputs: Mapping[str, str], source: Path) -> bool:
+    """Take what another build made of the same `inputs`; return whether `source` has that."""
+    if difference(stage, source, inputs) is not None:
+        return False
+    copy_results(stage, source, build.out)
+    return True
+
+
+def copy_results(stage: Stage, source: Path, target: Path) -> None:
+    """Copy a stage's files, the record last: without it the others count as not there."""
+    record = f"{stage.name}.json"
+    for file in (*Record.load(source / record, "").outputs, record):
+        write_bytes(target / file, (source / file).read_bytes())
 
 
 def require_current(

@@ -2,6 +2,7 @@
 """Where configurations and builds are. Standard library only: it runs before anything is installed.
 
 digits -> configs/digits.toml, build/digits        ../my net.toml -> build/my_net
+digits:fast -> configs/digits.toml:fast, build/digits/profiles/fast
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from pathlib import Path
 
 from winnow.errors import ConfigError
+from winnow.profiles import PROFILES, split_name
 
 CONFIGS, BUILDS = Path("configs"), Path("build")
 ROOT = Path(__file__).resolve().parent.parent  # a checkout, or where it is installed
@@ -30,20 +32,25 @@ def child_environment() -> dict[str, str]:
 def config_place(name: str) -> Path:
     """Return the file that a name of configs/, or a path of a .toml file, stands for.
 
-    Raises ConfigError when there is no such file.
+    Both may end with :PROFILE. Raises ConfigError when there is no such file.
     """
-    path = Path(name) if "/" in name or name.endswith(".toml") else CONFIGS / f"{name}.toml"
+    path, profile = split_name(Path(name))
+    if not profile and "/" not in name and not name.endswith(".toml"):
+        stem, _, profile = name.partition(":")
+        path = CONFIGS / f"{stem}.toml"
     if path.is_dir():
         raise ConfigError(f"configuration '{path}' is a folder; name a .toml file")
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml"))) or "none"
         raise ConfigError(f"configuration '{path}' is missing; {CONFIGS}/ has: {known}")
-    return path
+    return path.with_name(f"{path.name}:{profile}") if profile else path
 
 
 def default_out(config: Path) -> Path:
     """Return the folder of a configuration's build: build/NAME, with _ for odd characters."""
-    return BUILDS / re.sub(r"[^\w.-]", "_", config.stem, flags=re.ASCII)
+    file, profile = split_name(config)
+    out = BUILDS / re.sub(r"[^\w.-]", "_", file.stem, flags=re.ASCII)
+    return out / PROFILES / profile if profile else out
 
 
 def require_plain(folder: Path, remedy: str) -> None:

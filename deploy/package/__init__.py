@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network for the Winnow engine: `DATA` is its folder for `engine.load`, `BIT` its bitstream.
+"""Networks for the Winnow engine: `DATA` is for `engine.load_profiles`, `BIT` their bitstream.
 
 BIT is None where the bitstream was not packed; the one of the same build is needed then.
 """

@@ -13,7 +13,10 @@ from . import BIT, DATA
 def check(engine: Any) -> None:
     """Run self-test, profile and throughput on an engine, and print what they find."""
     measure = import_module(".winnow_pynq.measure", __package__)
-    with engine.load(DATA) as network:
+    networks = engine.load_profiles(DATA)
+    for name, network in networks.items():
+        if len(networks) > 1:
+            print(f"profile {name}:")
         print(f"selftest: {measure.selftest(network)} integers equal the model's")
         images = network.bundle.golden()["images"]
         for layer in measure.profile(network, images[0]):

@@ -29,10 +29,10 @@ from quant.build import Build, load_bits, load_pruned, load_stage
 from quant.network.rewrite import tap_layers
 from quant.recipes import Recipe
 from quant.run import STAGES, run_stage
-from winnow.artefact import Record, sha256_value, write_bytes
+from winnow.artefact import sha256_value
 from winnow.cache import lock
 from winnow.config import Config
-from winnow.flow import difference, stage_inputs
+from winnow.flow import adopt, copy_results, difference, stage_inputs
 from winnow.process import worker_pool
 
 _STAGES = tuple(name for name in STAGES if name != "golden")
@@ -125,20 +125,12 @@ def _run_shared(name: str, build: Build, store: Path) -> None:
     stage = STAGES[name]
     inputs = stage_inputs(stage, build)
     kept = store / f"{name}-{sha256_value(inputs)[:16]}"
-    record = f"{name}.json"
     with lock(kept):  # of two jobs with the same inputs one waits
-        is_kept = difference(stage, kept, inputs) is None
-        if is_kept and difference(stage, build.out, inputs) is not None:
-            _copy(record, kept, build.out)
+        if difference(stage, build.out, inputs) is not None:
+            adopt(stage, build, inputs, kept)
         run_stage(stage, build)
-        if not is_kept:
-            _copy(record, build.out, kept)
-
-
-def _copy(record: str, source: Path, target: Path) -> None:
-    """Copy a stage's files, the record last: without it the others count as not there."""
-    for file in (*Record.load(source / record, "").outputs, record):
-        write_bytes(target / file, (source / file).read_bytes())
+        if difference(stage, kept, inputs) is not None:
+            copy_results(stage, build.out, kept)
 
 
 def _judged(build: Build, stage: str, kind: str) -> Judged:

@@ -20,6 +20,7 @@ from torch import Tensor
 from quant.allocate.layer_cost import layer_costs, pool_costs
 from quant.data import Samples, to_input
 from quant.network.network import Network, backbone, exit_head, exit_network, own_records
+from winnow.confidence import confidence_of
 from winnow.config import Config
 from winnow.errors import ConfigError
 
@@ -62,8 +63,13 @@ class Point:
 
 
 @torch.no_grad()
-def ask(net: Network, samples: Samples, device: torch.device) -> Answers:
-    """Return what the exits and the end of a network say of all samples."""
+def ask(
+    net: Network, samples: Samples, device: torch.device, *, quantized: bool = False
+) -> Answers:
+    """Return what the exits and the end of a network say of all samples.
+
+    A quantized one is as sure as its integers are everywhere: `winnow.confidence`.
+    """
     net.eval()
     confidence, right, together = [], [], []
     for start in range(0, len(samples), BATCH):
@@ -73,10 +79,15 @@ def ask(net: Network, samples: Samples, device: torch.device) -> Answers:
         every = torch.stack([*(exit_logits for exit_logits, _ in shallow), logits])
         shares = every.double().softmax(2)
         best = shares.max(2)
-        confidence.append(best.values.cpu())
+        confidence.append(_integer_confidence(every) if quantized else best.values.cpu())
         right.append(best.indices.cpu() == samples.labels[part])
         together.append(shares.mean(0).argmax(1).cpu() == samples.labels[part])
     return Answers(_joined(confidence), _joined(right), _joined(together))
+
+
+def _integer_confidence(logits: Tensor) -> Tensor:
+    """Return how sure every exit is, [exits + 1, n], of logits [exits + 1, n, classes]."""
+    return torch.from_numpy(np.stack([confidence_of(row) for row in logits.cpu().numpy()]))
 
 
 def _joined(parts: Sequence[Tensor]) -> NDArray:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from .errors import MismatchError, NotFoundError
-from .layout import Kernel, Region
+from .layout import Region
+from .unrolled import Kernel
 
 FORMAT = 3
 NEEDED = ("feature_words", "header", "program_words", "registers", "status_text", "weight_beats")
@@ -85,7 +86,7 @@ def load_bundle(folder: Any) -> Bundle:
     """Read and check a folder; NotFoundError or MismatchError names the file that is wrong."""
     folder = Path(folder)
     path = folder / "memory.json"
-    content = _description(path)
+    content = description(path)
     try:
         for name in NEEDED:
             content[name]
@@ -112,15 +113,15 @@ def _region(name: str, given: dict[str, Any]) -> Region:
     return Region(**made)
 
 
-def _description(path: Path) -> dict[str, Any]:
-    """Return memory.json if it is of our format and whole."""
+def description(path: Path, wanted: int = FORMAT) -> dict[str, Any]:
+    """Return memory.json, or another sealed file, if it is of our format and whole."""
     try:
         content: dict[str, Any] = json.loads(read_checked(path, None))
         found, seal = content.get("format"), content.pop("seal", None)
     except (ValueError, AttributeError) as error:
         raise MismatchError(f"'{path}' is damaged; copy the bundle again") from error
-    if found != FORMAT:
-        raise MismatchError(f"'{path}' has format {found}, this driver reads {FORMAT}")
+    if found != wanted:
+        raise MismatchError(f"'{path}' has format {found}, this driver reads {wanted}")
     text = json.dumps(content, sort_keys=True).encode()
     if seal != hashlib.sha256(text).hexdigest():
         raise MismatchError(f"'{path}' is not what was written; copy the bundle again")

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 from .backend import Backend
 from .bundle import Bundle, load_bundle
 from .errors import MismatchError
 from .network import Network
+from .profiles import profile_folders
 from .runner import Runner, require_present
 
 CLOCK_SLACK = 1.001
@@ -53,6 +55,18 @@ class Engine:
         self._require_clock(bundle)
         self._networks.append(Network(self._runner, bundle, timeout_s, batch))
         return self._networks[-1]
+
+    def load_profiles(self, folder: Any, **options: Any) -> dict[str, Network]:
+        """Load all networks of a folder of profiles, to choose among between two images.
+
+        Returns them by name; a bundle gives one. `options` and errors are those of `load`; after
+        one none is loaded.
+        """
+        places = profile_folders(folder)
+        with ExitStack() as opened:
+            loaded = {n: opened.enter_context(self.load(p, **options)) for n, p in places.items()}
+            opened.pop_all()
+        return loaded
 
     def _require_engine(self, bundle: Bundle) -> None:
         if not self.backend.has_added_registers:

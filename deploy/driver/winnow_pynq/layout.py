@@ -7,7 +7,6 @@ may be unrolled: the c of a pixel are then what lies under a kernel there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,33 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
+from .unrolled import GROUP, Kernel, unrolled
 
 Array = NDArray[Any]
 
-WORD_BYTES = GROUP = 8
+WORD_BYTES = 8
 RAW_BITS = 32
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """What images are unrolled by: a kernel, its stride, zeros around; (rows, columns) each."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    before: tuple[int, int]
-    after: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        values = (*self.kernel, *self.stride, *self.before, *self.after)
-        whole = all(type(value) is int for value in values) and len(values) == 8
-        if not whole or min(self.kernel + self.stride) < 1 or min(values) < 0:
-            raise ValueError(f"no kernel: {values}")
-
-    def outputs(self, pixels: Sequence[int]) -> tuple[int, int]:
-        """Return height and width of images of that size, unrolled."""
-        axes = zip(pixels, self.kernel, self.stride, self.before, self.after, strict=True)
-        height, width = ((x + b + a - k) // s + 1 for x, k, s, b, a in axes)
-        return height, width
 
 
 @dataclass(frozen=True)
@@ -65,10 +43,7 @@ class Region:
 
     def __post_init__(self) -> None:
         if self.unrolled is not None:
-            (height, width), kernel = self.unrolled.outputs(self.shape[1:]), self.unrolled.kernel
-            groups = -(-self.shape[0] * kernel[0] * kernel[1] // GROUP)
-            if min(height, width) < 1 or groups * height * width != self.words:
-                raise ValueError(f"{self.words} words for images unrolled by {kernel}")
+            self.unrolled.require(self.shape, self.words)
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -131,25 +106,12 @@ def quantized(given: Any, region: Region) -> Array:
 def pack(image: Array, region: Region) -> Array:
     """Return integers [c, h, w] as the bytes of a region."""
     if region.unrolled is not None:
-        return _unrolled(image.astype(region.dtype).view(np.uint8), region.unrolled)
+        return unrolled(image.astype(region.dtype).view(np.uint8), region.unrolled)
     c, h, w = image.shape
     groups = -(-c // GROUP)
     padded = np.zeros((groups * GROUP, h, w), np.uint8)
     padded[:c] = image.astype(region.dtype).view(np.uint8)
     return padded.reshape(groups, GROUP, h, w).transpose(0, 2, 3, 1).reshape(-1)
-
-
-def _unrolled(image: Array, window: Kernel) -> Array:
-    """Return bytes [c, h, w] as words of what lies under a kernel, in (c, row, column) order."""
-    c, (rows, columns), (down, right) = len(image), window.kernel, window.stride
-    height, width = window.outputs(image.shape[1:])
-    sides = zip(window.before, window.after, strict=True)
-    padded = np.pad(image, [(0, 0), *sides])
-    words = np.zeros((-(-c * rows * columns // GROUP), height, width, GROUP), np.uint8)
-    for number, (channel, i, j) in enumerate(np.ndindex(c, rows, columns)):
-        under = padded[channel, i : i + down * height : down, j : j + right * width : right]
-        words[number // GROUP, :, :, number % GROUP] = under[:height, :width]
-    return words.reshape(-1)
 
 
 def unpack(memory: Array, region: Region) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 from .backend import Memory
 from .bundle import Bundle
 from .errors import BusyError, InputError
+from .exits import classify_early, parts_of
 from .layout import Array, Region, as_array, pack, quantized, require_images, unpack
 from .runner import Runner
 
@@ -26,7 +27,7 @@ class Network:
     """A network on an engine. A context manager, or call close().
 
     Members: `batch` images run per start; `timeout_s` is for each of them; `limits` are how much of
-    each memory the engine may access, by register.
+    each memory the engine may access, by register; `layers` are those that a start runs.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Network:
         if not (isinstance(self.timeout_s, (int, float, np.number)) and self.timeout_s >= 0):
             raise InputError(f"timeout_s must be 0 or more, got {timeout_s}")
         self.memories: dict[str, Memory] = {}
-        self._counts = (len(bundle.layers), 1)  # of the program as it is
+        self.layers, self._count = slice(0, len(bundle.layers)), 1  # of the program as it is
         self.limits = {n: bundle.content[n] for n in ("program_words", "weight_beats")}
         self.limits["feature_words"] = self.batch * words
         try:
@@ -83,6 +84,22 @@ class Network:
         scores = integers.reshape(integers.shape[:2]) * 2.0**last.exponent
         return scores.argmax(axis=1), scores
 
+    def classify_early(
+        self, images: Any, threshold: float | None = None
+    ) -> tuple[Array, Array, Array]:
+        """Return labels [n], scores [n, classes] and exits taken [n] of a network with exits.
+
+        Images are those of `classify`. One leaves at the first exit whose largest softmax
+        probability reaches `threshold`, by default the one chosen on validation images; exits are
+        numbered as in `exit_names`.
+        """
+        return classify_early(self, self.images(quantized(images, self.bundle.input)), threshold)
+
+    @property
+    def exit_names(self) -> tuple[str, ...]:
+        """Return the names of the exits, the end's last."""
+        return tuple(name for name, _ in parts_of(self.bundle))
+
     def maps(self, images: Any, names: Iterable[str] | None = None) -> dict[str, Array]:
         """Return the maps [n, c, h, w] of the layers `names`, or of all, as integers."""
         bundle = self.bundle
@@ -103,18 +120,27 @@ class Network:
         for first in range(0, len(images), self.batch):
             yield first, images[first : first + self.batch]
 
-    def put(self, images: Array, layers: int | None = None) -> None:
-        """Write the images of a start, and how many layers run; all of them by default.
+    def put(self, images: Array, layers: slice | int | None = None) -> None:
+        """Write the images of a start, and which, or how many, layers run; by default all of them.
 
         Whole buffers are synced: parts of one are synced to a wrong place by pynq.
         """
         images, slots = self.images(images), self._slots()
         layers = len(self.bundle.layers) if layers is None else layers
         _require_count("images of a start", len(images), self.batch)
-        _require_count("layers of a start", layers, len(self.bundle.layers))
-        self._count(layers, len(images))
+        if not isinstance(layers, slice):
+            _require_count("layers of a start", layers, len(self.bundle.layers))
+            layers = slice(0, layers)
+        self._cut(layers, len(images))
         for slot, image in zip(slots, images):  # noqa: B905 (there may be more slots)
             slot[self.bundle.input.place] = pack(image, self.bundle.input)
+        self._runner.backend.to_device(self.memories["features"])
+
+    def go_on(self, images: Array, layers: slice) -> None:
+        """Let some of the images that ran, by their numbers, run other layers on their maps."""
+        slots = self._slots()
+        self._cut(layers, len(images))
+        slots[: len(images)] = slots[images]  # as `take` brought them
         self._runner.backend.to_device(self.memories["features"])
 
     def alone(self) -> AbstractContextManager[bool]:
@@ -124,11 +150,11 @@ class Network:
     def start(self) -> int | None:
         """Run what was put; return the engine's cycles, None if it does not count them."""
         self._slots()
-        return self._runner.run(self, self.timeout_s * self._counts[1])
+        return self._runner.run(self, self.timeout_s * self._count)
 
     def take(self, regions: Iterable[Region]) -> list[Array]:
         """Return the maps [n, c, h, w] of the images that ran."""
-        ran = self._slots()[: self._counts[1]]
+        ran = self._slots()[: self._count]
         self._runner.backend.from_device(self.memories["features"])
         return [np.stack([unpack(slot, region) for slot in ran]) for region in regions]
 
@@ -163,18 +189,20 @@ class Network:
         self.memories[name][:] = content
         self._runner.backend.to_device(self.memories[name])
 
-    def _count(self, layers: int, images: int) -> None:
-        """Bring the program for some layers and images: other counts, and the header's checksum."""
-        if (layers, images) == self._counts:
+    def _cut(self, layers: slice, images: int) -> None:
+        """Bring the program of some layers for some images: its header's counts and checksum."""
+        if (layers, images) == (self.layers, self._count):
             return
         header = self.bundle.content["header"]
-        program, last = bytearray(self.bundle.program), header["bytes"] - 8
-        struct.pack_into("<H", program, header["layers_at"], layers)
+        program, start = bytearray(self.bundle.program), header["bytes"]
+        size = (len(program) - start) // len(self.bundle.layers)
+        program[start:] = program[start + layers.start * size :].ljust(len(program) - start, b"\0")
+        struct.pack_into("<H", program, header["layers_at"], layers.stop - layers.start)
         struct.pack_into("<B", program, header["images_at"], images)
-        struct.pack_into("<Q", program, last, zlib.crc32(program[:last]))
-        self._counts = (0, 0)  # of no program, until it is written whole
+        struct.pack_into("<Q", program, start - 8, zlib.crc32(program[: start - 8]))
+        self._count = 0  # of no program, until it is written whole
         self._write("program", np.frombuffer(program, np.uint8))
-        self._counts = (layers, images)
+        self.layers, self._count = layers, images
 
 
 def _require_count(what: str, count: Any, most: int) -> None:

@@ -30,6 +30,7 @@ class Loaded(Protocol):
     bundle: Bundle
     memories: dict[str, Memory]
     limits: dict[str, int]
+    layers: slice  # of the bundle's, those that its program runs
 
 
 class Runner:
@@ -79,7 +80,7 @@ class Runner:
         except BaseException:  # Ctrl-C too
             self._stop()
             raise
-        self._require_ok(network.bundle)
+        self._require_ok(network.bundle, network.layers.start)
         return self._added(network.bundle, "cycles")
 
     def _point_at(self, network: Loaded) -> None:
@@ -143,7 +144,7 @@ class Runner:
     def _masters(self, bundle: Bundle, errors: int) -> str:
         return ", ".join(port.master for i, port in enumerate(bundle.ports) if errors >> i & 1)
 
-    def _require_ok(self, bundle: Bundle) -> None:
+    def _require_ok(self, bundle: Bundle, first: int) -> None:
         errors = self._added(bundle, "axi_error")
         if errors:
             require_present(errors)
@@ -153,7 +154,8 @@ class Runner:
         status = self.backend.read32(bundle.registers["status"])
         code = status & CODE_MASK
         if code:
-            number = min(status >> LAYERS_SHIFT & LAYERS_MASK, len(bundle.layers) - 1)
+            number = first + (status >> LAYERS_SHIFT & LAYERS_MASK)
+            number = min(number, len(bundle.layers) - 1)
             layer = "" if code == HUNG else bundle.layers[number].name
             where = f" at layer '{layer}' of image {status >> IMAGES_SHIFT}" if layer else ""
             text = f"the engine stopped{where}: {bundle.status_text(code)}; load the bundle again"
