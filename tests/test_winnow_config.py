@@ -187,6 +187,16 @@ def test_many_neighbours_are_cut(tmp_path: Path) -> None:
             "[model]\nchannels = [8, 8]\npool_after = []\nexit_after = [3]",
             "model.exit_after must name one of the 2 convolutions of model.channels, got 3",
         ),
+        (
+            "[model]\nchannels = [8, 8]\npool_after = []\nexit_after = [1, 2]",
+            "model.exit_after must number convolutions before the last one, whose map the "
+            "network's own classifier reads, got 2 of 2",
+        ),
+        (
+            "[model]\nwidth = 0.5",
+            "model.width is for networks of the library; a chain is as wide as model.channels, got "
+            "0.5",
+        ),
     ],
 )
 def test_wrong_values_name_file_and_key(tmp_path: Path, content: str, message: str) -> None:

@@ -121,6 +121,12 @@ class ModelConfig:
                     f"model.channels, got {position}"
                 )
 
+        if self.name == CHAIN and len(self.channels) in self.exit_after:
+            raise ConfigError(
+                "model.exit_after must number convolutions before the last one, whose map the "
+                f"network's own classifier reads, got {len(self.channels)} of {len(self.channels)}"
+            )
+
     def _check_own(self) -> None:
         """Raise ConfigError for keys that this kind of network would not look at."""
         is_code = self.own is not None and not self.own.is_onnx
@@ -128,6 +134,11 @@ class ModelConfig:
             raise ConfigError(
                 "model.arguments are given to a function that makes your own network, model.name "
                 f"'{self.name}' has none; remove [model.arguments]"
+            )
+        if self.name == CHAIN and self.width != 1.0:
+            raise ConfigError(
+                "model.width is for networks of the library; a chain is as wide as "
+                f"model.channels, got {self.width:g}"
             )
         if self.own is not None and self.width != 1.0:
             raise ConfigError(

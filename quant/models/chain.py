@@ -102,8 +102,8 @@ def chain_spec(model: ModelConfig, shape: InputShape, widths: Sequence[int] = ()
     spec = ChainSpec(tuple(convs), model.hidden, shape.classes)
     if model.exit_head != CONVOLUTIONS:
         return spec
-    taps = {n: name for n, name in model.exit_names.items() if n < len(convs)}
-    return replace(spec, exits=tuple((name, _exit_spec(spec, n)) for n, name in taps.items()))
+    exits = ((name, _exit_spec(spec, n)) for n, name in model.exit_names.items())
+    return replace(spec, exits=tuple(exits))
 
 
 def _exit_spec(spec: ChainSpec, number: int) -> ChainSpec:

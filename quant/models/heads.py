@@ -55,15 +55,11 @@ def with_heads(net: Network, model: ModelConfig) -> Network:
     if model.exit_head == CONVOLUTIONS or not model.exit_names:
         return net
     places = _places(net, model)
-    if not places:
-        return net
     _require_exits(net)
     _require_names(net, model.exit_numbers)
     target = net.graph.by_name[last_map(net.graph, net.graph.output)]
     heads = [
-        _Head(net.graph, number, name, places[name])
-        for number, name in model.exit_names.items()
-        if name in places
+        _Head(net.graph, number, name, places[name]) for number, name in model.exit_names.items()
     ]
     for head in heads:
         if model.exit_head == "pool":
@@ -77,9 +73,8 @@ def with_heads(net: Network, model: ModelConfig) -> Network:
 def _places(net: Network, model: ModelConfig) -> dict[str, str]:
     """Return by an exit's name the record of the map that it reads."""
     if model.name == CHAIN:
-        last = len(model.channels)
         placed = layer_graph(net.graph)
-        return {name: placed[name].result for n, name in model.exit_names.items() if n < last}
+        return {name: placed[name].result for name in model.exit_names.values()}
     found = exit_places(net.graph)
     for number in model.exit_numbers:
         if number > len(found):

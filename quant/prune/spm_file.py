@@ -142,7 +142,10 @@ def _parsed(content: bytes) -> tuple[Layer, ...]:
         raise ValueError(f"it ends after {len(content)} bytes, in its header")
     if zlib.crc32(content[START:]) != crc:
         raise ValueError("its checksum is wrong")
-    forms = [_form(row) for row in json.loads(content[START : START + size])]
+    rows = json.loads(content[START : START + size])
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"its header must be a list of layers, got {shown(rows)}")
+    forms = [_form(row) for row in rows]
     wanted, payload = -(-sum(form.bits for form in forms) // 8), content[START + size :]
     if len(payload) != wanted:
         raise ValueError(f"it has {len(payload)} bytes of kernels, its header {wanted}")
