@@ -21,6 +21,7 @@ import torch
 from quant.bench.__main__ import main, parse_seeds
 from quant.bench.figure import check_figure, dense_line, write_figure
 from quant.bench.judge import FRESH_IMAGES, Judged, difference, judging_images
+from quant.bench.price import price, priced
 from quant.bench.rivals import (
     dense_cycles,
     dense_steps,
@@ -515,7 +516,23 @@ def test_list_prints_names_and_notes(
     arguments = ["--recipes", str(recipes), "--list"]
     monkeypatch.setattr(sys, "argv", ["quant.bench", *arguments])
     assert guard(main) == 0
-    assert capsys.readouterr().out.splitlines()[0].split(maxsplit=1) == ["dense", "all weights"]
+    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    assert [lines[0][0], lines[0][2]] == ["dense", "all weights"]
+    assert float(lines[0][1]) <= float(lines[-1][1])
+
+
+def test_what_recipes_share_is_paid_once(root: Path) -> None:
+    folder = root / "configs" / "recipes"
+    (first,) = load_recipes([folder / "distill.toml"], ("plain",))
+    alone, again, other = price([first, first, first.with_seed(1)])
+    assert alone is not None
+    assert again is not None
+    assert other == alone > again > 0
+    costs = [cost or 0 for cost in price(load_recipes([folder / "distill.toml"]))]
+    assert 5 < sum(costs) < 15  # so that somebody runs it
+    elsewhere = load_recipes([folder / "fashion.toml"])
+    assert price(elsewhere) == [None] * len(elsewhere)
+    assert priced(elsewhere).splitlines()[-1].split()[:2] == ["all", "?"]
 
 
 def test_list_alone_prints_all_recipes_by_file(

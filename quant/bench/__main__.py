@@ -15,6 +15,7 @@ import torch
 
 from quant.bench.figure import check_figure, write_figure
 from quant.bench.judge import is_fresh, judging_images
+from quant.bench.price import priced
 from quant.bench.runs import run_all, run_recipe
 from quant.bench.table import format_tables
 from quant.recipes import Recipe, load_recipes
@@ -55,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
         "--figure", type=Path, metavar="FILE", help="draw accuracy against cycles as an SVG file"
     )
     whole.add_argument(
-        "--list", action="store_true", help="list the recipes and stop; without --recipes all"
+        "--list",
+        action="store_true",
+        help="list recipes with their prices and stop; without --recipes all",
     )
     return whole
 
@@ -71,10 +74,6 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _listed(recipes: Sequence[Recipe]) -> str:
-    return "\n".join(f"{recipe.name:<20}{recipe.note}" for recipe in recipes)
-
-
 def main() -> None:
     """Compare recipes."""
     arguments = parser()
@@ -85,11 +84,11 @@ def main() -> None:
     only = tuple(name.strip() for name in options.only.split(",") if name.strip())
     if options.list and options.recipes is None:
         for file in sorted((CONFIGS / "recipes").glob("*.toml")):
-            print(f"{file}\n{_listed(load_recipes([file]))}")
+            print(f"{file}\n{priced(load_recipes([file]))}")
         return
     recipes = load_recipes(options.recipes, only)
     if options.list:
-        print(_listed(recipes))
+        print(priced(recipes))
         return
     seeds, device = parse_seeds(options.seeds), pick_device(options.device)
     if options.jobs < 1:
