@@ -83,7 +83,9 @@ REFUSED = {
         "layer '",
     ),
     "V banks": (
-        replace(TINY, engine=EngineConfig(v_words=16), model=replace(WIDE, channels=(144, 144))),
+        replace(
+            TINY, engine=EngineConfig(v_words=16, pt=1), model=replace(WIDE, channels=(144, 144))
+        ),
         "words of a V bank, engine.v_words is 16; raise engine.v_words",
     ),
     "sums": (
