@@ -210,7 +210,7 @@ class TargetConfig:
     """The device the build is checked against."""
 
     part: str = text(EXAMPLE)
-    clock_mhz: int = integer(143, low=1, high=1000)
+    clock_mhz: int = integer(100, low=1, high=1000)
 
     def __post_init__(self) -> None:
         find_part(self.part)

@@ -10,7 +10,7 @@ add_files $here/src/top.cpp -cflags $cflags
 add_files -tb $here/host/csim_main.cpp -cflags $cflags
 open_solution -reset solution -flow_target vivado
 set_part {xc7z020clg400-1}
-create_clock -period 143MHz -name default
+create_clock -period 100MHz -name default
 config_compile -pragma_strict_mode
 config_dataflow -strict_mode warning
 config_interface -m_axi_addr64 -m_axi_alignment_byte_size 8 -s_axilite_auto_restart_counter 0
