@@ -164,7 +164,8 @@ def test_whole_chain_is_exact(arguments: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["chain", "mobilenet_v2", "resnet18"])
 def test_networks_of_the_library_are_rewritten_too(name: str, tmp_path: Path) -> None:
-    build = build_of(tmp_path, "mean = [0.5]", f'name = "{name}"\nwidth = 0.125')
+    width = "" if name == "chain" else "width = 0.125"
+    build = build_of(tmp_path, "mean = [0.5]", f'name = "{name}"\n{width}')
     net = new_network(build)
     assert net.graph.input == (2, 16, 16) == build.shape.image
     exits = 2 if name == "chain" else 0

@@ -87,11 +87,8 @@ def test_random_deep_layers_equal_the_interpreter(name: str) -> None:
 
 def test_deep_layers_are_of_every_kind() -> None:
     """Every op, gathered or not, an odd last sub-row or not, blocks in parts or not."""
-    layers = [
-        plan.layers[0]
-        for name in DEEP_ENGINES
-        for _, plan in deep_cases(ENGINES[name], DEEP_PER_ENGINE)
-    ]
+    cases = [case for name in DEEP_ENGINES for case in deep_cases(ENGINES[name], DEEP_PER_ENGINE)]
+    layers = [plan.layers[0] for _, plan in cases]
     assert all(x.values["one_tile"] for x in layers)
     for op, gathers in ((Op.WINOGRAD, False), (Op.DIRECT, False), (Op.DIRECT, True)):
         alike = [x for x in layers if (x.shape.op, x.shape.gathers) == (op, gathers)]

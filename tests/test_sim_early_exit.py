@@ -26,6 +26,7 @@ from sim import csim, early_exit
 from tests.engines import compiled, expected_maps
 from tests.test_sim_rtl import harness
 from winnow.compare import require_equal
+from winnow.confidence import confidence
 from winnow.config import Config, ModelConfig
 from winnow.errors import MismatchError, ScheduleError
 from winnow.fixed_point import IntArray
@@ -98,7 +99,10 @@ def test_the_first_sure_exit_is_where_an_image_leaves() -> None:
     start = early_exit.on_csim(compiled("default"))
     memory = early_exit.run(start, made, images, NEVER).memory
     sure = np.array(
-        [early_exit.confidence(p, early_exit.results_of(p, memory)) for p in made.parts[:-1]]
+        [
+            confidence(early_exit.results_of(p, memory), p.result.tensor.exponent)
+            for p in made.parts[:-1]
+        ]
     )
     threshold = float(np.median(sure[0]))
     want = np.where(sure[0] >= threshold, 1, np.where(sure[1] >= threshold, 2, 3))
@@ -109,14 +113,6 @@ def test_the_first_sure_exit_is_where_an_image_leaves() -> None:
         here = left.parts == number
         results = early_exit.results_of(part, memory)
         np.testing.assert_array_equal(left.results[here], results[here])
-
-
-def test_confidence_is_the_largest_softmax_probability() -> None:
-    part = programs("pool").parts[0]
-    logits = np.array([[4, -12, 0], [1, 1, 1]])
-    values = torch.from_numpy(logits * 2.0**part.result.tensor.exponent)
-    want = values.softmax(1).max(1).values
-    np.testing.assert_allclose(early_exit.confidence(part, logits), want, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", MODELS)
