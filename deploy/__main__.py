@@ -35,7 +35,7 @@ from deploy.virtual_board import rtl_digest
 from deploy.vivado import COPIED, write_scripts
 from deploy.wheel import Bitstream, has_bitstream, package_name, require_of, write_wheel
 from sim import rtl
-from sim.exits import exits
+from sim.exits import exits, require_leaving
 from winnow import process
 from winnow.__main__ import open_build
 from winnow.boards import BOARDS, find_board
@@ -96,6 +96,7 @@ def early(options: argparse.Namespace, build: Build) -> None:
             "early exits need a network that is deployed with them: set model.exit_after, and "
             "model.exit to 0"
         )
+    require_leaving(build, options.threshold)
     if options.check:
         return
     require_current(["bundle"], build, verb="run")

@@ -50,8 +50,7 @@ def exits(build: Build, threshold: float | None = None) -> Exits:
     interpreter's. Raises ConfigError for a threshold that is no probability and for a network
     without exits.
     """
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ConfigError(f"--threshold must be within 0..1, got {threshold:g}")
+    require_leaving(build, threshold)
     require_current(("emit", "golden"), build)
     network, graphs = lower_build_exits(build)
     if not graphs:
@@ -66,6 +65,14 @@ def exits(build: Build, threshold: float | None = None) -> Exits:
     right = left.results.argmax(1) == golden.labels
     print(summary(programs, threshold, left.parts, right, require_interpreter(made)))
     return made
+
+
+def require_leaving(build: Build, threshold: float | None) -> None:
+    """Raise ConfigError unless the network has classes, and a threshold is a probability."""
+    if build.config.data.has_values:
+        raise ConfigError("early exits need data.labels 'classes', got 'values'")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ConfigError(f"--threshold must be within 0..1, got {threshold:g}")
 
 
 def require_interpreter(made: Exits) -> int:

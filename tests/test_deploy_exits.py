@@ -233,6 +233,21 @@ def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, 
     return code, captured.out, captured.err
 
 
+def test_what_no_image_can_leave_by_is_refused_before_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.toml").write_text("[model]\nexit_after = [1]\n")
+    for given in ("1.5", "nan"):
+        error = f"error: --threshold must be within 0..1, got {given}\n"
+        assert command(capsys, "--check", "--threshold", given) == (1, "", error)
+    Path("values.toml").write_text(
+        '[model]\nexit_after = [1]\n[data]\nsource = "npz"\npath = "x.npz"\nlabels = "values"\n'
+    )
+    error = "error: early exits need data.labels 'classes', got 'values'\n"
+    assert command(capsys, "--config", "values.toml", "--check") == (1, "", error)
+
+
 def test_the_command_writes_bundle_and_wheel(
     build: Build,
     tmp_path: Path,
