@@ -30,7 +30,7 @@ from typing import Any
 from winnow.artefact import sha256_value
 from winnow.config import LISTED, Config, read_toml
 from winnow.errors import SHOWN, ConfigError, shown, shown_text
-from winnow.profiles import merge, split_profiles
+from winnow.profiles import PROFILES, merge
 from winnow.schema import from_table
 
 NOTE, GOAL = "note", "goal"
@@ -82,7 +82,8 @@ def _read(path: Path) -> tuple[Recipe, ...]:
             f'{path}: a recipe file must have base = "<configuration>" and tables '
             f"[recipes.<name>], got {shown_text(', '.join(content)) or 'nothing'}"
         )
-    start, _ = split_profiles(read_toml(path.parent.parent / f"{base}.toml"))
+    start = read_toml(path.parent.parent / f"{base}.toml")
+    start.pop(PROFILES, None)
     found = tuple(_recipe(path, name, table, start) for name, table in tables.items())
     version, frozen = content.get("version"), content.get("frozen")
     if version is None and frozen is None:

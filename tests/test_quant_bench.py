@@ -504,6 +504,8 @@ def test_impossible_number_of_jobs_is_one_line(
 
 def test_seeds() -> None:
     assert parse_seeds("0,3") == (0, 3)
+    with pytest.raises(ConfigError, match=r"^--seeds must be different ones, got '1,2,01'$"):
+        parse_seeds("1,2,01")
     with pytest.raises(ConfigError, match=r"^--seeds must be whole numbers .* got 'a,1'$"):
         parse_seeds("a,1")
     with pytest.raises(ConfigError, match=r"of up to 9 digits .* got '1{37}\.\.\.1{18}'$"):

@@ -64,14 +64,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Return the seeds of a comma-separated list; ConfigError unless all are whole numbers."""
+    """Return the seeds of a comma-separated list; ConfigError unless it is one."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and len(part) < 10 for part in parts):
         raise ConfigError(
             "--seeds must be whole numbers of up to 9 digits with commas, such as 0,1,2; got "
             f"{shown(text)}"
         )
-    return tuple(int(part) for part in parts)
+    seeds = tuple(int(part) for part in parts)
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds must be different ones, got {shown(text)}")
+    return seeds
 
 
 def main() -> None:
