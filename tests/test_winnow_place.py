@@ -11,6 +11,16 @@ from winnow.errors import ConfigError
 from winnow.place import config_place, default_out, require_plain
 
 
+def test_a_colon_without_a_profile_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("configs").mkdir()
+    Path("configs/net.toml").touch()
+    with pytest.raises(ConfigError, match=r"^configuration 'net:' names no profile behind the "):
+        config_place("net:")
+
+
 def test_names_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("configs/net.toml", "here.toml", "a b/my net.toml"):

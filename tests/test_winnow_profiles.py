@@ -71,6 +71,11 @@ def test_a_profile_is_named_behind_a_colon(file: Path) -> None:
         ("profiles.fast = 3", "profiles.fast must be a table, got 3"),
         ("[profiles.'a b']", "the name of a profile must be at most 60 letters, digits, _ and -, "),
         (
+            "[profiles.-a]",
+            "the name of a profile must be at most 60 letters, digits, _ and -, the first a letter "
+            "or digit, got '-a'",
+        ),
+        (
             "[profiles.fast]\nengine.m = 4",
             "profiles.fast.engine.m: all profiles read the same images and run on one engine; set "
             "[engine] once, outside the profiles",

@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 
-from winnow.errors import ConfigError
+from winnow.errors import ConfigError, shown
 from winnow.profiles import PROFILES, split_name
 
 CONFIGS, BUILDS = Path("configs"), Path("build")
@@ -36,7 +36,9 @@ def config_place(name: str) -> Path:
     """
     path, profile = split_name(Path(name))
     if not profile and "/" not in name and not name.endswith(".toml"):
-        stem, _, profile = name.partition(":")
+        stem, colon, profile = name.partition(":")
+        if colon and not profile:
+            raise ConfigError(f"configuration {shown(name)} names no profile behind the colon")
         path = CONFIGS / f"{stem}.toml"
     if path.is_dir():
         raise ConfigError(f"configuration '{path}' is a folder; name a .toml file")

@@ -49,8 +49,8 @@ def _checked(name: str, table: Any) -> Mapping[str, Any]:
     """Return the table of a profile; ConfigError names the key that it may not have."""
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"the name of a profile must be at most {SHOWN} letters, digits, _ and -, got "
-            f"{shown(name)}"
+            f"the name of a profile must be at most {SHOWN} letters, digits, _ and -, the first a "
+            f"letter or digit, got {shown(name)}"
         )
     if not isinstance(table, Mapping):
         raise ConfigError(f"{PROFILES}.{name} must be a table, got {shown(table)}")
