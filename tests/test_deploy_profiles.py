@@ -134,6 +134,12 @@ BROKEN: list[tuple[str, Callable[[Path], Any], type[Exception], str]] = [
     ("a file", lambda f: (f / "exact/weights.bin").unlink(), errors.NotFoundError, "weights.bin'"),
     ("list", lambda f: (f / "profiles.json").unlink(), errors.NotFoundError, "cannot read '.*/pro"),
     ("cut", truncated("profiles.json"), errors.MismatchError, "profiles.json' is damaged; copy"),
+    (
+        "deep",
+        lambda f: (f / "profiles.json").write_text("[" * 100_000),
+        errors.MismatchError,
+        "profiles.json' is damaged; copy",
+    ),
     ("weights", truncated("exact/weights.bin"), errors.MismatchError, "weights.bin' is damaged"),
     ("swapped", swapped, errors.MismatchError, "fast/memory.json' is damaged or of another build"),
     (

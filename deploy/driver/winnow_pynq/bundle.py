@@ -118,7 +118,7 @@ def description(path: Path, wanted: int = FORMAT) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(read_checked(path, None))
         found, seal = content.get("format"), content.pop("seal", None)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise MismatchError(f"'{path}' is damaged; copy the bundle again") from error
     if found != wanted:
         raise MismatchError(f"'{path}' has format {found}, this driver reads {wanted}")
