@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import Tensor
 
 from quant.build import Build, load_compact, load_pruned, load_quantized
@@ -27,10 +26,10 @@ from quant.layers.quant_layer import QuantTapLayer
 from quant.layers.quantizers import exponents, grid_of, scale_of
 from quant.network.layer_graph import layer_graph, layer_results
 from quant.network.network import Network
+from quant.report.page import render
 from quant.report.plot import HEIGHT, WIDTH, Series, make_plot
 from winnow.artefact import write_text
 
-HERE = Path(__file__).resolve().parent
 TEMPLATE = "trace.svg.j2"
 IMAGES = 64  # test images that are looked at
 SHOWN_DB = 80.0  # where the picture ends: more is no loss that anything could show
@@ -160,15 +159,8 @@ def draw_trace(path: Path, layers: Sequence[Traced]) -> Path:
     ]
     names = ("layer, in the order they run", "signal to noise, dB")
     plot = make_plot("where accuracy goes", names, series)
-    engine = Environment(
-        loader=FileSystemLoader(HERE / "report"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = engine.get_template(TEMPLATE).render(
-        plot=plot, width=WIDTH, height=HEIGHT, layers=[layer.name for layer in layers]
+    text = render(
+        TEMPLATE, plot=plot, width=WIDTH, height=HEIGHT, layers=[layer.name for layer in layers]
     )
     write_text(path, text)
     return path

@@ -7,7 +7,6 @@ On a fake board, whose engine is the interpreter, and on the virtual one, whose 
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,9 +30,9 @@ from sim import early_exit
 from sim.exits import Exits, write_programs
 from tests.engines import compiled, expected_maps
 from tests.fake_board import FakeBoard
+from tests.test_deploy_wheel import command
 from tests.test_sim_early_exit import images_of, lowered, programs
 from tests.test_sim_rtl import harness, rtl_folder
-from winnow.cli import guard
 from winnow.compare import require_equal
 from winnow.confidence import confidence
 from winnow.config import Config
@@ -41,6 +40,7 @@ from winnow.errors import MismatchError
 from winnow.flow import Build
 
 COUNT = 12
+EXITS = ("exits", "--config", "net.toml")
 
 
 @cache
@@ -225,14 +225,6 @@ def test_the_check_names_an_image_that_leaves_elsewhere(folder: Path, board: Fak
             bundled.compare_early(network, wrong, COUNT)
 
 
-def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    capsys.readouterr()
-    sys.argv = ["deploy", "exits", "--config", "net.toml", *words]
-    code = guard(deploy.__main__.main)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def test_what_no_image_can_leave_by_is_refused_before_the_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,12 +232,12 @@ def test_what_no_image_can_leave_by_is_refused_before_the_build(
     Path("net.toml").write_text("[model]\nexit_after = [1]\n")
     for given in ("1.5", "nan"):
         error = f"error: --threshold must be within 0..1, got {given}\n"
-        assert command(capsys, "--check", "--threshold", given) == (1, "", error)
+        assert command(capsys, *EXITS, "--check", "--threshold", given) == (1, "", error)
     Path("values.toml").write_text(
         '[model]\nexit_after = [1]\n[data]\nsource = "npz"\npath = "x.npz"\nlabels = "values"\n'
     )
     error = "error: early exits need data.labels 'classes', got 'values'\n"
-    assert command(capsys, "--config", "values.toml", "--check") == (1, "", error)
+    assert command(capsys, *EXITS, "--config", "values.toml", "--check") == (1, "", error)
 
 
 def test_the_command_writes_bundle_and_wheel(
@@ -257,10 +249,12 @@ def test_the_command_writes_bundle_and_wheel(
     monkeypatch.chdir(tmp_path)
     Path("net.toml").write_text("[model]\nexit_after = []\n")
     error = "error: early exits need a network that is deployed with them: set model.exit_after, "
-    assert command(capsys, "--check")[2].startswith(error)
+    assert command(capsys, *EXITS, "--check")[2].startswith(error)
     Path("net.toml").write_text("[model]\nexit_after = [1]\n")
-    assert command(capsys, "--check") == (0, "", "")
-    assert command(capsys, "--out", "net")[2].startswith("error: 'net': stage 'train' must run fir")
+    assert command(capsys, *EXITS, "--check") == (0, "", "")
+    assert command(capsys, *EXITS, "--out", "net")[2].startswith(
+        "error: 'net': stage 'train' must run fir"
+    )
     asked: list[float | None] = []
     monkeypatch.setattr(deploy.__main__, "require_current", lambda *_, **__: None)
     monkeypatch.setattr(deploy.__main__, "exits", lambda _, t: asked.append(t) or made())
@@ -269,7 +263,7 @@ def test_the_command_writes_bundle_and_wheel(
     monkeypatch.setattr(
         bundled, "virtual_board", lambda h, _: virtual_board(h, rtl_folder("default"))
     )
-    code, text, error = command(capsys, "--out", "net", "--threshold", "0.5")
+    code, text, error = command(capsys, *EXITS, "--out", "net", "--threshold", "0.5")
     assert (code, error, asked) == (0, "", [0.5])
     assert "exits: driver on a virtual board = C++ = interpreter on " in text
     assert "net/bundle_exits, net/winnow_net_exits-" in text

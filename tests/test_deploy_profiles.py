@@ -6,7 +6,6 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import deploy.__main__
 from codegen.emit import emit_data, sealed_json
 from codegen.golden import Golden
 from codegen.ir import Graph
@@ -32,13 +30,14 @@ from tests.builds import TRAINING, play
 from tests.engines import ENGINES, expected_maps
 from tests.fake_board import FakeBoard
 from tests.test_deploy_driver import GRAPH, LAST, PLAN, golden
+from tests.test_deploy_wheel import command
 from tests.test_sim_rtl import harness, rtl_folder
-from winnow.cli import guard
 from winnow.config import load_config
 from winnow.errors import ArtefactError
 from winnow.fixed_point import IntArray
 from winnow.flow import Build, profile_builds
 
+PROFILES = ("profiles", "--config", "net.toml")
 TWO = "[profiles.fast]\nprune.keep = 1\n[profiles.exact]\nprune.keep = 4\n"
 
 
@@ -252,14 +251,6 @@ def played(builds: dict[str, Build]) -> dict[str, Build]:
     return builds
 
 
-def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    capsys.readouterr()
-    sys.argv = ["deploy", "profiles", "--config", "net.toml", *words]
-    code = guard(deploy.__main__.main)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 @pytest.mark.usefixtures("played")
 def test_the_command_writes_folder_wheel_and_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -270,7 +261,7 @@ def test_the_command_writes_folder_wheel_and_table(
     monkeypatch.setattr(
         profiles, "virtual_board", lambda h, _: virtual_board(h, rtl_folder("default"))
     )
-    code, text, error = command(capsys)
+    code, text, error = command(capsys, *PROFILES)
     assert (code, error) == (0, "")
     head, fast, exact, note, done = text.splitlines()
     assert head.split() == ["profile", "validation", "test", "modelled", "RTL", "weights"]
@@ -283,23 +274,25 @@ def test_the_command_writes_folder_wheel_and_table(
     monkeypatch.setattr(
         profiles, "load_golden", lambda build: values_of("fast" if build.out.name else "")
     )
-    assert command(capsys)[2].startswith(f"error: layer '{LAST}': image 0, channel ")
+    assert command(capsys, *PROFILES)[2].startswith(f"error: layer '{LAST}': image 0, channel ")
 
 
 def test_what_is_not_current_or_of_other_rtl_is_refused(
     played: dict[str, Build], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(capsys, "--check") == (0, "", "")
+    assert command(capsys, *PROFILES, "--check") == (0, "", "")
     top = played["exact"].rtl / "winnow_engine.sv"
     top.write_text("module winnow_engine; wire x; endmodule\n")
-    error = command(capsys)[2]
+    error = command(capsys, *PROFILES)[2]
     assert error.startswith("error: 'build/net/profiles/exact': stage 'rtl' must run first: rtl/wi")
     for name in ("rtl", "rtlsim", "synth", "bundle"):
         files = {"rtl": [top], "bundle": sorted((played["exact"].out / "bundle").iterdir())}
         play(played["exact"], name, files.get(name, []), {"stage": name})
-    assert command(capsys)[2] == (
+    assert command(capsys, *PROFILES)[2] == (
         "error: profiles 'fast' and 'exact' were checked on different RTL; run: python -m winnow "
         "profiles --config net.toml --out build/net\n"
     )
     Path("net.toml").write_text("")
-    assert command(capsys, "--check")[2].startswith("error: net.toml: there are no profiles; add a")
+    assert command(capsys, *PROFILES, "--check")[2].startswith(
+        "error: net.toml: there are no profiles; add a"
+    )

@@ -10,19 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from quant.bench.judge import Judged
-from quant.bench.runs import RecipeResult, Rival
+from quant.bench.judge import accuracy
+from quant.bench.runs import Rival
+from quant.bench.table import Runs
 from quant.recipes import Recipe
+from quant.report.page import render
 from quant.report.plot import HEIGHT, WIDTH, Plot, Series, make_plot
 from winnow.artefact import write_text
 from winnow.errors import ConfigError
 
-HERE = Path(__file__).resolve().parent
 TEMPLATE = "figure.svg.j2"
-
-Runs = Sequence[RecipeResult]  # of one recipe, by seed
 
 
 def check_figure(path: Path) -> None:
@@ -35,21 +32,14 @@ def check_figure(path: Path) -> None:
 
 def write_figure(path: Path, recipes: Sequence[Recipe], runs: Sequence[Runs]) -> None:
     """Draw what the tables say, means over seeds, as SVG."""
-    engine = Environment(
-        loader=FileSystemLoader(HERE),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     plot = _plot(recipes, runs)
-    write_text(path, engine.get_template(TEMPLATE).render(plot=plot, width=WIDTH, height=HEIGHT))
+    write_text(path, render(TEMPLATE, plot=plot, width=WIDTH, height=HEIGHT))
 
 
 def _plot(recipes: Sequence[Recipe], runs: Sequence[Runs]) -> Plot:
     found = zip(recipes, runs, strict=True)
     points = tuple(
-        (mean(r.cycles for r in of), _accuracy([r.quantized for r in of])) for _, of in found
+        (mean(r.cycles for r in of), accuracy([r.quantized for r in of])) for _, of in found
     )
     names = tuple(recipe.name for recipe in recipes)
     plot = make_plot(
@@ -74,8 +64,4 @@ def dense_line(runs: Sequence[Runs]) -> tuple[tuple[float, float], ...]:
 
 
 def _point(rivals: Sequence[Rival]) -> tuple[float, float]:
-    return mean(rival.cycles for rival in rivals), _accuracy([rival.judged for rival in rivals])
-
-
-def _accuracy(networks: Sequence[Judged]) -> float:
-    return mean(100 * float(net.hits.mean()) for net in networks)
+    return mean(rival.cycles for rival in rivals), accuracy([rival.judged for rival in rivals])

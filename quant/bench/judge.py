@@ -87,6 +87,11 @@ def _kept(build: Build, stage: str, key: str) -> Hits | None:
     return arrays["hits"] if str(arrays.get("key")) == key else None
 
 
+def accuracy(networks: Sequence[Judged]) -> float:
+    """Return the mean accuracy of networks on the judging images, in percent."""
+    return float(np.mean([100 * float(net.hits.mean()) for net in networks]))
+
+
 def difference(first: Sequence[Judged], second: Sequence[Judged]) -> Difference:
     """Return by how many points the first networks are better, seed by seed on the same images.
 

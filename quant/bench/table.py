@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import mean
 
-from quant.bench.judge import Difference, Judged, difference
+from quant.bench.judge import Difference, Judged, accuracy, difference
 from quant.bench.runs import RecipeResult, Rival
 from quant.recipes import Recipe
 
@@ -139,7 +139,7 @@ def _light(runs: Runs) -> list[Rival]:
 def _rate(networks: Sequence[Judged]) -> str:
     if not networks:
         return f"{'-':>8}"
-    return f"{mean(100 * float(net.hits.mean()) for net in networks):>8.2f}"
+    return f"{accuracy(networks):>8.2f}"
 
 
 def _own(networks: Sequence[Judged]) -> str:

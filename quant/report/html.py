@@ -11,20 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from quant.allocate.sizes import layer_shapes, measured_keeps, total_cycles
 from quant.build import Build, compressed_network, load_bits, load_pruned, load_trained
 from quant.layers.winograd_layer import TapLayer
 from quant.network.network import Network
 from quant.network.rewrite import tap_layers, to_winograd
+from quant.report.page import render
 from quant.report.plot import HEIGHT, WIDTH, Plot, Series, make_plot
 from quant.results import COMPARED
 from winnow.artefact import Record, write_text
 from winnow.cycles import layer_cycles
 from winnow.srbs import SUB_ROW
 
-HERE = Path(__file__).resolve().parent
 PERCENT = 100
 
 
@@ -47,15 +45,9 @@ def write_report(build: Build) -> Path:
     numbers = {s: Record.load(build.out / f"{s}.json", build.command(s)).numbers for s in stages}
     net = load_pruned(build)
     bits = {name: choice.weight for name, choice in load_bits(build).items()}
-    engine = Environment(
-        loader=FileSystemLoader(HERE),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     path = build.out / "report.html"
-    text = engine.get_template("report.html.j2").render(
+    text = render(
+        "report.html.j2",
         name=build.out.name,
         accuracies=[(kind, numbers[stage][f"{kind}_accuracy"]) for kind, stage in COMPARED],
         plots=[*_curves(numbers), *_against_cycles(build, net, bits, numbers)],

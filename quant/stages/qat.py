@@ -42,17 +42,16 @@ def _held_layers(build: Build, pruned: Network, net: Network) -> list[WinogradCo
 
     Of whole kernels the mask of the layer says which there are; those of patterns have no mask.
     """
-    layers = [
-        (n, layer) for n, layer in tap_layers(net).items() if isinstance(layer, WinogradConv2d)
-    ]
-    if build.config.prune.method == KERNELS:
-        for _, layer in layers:
+    layers = {n: layer for n, layer in tap_layers(net).items() if isinstance(layer, WinogradConv2d)}
+    prune = build.config.prune
+    if prune.method == KERNELS:
+        for layer in layers.values():
             through_kernel(layer)
-        return [layer for _, layer in layers]
-    if build.config.prune.method != PATTERN:
+        return list(layers.values())
+    if prune.method != PATTERN:
         return []
-    sparse, keeps = sparse_layers(pruned, build.config.prune.skip), build.record("prune").numbers
-    held = [(name, layer) for name, layer in layers if name in sparse]
-    for name, layer in held:
-        hold_pattern(layer, keeps["pattern_keep"][name])
-    return [layer for _, layer in held]
+    keeps = build.record("prune").numbers["pattern_keep"]
+    held = [name for name in sparse_layers(pruned, prune.skip) if name in layers]
+    for name in held:
+        hold_pattern(layers[name], keeps[name])
+    return [layers[name] for name in held]
