@@ -19,13 +19,13 @@ from pathlib import Path
 from deploy.bus import Bus
 from deploy.device import open_device
 from winnow.boards import find_board
-from winnow.cli import guard
+from winnow.cli import Parser, guard
 from winnow.errors import ToolError
 
 
 def main() -> None:
     """Register the board with pynq and run the script."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.inprocess", description=__doc__)
+    parser = Parser(prog="python -m deploy.inprocess", description=__doc__)
     parser.add_argument("binary", type=Path, help="the engine's harness")
     parser.add_argument(
         "digest", type=bytes.fromhex, help="hash of the RTL that its bitstream must carry"

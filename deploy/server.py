@@ -7,7 +7,6 @@ client of pynq 4.0.0 or 3.1.2 with PYNQ_REMOTE_DEVICES loads the overlay, alloca
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import signal
 import sys
@@ -32,7 +31,7 @@ from deploy.bus import Bus
 from deploy.device import DeviceError, open_device
 from deploy.processor import Addresses
 from winnow.boards import Board, find_board
-from winnow.cli import guard
+from winnow.cli import Parser, guard
 from winnow.errors import ToolError
 
 PORT = 7967  # fixed in pynq's client
@@ -207,7 +206,7 @@ def serve(board: Board, bus: Bus, host: str) -> Any:
 
 def main() -> None:
     """Serve one board until somebody ends it."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.server", description=__doc__)
+    parser = Parser(prog="python -m deploy.server", description=__doc__)
     parser.add_argument("binary", type=Path, help="the engine's harness")
     parser.add_argument("digest", help="hash of the RTL that its bitstream must carry")
     parser.add_argument("--board", required=True)

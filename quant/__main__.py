@@ -13,16 +13,16 @@ from quant.exchange import TOOLS
 from quant.run import STAGES, run_stage
 from quant.train.distributed import join, leave
 from quant.train.training import pick_device
-from winnow.cli import guard, stage_options
+from winnow.cli import Parser, guard, stage_options
 from winnow.config import load_config
 from winnow.errors import ConfigError
 
 _EXAMPLE = "example: python -m quant train --config configs/digits.toml --out build/digits"
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of all verbs."""
-    whole = argparse.ArgumentParser(
+    whole = Parser(
         prog="python -m quant",
         description="Train, prune and quantize a network; each verb reads the files of the one "
         "before, is skipped when up to date and continues when interrupted.",

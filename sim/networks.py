@@ -13,7 +13,6 @@ difference.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -35,7 +34,7 @@ from quant.models.library import smallest_edge
 from sim import csim, rtl
 from sim.report import direct_macs
 from winnow.artefact import save_arrays
-from winnow.cli import guard
+from winnow.cli import Parser, guard
 from winnow.compare import require_equal
 from winnow.config import Config, DataConfig, ModelConfig, PruneConfig, QuantizeConfig, TargetConfig
 from winnow.engine import EngineConfig
@@ -245,7 +244,7 @@ def engine_of(settings: Sequence[str]) -> EngineConfig:
 
 def main() -> None:
     """Run the networks of the command line and print the table."""
-    parser = argparse.ArgumentParser("sim.networks", description=__doc__.split("\n")[0])
+    parser = Parser("sim.networks", description=__doc__.split("\n")[0])
     parser.add_argument("networks", nargs="*", help="NAME:WIDTH:EDGE (default: narrow ones of all)")
     parser.add_argument("--out", type=Path, default=Path("build/networks"))
     parser.add_argument("--keep", type=int, default=2, help="non-zeros of 8 weights, 1..8 (2)")

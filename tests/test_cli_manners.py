@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.test_winnow_process import ENDINGS, TREE, ends, read_pids
+from winnow.cli import guard
 
 ROOT = Path(__file__).parent.parent
+NOT_FOLDERS = ("winnow.host", "sim.networks")
 
 
 @pytest.fixture
@@ -119,36 +122,114 @@ def test_ci_lints_and_then_tests(tmp_path: Path, fails: str, verbs: str) -> None
     assert log.read_text() == verbs
 
 
+# What `winnow run` is to a stage: a command that starts another one and waits for it.
+STARTS = """
+import sys
+from pathlib import Path
+from winnow.__main__ import start
+from winnow.cli import guard
+from winnow.config import Config
+from winnow.flow import Build
+build = Build(Config(), Path("out"), config_path="x")
+sys.exit(guard(lambda: start("stage", "x", build)))
+"""
+
+
+def whole_run(folder: Path, stage: str) -> subprocess.Popen[str]:
+    """Start a run whose only stage guards the expression `stage`."""
+    (folder / "stage").mkdir()
+    (folder / "stage" / "__main__.py").write_text(
+        f"import sys\nfrom winnow import process\nfrom winnow.cli import Parser, guard\n"
+        f"sys.exit(guard(lambda: {stage}))\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", STARTS],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
 @pytest.mark.parametrize(("number", "code", "line"), ENDINGS)
 def test_signal_to_a_run_ends_the_stage_and_its_tool(
     tmp_path: Path, number: signal.Signals, code: int, line: str
 ) -> None:
     """The run starts a stage, a command of its own, which starts a tool: one line in all."""
-    script, pids = tmp_path / "run.py", tmp_path / "pids"
-    (tmp_path / "stage").mkdir()
-    (tmp_path / "stage" / "__main__.py").write_text(
-        "import sys\nfrom winnow import process\nfrom winnow.cli import guard\n"
-        f"tree = {TREE.format(pids)!r}\n"
-        'sys.exit(guard(lambda: process.run(["sh", "-c", tree])))\n'
-    )
-    script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom winnow.__main__ import start\n"
-        "from winnow.cli import guard\nfrom winnow.config import Config\n"
-        "from winnow.flow import Build\n"
-        "build = Build(Config(), Path('out'), config_path='x')\n"
-        'sys.exit(guard(lambda: start("stage", "x", build)))\n'
-    )
-    paths = os.pathsep.join([str(ROOT), str(tmp_path)])
-    with subprocess.Popen(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": paths},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as whole:
+    pids = tmp_path / "pids"
+    tree = TREE.format(pids)
+    with whole_run(tmp_path, f"process.run(['sh', '-c', {tree!r}])") as whole:
         children = read_pids(pids, 2)
         whole.send_signal(number)
         _, error = whole.communicate(timeout=60)
     assert (whole.returncode, error) == (code, line)
     assert [pid for pid in children if not ends(pid)] == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "code", "last", "lines"),
+    [
+        ("__import__('posix')._exit(1)", 1, "error: 'x' ended with exit code 1 and no word of", 1),
+        ("__import__('posix')._exit(2)", 2, "error: 'x' ended with exit code 2 and no word of", 1),
+        ("Parser(prog='x').error('bad')", 1, "error: bad; see: x --help", 1),
+        ("1 / 0", 1, "ZeroDivisionError: division by zero", 0),
+    ],
+)
+def test_stage_that_ends_is_told_once(
+    tmp_path: Path, stage: str, code: int, last: str, lines: int
+) -> None:
+    """By itself, or by who started it if the network's code ended it without a word."""
+    with whole_run(tmp_path, stage) as whole:
+        _, error = whole.communicate(timeout=60)
+    assert whole.returncode == code
+    assert error.splitlines()[-1].startswith(last)
+    assert error.count("error: ") == lines
+
+
+WRONG = [
+    (("winnow",), "the following arguments are required: VERB; see: python -m winnow --help"),
+    (
+        ("winnow", "run"),
+        "the following arguments are required: --config; see: python -m winnow run",
+    ),
+    (("winnow", "run", "--config", "x", "--threads", "a"), "argument --threads: invalid int value"),
+    (("winnow.host", "x"), "argument verb: invalid choice: 'x' (choose from "),
+    (("quant", "train", "--config", "x", "--out", "y", "--device", "z"), "argument --device: inv"),
+    (("quant.bench", "--jobs", "many"), "argument --jobs: invalid int value: 'many'; see: "),
+    (("codegen", "lower", "--x"), "the following arguments are required: --config, --out; see: "),
+    (("sim", "place", "--config", "x", "--out", "y", "--seeds", "1.5"), "argument --seeds: inv"),
+    (("sim.networks", "--keep", "two"), "argument --keep: invalid int value: 'two'; see: sim"),
+    (("deploy", "exits", "--config", "x", "--threshold", "x"), "argument --threshold: invalid fl"),
+    (("winnow", "run", "--config", "x", "\n" + "long" * 9999), "unrecognized arguments: \\nlong"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG, ids=[" ".join(w)[:40] for w, _ in WRONG])
+def test_wrong_command_line_is_one_line(
+    words: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module = words[0] if words[0] in NOT_FOLDERS else f"{words[0]}.__main__"
+    main = importlib.import_module(module).main
+    monkeypatch.setattr(sys, "argv", list(words))
+    assert guard(main) == 1
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: {message}")
+    assert line.endswith(" --help\n")
+    assert (line.count("\n"), len(line) < 400) == (1, True)
+
+
+def test_every_command_line_of_ours_is_one_that_was_tried_or_has_no_options() -> None:
+    """Whoever guards `main` reads the command line; argparse itself is for `winnow.cli` only."""
+    folders = ("winnow", "quant", "codegen", "sim", "deploy", "openhls")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    own = [p for p in files if "argparse.ArgumentParser(" in p.read_text()]
+    assert own == []
+    mains = {p.relative_to(ROOT).as_posix() for p in files if "sys.exit(guard(" in p.read_text()}
+    tried = {f"{w[0].replace('.', '/')}" for w, _ in WRONG}
+    plain = {name.removesuffix(".py").removesuffix("/__main__") for name in mains}
+    of_pynq = {f"deploy/{name}" for name in ("bench_client", "inprocess", "pynq_venv", "server")}
+    assert plain - tried == of_pynq

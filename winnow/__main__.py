@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from winnow import process
-from winnow.cli import guard
+from winnow.cli import STARTED, TOLD, Parser, guard
 from winnow.config import load_config
 from winnow.errors import ArtefactError, ConfigError
 from winnow.flow import (
@@ -53,8 +53,7 @@ VERBS = {
     "cocotb": "run the cocotb regression on the RTL of a build or a tool",
     "place": "place and route modules on an ECP5 (optional tool), beside their estimates",
 }
-# Exit codes of a stage that has said why: `winnow.cli.guard`, argparse, and when nobody listens.
-TOLD = (1, 2, 129, 130, 141, 143)
+SAID = (129, 130, 141, 143)  # exit codes of a stage that has said why, or whom nobody hears
 _NEW = "write a configuration, a network and data that run"
 _EXAMPLE = "example: python -m winnow run --config digits"
 
@@ -173,10 +172,12 @@ def start(folder: str, verb: str, build: Build, arguments: Sequence[str] = ()) -
     command = [sys.executable, "-m", folder, verb]
     command += ["--config", build.config_path, "--out", str(build.out), *arguments]
     # Asked by SIGHUP, it ends without a word: the one line is ours.
-    variables = child_environment()
+    variables = {**child_environment(), STARTED: "1"}
     code = process.run(command, capture=False, ending=signal.SIGHUP, env=variables).code
+    if code == TOLD:
+        raise SystemExit(1)
     if code:
-        if code not in TOLD:
+        if code not in SAID:
             _tell_end(verb, code)
         raise SystemExit(code if code > 0 else 128 - code)
 
@@ -202,9 +203,9 @@ def status(build: Build) -> None:
         print(f"{stage.name:<{width}}{'current' if reason is None else f'must run: {reason}'}")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of all verbs."""
-    whole = argparse.ArgumentParser(
+    whole = Parser(
         prog="python -m winnow",
         description="From a network to verified RTL: run what has changed, say what holds.",
         epilog=_EXAMPLE,

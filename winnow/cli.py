@@ -10,14 +10,18 @@ import os
 import select
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
-from winnow.errors import WinnowError, one_line
+from winnow.errors import ConfigError, WinnowError, one_line, shown_text
 from winnow.process import Terminated, termination_raises
 
 SIGNALLED = 128  # a shell's exit code of a process that a signal ended, less the signal's number
+STARTED = "WINNOW_STARTED"  # set for a command that another one of ours starts and waits for
+TOLD = 101  # the exit code of such a command in the place of 1: it has said why
+_COMPLAINT = 300  # characters of what is wrong with a command line
 AGAIN = "run the same command again to resume"
 _REMEDIES = {
     errno.EACCES: "change its permissions, or choose another place",
@@ -34,13 +38,34 @@ _REMEDIES = {
 _MEMORY = ("out of memory", "can't allocate memory")  # what torch's RuntimeError says
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose error is one like all of ours: one line and exit code 1."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError: what is wrong, and the command that tells what is right."""
+        raise ConfigError(f"{shown_text(message, _COMPLAINT)}; see: {self.prog} --help")
+
+
 def guard(main: Callable[[], None]) -> int:
     """Run `main`; turn what is not our bug into one line on stderr, and return the exit code.
 
     1 is a user's error, a file or device that refuses, or too little memory; 130 Ctrl-C; 143
     SIGTERM; silently, 129 SIGHUP and 141 that nobody reads stdout any more. Other exceptions are
-    our bugs and keep their traceback.
+    our bugs and keep their traceback. Where another command of ours waits for this one, TOLD stands
+    for 1, so that an end without a word, by a user's code, is known from one with it.
     """
+    is_started = os.environ.pop(STARTED, None) is not None
+    try:
+        code = _guarded(main)
+    except Exception:
+        if not is_started:
+            raise
+        traceback.print_exc()
+        code = 1
+    return TOLD if is_started and code == 1 else code
+
+
+def _guarded(main: Callable[[], None]) -> int:
     try:
         with termination_raises():
             try:

@@ -7,7 +7,6 @@ standard library only. `install` runs inside the new environment.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import shutil
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from winnow import process
-from winnow.cli import guard
+from winnow.cli import Parser, guard
 from winnow.errors import ToolError, shown
 from winnow.place import config_place, require_plain
 
@@ -92,7 +91,7 @@ def run(command: list[str], failed: str, *, quiet: bool = False) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line `python -m winnow.host check | venv FOLDER | install PYPROJECT`."""
-    parser = argparse.ArgumentParser(prog="python -m winnow.host", description=__doc__)
+    parser = Parser(prog="python -m winnow.host", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     check = verbs.add_parser("check", help="check the system tools")
     check.add_argument("--hls", default=HLS_CHOICES[0], help=f"one of {', '.join(HLS_CHOICES)}")

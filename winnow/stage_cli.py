@@ -8,13 +8,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from winnow.cli import Parser
 from winnow.config import load_config
 from winnow.flow import BY_NAME, STAGES, Build, run_stage
 
 
-def stage_parser(folder: str, description: str) -> tuple[argparse.ArgumentParser, Any]:
+def stage_parser(folder: str, description: str) -> tuple[Parser, Any]:
     """Return a folder's parser with a verb per stage, and its verbs to add others to."""
-    whole = argparse.ArgumentParser(prog=f"python -m {folder}", description=description)
+    whole = Parser(prog=f"python -m {folder}", description=description)
     verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
     for stage in STAGES:
         if stage.folder == folder:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -20,14 +19,14 @@ from quant.bench.runs import run_all, run_recipe
 from quant.bench.table import format_tables
 from quant.recipes import Recipe, load_recipes
 from quant.train.training import multiplies_bfloat16, pick_device
-from winnow.cli import guard
+from winnow.cli import Parser, guard
 from winnow.errors import ConfigError, shown
 from winnow.place import CONFIGS
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of `python -m quant.bench`."""
-    whole = argparse.ArgumentParser(
+    whole = Parser(
         prog="python -m quant.bench",
         description="Train recipes of a file with several seeds and print a table: accuracy, "
         "loss against the dense twin, gain over a dense network of equal cycles, and which goals "
