@@ -21,6 +21,7 @@ from winnow.artefact import sha256_bytes, write_bytes
 from winnow.errors import ArtefactError
 
 PROGRAM, WEIGHTS, MEMORY, GOLDEN = "program.bin", "weights.bin", "memory.json", "golden.npz"
+FILES = (PROGRAM, WEIGHTS, GOLDEN, MEMORY)
 IMAGES = 4  # golden ones in a bundle
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from codegen.emit import sealed_json
 from codegen.golden import load_golden
-from deploy.bundle import IMAGES, MEMORY
+from deploy.bundle import FILES, IMAGES, MEMORY
 from deploy.driver.winnow_pynq import Engine
 from deploy.driver.winnow_pynq.profiles import FILE, FORMAT
 from deploy.stages.bundle import SIMULATED_SECONDS
@@ -113,7 +113,7 @@ def write_profiles(folder: Path, builds: Mapping[str, Build]) -> list[Path]:
     """
     content: dict[str, bytes] = {}
     for name, build in builds.items():
-        content |= {f"{name}/{p.name}": p.read_bytes() for p in (build.out / "bundle").iterdir()}
+        content |= {f"{name}/{f}": (build.out / "bundle" / f).read_bytes() for f in FILES}
     _require_alike({name: json.loads(content[f"{name}/{MEMORY}"]) for name in builds})
     content[FILE] = described(content)
     for old in folder.iterdir() if folder.is_dir() else ():

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codegen.emit import sealed_json
-from deploy.bundle import GOLDEN, MEMORY, PROGRAM, WEIGHTS
+from deploy.bundle import FILES, MEMORY, PROGRAM, WEIGHTS
 from deploy.driver import winnow_pynq
 from deploy.driver.winnow_pynq import profiles
 from deploy.profiles import described
@@ -111,10 +111,9 @@ def _contents(package: str, bundle: Path, bitstream: Bitstream | None) -> dict[s
 
 def _networks(bundle: Path) -> dict[str, bytes]:
     """Return the files of a bundle, or of a folder of profiles, by their places in it."""
-    parts = (PROGRAM, WEIGHTS, GOLDEN, MEMORY)
     if not (bundle / profiles.FILE).is_file():
-        return {name: (bundle / name).read_bytes() for name in parts}
-    names = [f"{folder}/{part}" for folder in profiles.profile_folders(bundle) for part in parts]
+        return {name: (bundle / name).read_bytes() for name in FILES}
+    names = [f"{folder}/{part}" for folder in profiles.profile_folders(bundle) for part in FILES]
     return {name: (bundle / name).read_bytes() for name in (*names, profiles.FILE)}
 
 

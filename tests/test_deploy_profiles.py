@@ -21,7 +21,7 @@ from codegen.golden import Golden
 from codegen.ir import Graph
 from codegen.schedule import schedule
 from deploy import profiles
-from deploy.bundle import write_bundle
+from deploy.bundle import FILES, write_bundle
 from deploy.driver import winnow_pynq as driver
 from deploy.driver.winnow_pynq import errors
 from deploy.virtual_board import virtual_board
@@ -149,6 +149,12 @@ BROKEN: list[tuple[str, Callable[[Path], Any], type[Exception], str]] = [
     ),
     ("format", listed(format=9), errors.MismatchError, "profiles.json' has format 9, .* reads 1"),
     ("empty", listed(format=1), errors.MismatchError, "profiles.json' lacks something .'profiles'"),
+    (
+        "none",
+        listed(format=1, profiles={}),
+        errors.MismatchError,
+        "json' has no profiles; copy",
+    ),
     ("odd", listed(format=1, profiles=3), errors.MismatchError, "profiles.json' lacks something"),
 ]
 
@@ -174,6 +180,17 @@ def test_profiles_that_are_no_more_leave_the_folder(builds: dict[str, Build], fo
     (folder / "old" / "weights.bin").write_bytes(b"x")
     written = profiles.write_profiles(folder, {"fast": builds["fast"]})
     assert sorted(written) == sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def test_files_beside_a_bundle_are_not_brought_along(
+    builds: dict[str, Build], tmp_path: Path
+) -> None:
+    bundle = builds["fast"].out / "bundle"
+    (bundle / "notes").mkdir()
+    (bundle / "weights.bin~").write_bytes(b"x")
+    written = profiles.write_profiles(tmp_path / "one", {"fast": builds["fast"]})
+    names = {path.relative_to(tmp_path / "one").as_posix() for path in written}
+    assert names == {"profiles.json", *(f"fast/{name}" for name in FILES)}
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ def profile_folders(folder: Any) -> dict[str, Path]:
         hashes = {str(name): profile["sha256"] for name, profile in content["profiles"].items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise MismatchError(f"'{path}' lacks something ({error}); copy it again") from error
+    if not hashes:
+        raise MismatchError(f"'{path}' has no profiles; copy it again")
     for name, sha256 in hashes.items():
         read_checked(folder / name / "memory.json", str(sha256))
     return {name: folder / name for name in hashes}
