@@ -2,14 +2,15 @@
 """The cycle model: clock cycles of a layer on an engine, and the strips that minimise them.
 
 Loading the operands of the next strip, streaming the weights of the next block, computing and
-writing results overlap as far as the two halves of each bank allow. The model takes an ideal
-memory: one beat per port and cycle, no arbitration. `make report` prints it beside RTL cycles;
-`python -m sim fill` fits FILL_CYCLES to the RTL of a build.
+writing results overlap as far as the two halves of each bank allow. What is printed is of an ideal
+memory: one beat per port and cycle, no arbitration; `make report` prints it beside RTL cycles, and
+`python -m sim fill` fits FILL_CYCLES to the RTL of a build. Strips are compared on that memory and
+on a derated one, so that none are taken that gain little on the first and lose much on the second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
@@ -35,6 +36,23 @@ from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A memory that moves `beats` on each port in `cycles` when it is asked for them."""
+
+    beats: int = 1
+    cycles: int = 1
+
+    def late(self, beats: int) -> int:
+        """Return the cycles, of those that `beats` take, in which none comes."""
+        return -(-beats * (self.cycles - self.beats) // self.beats)
+
+
+IDEAL = Memory()
+DERATED = Memory(3, 4)  # every port stalls in a quarter of the cycles
+MEMORIES = (IDEAL, DERATED)  # on which strips are compared
 
 FILL_CYCLES = 118  # descriptor, first memory latency and pipeline fill of one layer, from RTL
 POOL_AHEAD = 18  # of these, in a max pool, are over when the first window is
@@ -68,40 +86,63 @@ class LayerCycles:
         return max(parts, key=lambda part: int(getattr(self, part)))
 
 
-def _feature_cycles(engine: EngineConfig, shape: LayerShape, sub_rows: int, strip: Strip) -> int:
+def _feature_cycles(
+    engine: EngineConfig, shape: LayerShape, sub_rows: int, strip: Strip, memory: Memory
+) -> int:
     """Cycles to load and transform the operands of a strip."""
     if shape.gathers:
         planes = 1 if shape.maximum else num_channel_groups(shape.in_channels)
-        return planes * max(_plane_cycles(engine, shape, strip))
-    if shape.op is not Op.WINOGRAD:
-        return sub_rows * strip.num_groups * group_width(engine, shape) * engine.num_lanes
+        return planes * max(_plane_cycles(engine, shape, strip, memory))
+    width, map_words = group_width(engine, shape), shape.height * shape.width
+    if shape.op is Op.DENSE:
+        words = num_channel_groups(shape.in_channels) * map_words
+        return sub_rows * width * engine.num_lanes + memory.late(words)
+    if shape.op is Op.DIRECT:
+        tiles = strip.num_groups * width
+        words = min(tiles * engine.linear_pixels, map_words)
+        return sub_rows * tiles * engine.num_lanes + memory.late(sub_rows * words)
     rows = strip.rows * engine.m + 2
-    columns = strip.groups * group_width(engine, shape) * engine.m + 2
-    return sub_rows * rows * columns
+    columns = strip.groups * width * engine.m + 2
+    words = min(rows, shape.height) * min(columns, shape.width)
+    return sub_rows * rows * columns + memory.late(sub_rows * words)
 
 
-def _plane_cycles(engine: EngineConfig, shape: LayerShape, strip: Strip) -> tuple[int, int]:
+def _plane_words(shape: LayerShape, strip: Strip) -> int:
+    """Words that memory sends for 8 channels of a strip whose pixels are gathered."""
+    if shape.average:
+        return strip.groups
+    rows, columns = shape.window.axes
+    return min(rows.reach(strip.rows), shape.height) * min(columns.reach(strip.groups), shape.width)
+
+
+def _plane_cycles(
+    engine: EngineConfig, shape: LayerShape, strip: Strip, memory: Memory
+) -> tuple[int, int]:
     """Cycles to put 8 channels of a padded strip on chip, and to gather pixels from there."""
     stored = plane_size(shape, strip.rows, strip.groups)
+    stored += memory.late(_plane_words(shape, strip))
     pixels = strip.num_groups * group_width(engine, shape) * engine.num_lanes
     if shape.maximum:
         pixels = strip.rows * strip.groups
     return stored, shape.window.positions * pixels
 
 
-def _weight_cycles(engine: EngineConfig, shape: LayerShape, steps: int) -> int:
+def _weight_cycles(engine: EngineConfig, shape: LayerShape, steps: int, memory: Memory) -> int:
     """Cycles to unpack the weights of a block: a beat each, but a low one of a direct layer
-    holds several steps, and takes a cycle for each of them."""
+    holds several steps, and takes a cycle for each of them, in which others may be late."""
     beats = bias_beats(engine) + weight_beats(engine, shape, steps)
+    sent = beats + memory.late(beats)
     if shape.op is not Op.DIRECT:
-        return beats
-    return beats + steps - -(-steps // engine.lanes_per_beat)
+        return sent
+    return max(sent, beats + steps - -(-steps // engine.lanes_per_beat))
 
 
-def _part_weights(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> tuple[int, ...]:
+def _part_weights(
+    engine: EngineConfig, shape: LayerShape, blocking: Blocking, memory: Memory
+) -> tuple[int, ...]:
     """Cycles to unpack the weights of each part of a block, the biases with the first."""
     ends = accumulate(blocking.parts)
-    cycles = [0, *(_weight_cycles(engine, shape, steps) for steps in ends)]
+    cycles = [0, *(_weight_cycles(engine, shape, steps, memory) for steps in ends)]
     return tuple(after - before for before, after in pairwise(cycles))
 
 
@@ -110,9 +151,8 @@ def _drain_cycles(engine: EngineConfig, shape: LayerShape) -> int:
     return engine.po * tiles_per_group(engine, shape)
 
 
-def _result_cycles(engine: EngineConfig, shape: LayerShape, strip: Strip) -> int:
-    """Cycles to write the results of a strip for one group of 8 channels: a pixel inside the map
-    each."""
+def _result_words(engine: EngineConfig, shape: LayerShape, strip: Strip) -> int:
+    """Results of a strip for one group of 8 channels: a word for each pixel inside the map."""
     if shape.op is Op.DENSE:
         return 1
     if shape.gathers:
@@ -169,28 +209,33 @@ def _by_size(strips: list[Strip], cycles: Callable[[Strip], T], planes: int) -> 
     return [known[strip.rows, strip.groups] for strip in strips for _ in range(planes)]
 
 
-def _busy(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> _Busy:
+def _busy(engine: EngineConfig, shape: LayerShape, blocking: Blocking, memory: Memory) -> _Busy:
     """Return the busy cycles of a layer; a max pool has strips of 8 channels and their results."""
+
+    def result(strip: Strip) -> int:
+        words = _result_words(engine, shape, strip)
+        return words + memory.late(words)
+
     per_group = max(blocking.steps, _drain_cycles(engine, shape), SUMS_PERIOD)
     queued = min(blocking.steps, W_QUEUE)
     planes = _planes_of_strip(shape)
     strips, parts = list(blocking.strips()), blocking.parts
     per_part = (*parts[:-1], parts[-1] + per_group - blocking.steps)
     features = _by_size(
-        strips, lambda s: _feature_cycles(engine, shape, blocking.sub_rows, s), planes
+        strips, lambda s: _feature_cycles(engine, shape, blocking.sub_rows, s, memory), planes
     )
-    results = [_result_cycles(engine, shape, s) for s in strips for _ in range(planes)]
+    results = [result(strip) for strip in strips for _ in range(planes)]
     if shape.gathers:  # nothing is gathered while the first plane comes
-        features[0] += min(_plane_cycles(engine, shape, strips[0]))
-        results = _by_size(strips, lambda s: _result_cycles(engine, shape, s), planes)
+        features[0] += min(_plane_cycles(engine, shape, strips[0], memory))
+        results = _by_size(strips, result, planes)
     return _Busy(
         features=tuple(features),
         compute=tuple(
             _by_size(strips, lambda s: tuple(n * s.num_groups for n in per_part), planes)
         ),
         results=tuple(results),
-        weights=_part_weights(engine, shape, blocking),
-        ahead=_weight_cycles(engine, shape, queued) - queued,
+        weights=_part_weights(engine, shape, blocking, memory),
+        ahead=_weight_cycles(engine, shape, queued, memory) - queued,
         blocks=blocking.blocks // planes,
         out_groups=blocking.blocks // planes // engine.blocks_per_group,
     )
@@ -236,9 +281,11 @@ def _simulate(busy: _Busy, blocks_per_group: int) -> int:
     return results_end[1]
 
 
-def blocking_cycles(engine: EngineConfig, shape: LayerShape, blocking: Blocking) -> LayerCycles:
+def blocking_cycles(
+    engine: EngineConfig, shape: LayerShape, blocking: Blocking, memory: Memory = IDEAL
+) -> LayerCycles:
     """Return the modelled cycles of a layer for given strips."""
-    busy = _busy(engine, shape, blocking)
+    busy = _busy(engine, shape, blocking, memory)
     compute, weights, features, results = busy.total
     fill = FILL_CYCLES + _drain_cycles(engine, shape)
     if shape.maximum:  # zeros are summed before there is a maximum to add them to
@@ -303,27 +350,33 @@ def _gathered_candidates(
 
 
 @lru_cache(maxsize=4096)
-def best_blocking(engine: EngineConfig, shape: LayerShape, name: str) -> Blocking:
-    """Return the strips with the fewest modelled cycles; fewer, larger strips win a tie.
+def best_blocking(
+    engine: EngineConfig, shape: LayerShape, name: str, memories: Sequence[Memory] = MEMORIES
+) -> Blocking:
+    """Return the strips with the fewest modelled cycles in all, on an ideal and a derated memory.
 
-    The search takes the strips in the order of a lower bound and ends where no bound is below the
-    best; for a very large layer, after MAX_SIMULATED blocks. Raises ScheduleError naming layer
-    `name` when a single tile group does not fit.
+    Fewer, larger strips win a tie. The search takes the strips in the order of a lower bound and
+    ends where no bound is below the best; for a very large layer, after MAX_SIMULATED blocks.
+    Raises ScheduleError naming layer `name` when a single tile group does not fit.
     """
-    choices = [(b, _busy(engine, shape, b)) for b in _candidates(engine, shape, name)]
+    choices = [
+        (blocking, [_busy(engine, shape, blocking, memory) for memory in memories])
+        for blocking in _candidates(engine, shape, name)
+    ]
     if not choices:
         raise ScheduleError(
             f"layer '{name}': not even a strip of one tile group fits the engine's buffers; raise "
             "engine.plane_pixels, engine.line_pixels, engine.v_words or engine.out_tiles"
         )
-    choices.sort(key=lambda choice: _least(choice[1]))
+    choices.sort(key=lambda choice: sum(map(_least, choice[1])))
     best: tuple[tuple[int, int], Blocking] | None = None
     simulated = 0
     for blocking, busy in choices:
-        if best is not None and (_least(busy) > best[0][0] or simulated > MAX_SIMULATED):
+        least = sum(map(_least, busy))
+        if best is not None and (least > best[0][0] or simulated > MAX_SIMULATED):
             break
-        simulated += busy.blocks * len(busy.weights) * len(busy.compute)
-        total = _simulate(busy, engine.blocks_per_group)
+        simulated += busy[0].blocks * len(busy[0].weights) * len(busy[0].compute)
+        total = sum(_simulate(each, engine.blocks_per_group) for each in busy)
         key = (total, -blocking.strip_rows * blocking.strip_groups)
         if best is None or key < best[0]:
             best = key, blocking
