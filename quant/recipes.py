@@ -13,6 +13,8 @@ A file in configs/recipes/ names its base configuration and, per recipe, the key
     prune.keep = 2
 
 `goal` is how many points of accuracy it may lose against its dense twin, where that is promised.
+`shapes` are channels of the chain, such as `[[16, 8, 16, 48]]`: further dense networks that it is
+compared with, beside the one that is narrower everywhere; the best on validation images counts.
 `version` and `frozen` are for tables that are published: `frozen` is a hash of the keys of data,
 model and fp32 training, so that these cannot change under the same version.
 
@@ -28,12 +30,12 @@ from pathlib import Path
 from typing import Any
 
 from winnow.artefact import sha256_value
-from winnow.config import LISTED, Config, read_toml
+from winnow.config import CHAIN, LISTED, Config, ModelConfig, read_toml
 from winnow.errors import SHOWN, ConfigError, shown, shown_text
 from winnow.profiles import PROFILES, merge
 from winnow.schema import from_table
 
-NOTE, GOAL = "note", "goal"
+NOTE, GOAL, SHAPES = "note", "goal", "shapes"
 FROZEN = ("data", "model", "train")
 HASH_DIGITS = 16
 
@@ -42,7 +44,8 @@ HASH_DIGITS = 16
 class Recipe:
     """A named configuration; `note` says what it is, `goal` how much it may lose, in points.
 
-    `table` names the file, and its version if it has one.
+    `table` names the file, and its version if it has one. `shapes` are the models of further dense
+    networks to beat.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Recipe:
     goal: float | None
     config: Config
     table: str = ""
+    shapes: tuple[ModelConfig, ...] = ()
 
     def with_seed(self, seed: int) -> Recipe:
         """Return the recipe with another seed."""
@@ -133,12 +137,26 @@ def _recipe(path: Path, name: str, table: Any, start: Mapping[str, Any]) -> Reci
         )
     if not isinstance(table.get(NOTE, ""), str):
         raise ConfigError(f"{path}: recipes.{name}.note must be text, got {shown(table[NOTE])}")
-    changes = {key: value for key, value in table.items() if key not in (NOTE, GOAL)}
+    own = (NOTE, GOAL, SHAPES)
+    merged = merge(start, {key: value for key, value in table.items() if key not in own})
     try:
-        config = from_table(Config, merge(start, changes), "").beside(path.parent.parent)
-        return Recipe(name, table.get(NOTE, ""), goal, config)
+        config = from_table(Config, merged, "").beside(path.parent.parent)
+        shapes = _shapes(config, merged, table.get(SHAPES, []))
+        return Recipe(name, table.get(NOTE, ""), goal, config, shapes=shapes)
     except ConfigError as error:
         raise ConfigError(f"{path}: recipe '{name}': {error}") from error
+
+
+def _shapes(config: Config, merged: Mapping[str, Any], channels: object) -> tuple[ModelConfig, ...]:
+    """Return the recipe's model with other channels."""
+    if not isinstance(channels, list):
+        raise ConfigError(f"{SHAPES} must be a list of lists of channels, got {shown(channels)}")
+    if channels and config.model.name != CHAIN:
+        raise ConfigError(
+            f"{SHAPES} are channels of model.name '{CHAIN}', and this is '{config.model.name}'"
+        )
+    changed = (merge(merged, {"model": {"channels": own}}) for own in channels)
+    return tuple(from_table(Config, table, "").model for table in changed)
 
 
 def _is_name(value: Any) -> bool:

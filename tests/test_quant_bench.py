@@ -28,6 +28,7 @@ from quant.bench.rivals import (
     dense_twin,
     light_rival,
     narrow_rival,
+    shaped_rivals,
 )
 from quant.bench.runs import RecipeResult, Rival, run_recipe
 from quant.bench.table import format_tables, verdict
@@ -239,6 +240,52 @@ def test_library_networks_have_narrow_rivals() -> None:
     assert limit // 2 < dense_cycles(rival) <= limit
 
 
+def test_shapes_are_dense_rivals_within_the_cycles() -> None:
+    model = ModelConfig(channels=(32, 64), pool_after=(1, 2), exit_after=())
+    config, teacher = Config(model=model), Path("/teacher")
+    shapes = (replace(model, channels=(16, 8)), replace(model, channels=(8, 8)))
+    limit = dense_cycles(replace(config, model=shapes[0]))
+    narrow = narrow_rival(config, limit, teacher)
+    assert narrow is not None
+    found = shaped_rivals(config, shapes, limit, teacher)
+    assert found == tuple(replace(narrow, model=model) for model in shapes)
+    match = (
+        rf"^shape \[16, 8\] takes {limit:,} modelled cycles, more than the recipe's {limit - 1:,}; "
+        "take it out or make it narrower$"
+    )
+    with pytest.raises(ConfigError, match=match):
+        shaped_rivals(config, shapes, limit - 1, teacher)
+
+
+@pytest.mark.parametrize(("validations", "best"), [((80.0, 90.0), 1), ((90.0, 80.0), 0)])
+def test_the_shape_that_is_best_on_validation_counts(
+    recipes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    validations: tuple[float, float],
+    best: int,
+) -> None:
+    recipes.write_text(f"{RECIPES}shapes = [[8, 8]]")
+    (sparse,) = load_recipes([recipes], ("sparse",))
+    names = ("sparse-0-narrow", "sparse-0-narrow-8-8")
+    of = dict(zip(names, validations, strict=True))
+
+    def judged_by_name(build: Build, *_: object) -> Judged:
+        return judged("10", validation=of.get(build.out.name, 99.0))
+
+    monkeypatch.setattr("quant.bench.runs.judge", judged_by_name)
+    out = tmp_path / "out"
+    found = run_recipe(sparse, out, torch.device("cpu")).narrow
+    assert found is not None
+    assert all((out / name / "qat.npz").is_file() for name in names)
+    assert found.judged.validation == 90.0
+    narrow = narrow_rival(sparse.config, found.cycles, out)
+    assert narrow is not None
+    channels = (narrow.model.channels, (8, 8))[best]
+    model = replace(sparse.config.model, channels=channels)
+    assert found.cycles == dense_cycles(replace(sparse.config, model=model))
+
+
 def test_light_rival_is_the_widest_within_the_products() -> None:
     """Steps counted by hand: tiles / 2 x outputs / 4 x inputs.
 
@@ -404,6 +451,16 @@ def test_goal_within_the_error_is_open(recipes: Path, goal: float | None, word: 
             r'version and set frozen = "[0-9a-f]{16}"$',
         ),
         (RECIPES.replace('"all weights"', "3"), r"recipes\.dense\.note must be text, got 3$"),
+        (f"{RECIPES}shapes = 8", r"'sparse': shapes must be a list of lists of channels, got 8$"),
+        (f"{RECIPES}shapes = [8]", r"'sparse': model\.channels must be .*, got 8$"),
+        (
+            f"{RECIPES}shapes = [[8, 0]]",
+            r"'sparse': model\.channels must be .* in 1\.\.2048, got \[8, 0\]$",
+        ),
+        (
+            f'{RECIPES}model.name = "resnet8"\nshapes = [[8, 8]]',
+            r"shapes are channels of model\.name 'chain', and this is 'resnet8'$",
+        ),
         (RECIPES.replace("goal = 1.5", f"goal = 0x{'f' * 5000}"), "got an int too long to show$"),
         (
             RECIPES.replace('"tiny"', f'"{"b" * 5000}"'),

@@ -10,7 +10,7 @@ the light one whether it would on an engine that does nothing but multiply.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from winnow.blocking import LayerShape
 from winnow.config import CHAIN, KERNELS, ChannelPruningConfig, Config, ModelConfig
 from winnow.cycles import layer_cycles
 from winnow.engine import EngineConfig
+from winnow.errors import ConfigError
 from winnow.srbs import SUB_ROW
 
 STEPS = 64  # widths that are tried, equally far apart
@@ -52,6 +53,23 @@ def narrow_rival(config: Config, cycles: int, teacher: Path) -> Config | None:
     return _widest(config, dense_cycles, cycles, teacher)
 
 
+def shaped_rivals(
+    config: Config, shapes: Sequence[ModelConfig], cycles: int, teacher: Path
+) -> tuple[Config, ...]:
+    """Return dense configurations of given shapes, otherwise as `narrow_rival`.
+
+    Raise ConfigError where one takes more than `cycles`.
+    """
+    for model in shapes:
+        taken = dense_cycles(replace(config, model=model))
+        if taken > cycles:
+            raise ConfigError(
+                f"shape {list(model.channels)} takes {taken:,} modelled cycles, more than the "
+                f"recipe's {cycles:,}; take it out or make it narrower"
+            )
+    return tuple(_rival(config, model, teacher) for model in shapes)
+
+
 def light_rival(config: Config, steps: int, teacher: Path) -> Config | None:
     """Return the widest dense configuration whose products take at most `steps` of the lanes.
 
@@ -67,10 +85,14 @@ def _widest(
         return None
     for model in _narrower(config.model):
         if measure(replace(config, model=model)) <= limit:
-            quantize = replace(config.quantize, weight_bits=(WEIGHT_BITS,), budget_share=1.0)
-            distill = replace(config.distill, teacher=str(teacher))
-            return replace(_dense(config), model=model, quantize=quantize, distill=distill)
+            return _rival(config, model, teacher)
     return None
+
+
+def _rival(config: Config, model: ModelConfig, teacher: Path) -> Config:
+    quantize = replace(config.quantize, weight_bits=(WEIGHT_BITS,), budget_share=1.0)
+    distill = replace(config.distill, teacher=str(teacher))
+    return replace(_dense(config), model=model, quantize=quantize, distill=distill)
 
 
 def _dense(config: Config) -> Config:

@@ -24,6 +24,7 @@ from quant.bench.rivals import (
     lane_steps,
     light_rival,
     narrow_rival,
+    shaped_rivals,
 )
 from quant.build import Build, load_bits, load_pruned, load_stage
 from quant.network.rewrite import tap_layers
@@ -55,7 +56,8 @@ class RecipeResult:
     Members:
         twin: the dense fp32 network of equal training.
         pruned, quantized: the recipe's networks, in fp32 and in integers.
-        narrow: the dense network of equal cycles; None if there is no such width.
+        narrow: the dense network of equal cycles, of several shapes the best on validation images;
+            None if there is no such width.
         light: the dense network of equal products; None also if it was not asked for.
         sparsity: share of zeros among the weights of all layers that multiply, in percent.
         bits: mean width of the weights that are left.
@@ -95,13 +97,19 @@ def run_recipe(
         return Rival(_judged(found, "qat", "quantized"), dense_cycles(config), dense_steps(config))
 
     narrow = rival("narrow", narrow_rival(recipe.config, cycles, teacher))
+    shaped = [
+        rival("-".join(["narrow", *map(str, config.model.channels)]), config)
+        for config in shaped_rivals(recipe.config, recipe.shapes, cycles, teacher)
+    ]
+    candidates = [found for found in (narrow, *shaped) if found is not None]
+    best = max(candidates, key=lambda found: found.judged.validation, default=None)
     light = light_rival(recipe.config, steps, teacher) if with_light else None
     sparsity, bits = _weights(build)
     return RecipeResult(
         _judged(twin, "prune", "pruned"),
         _judged(build, "prune", "pruned"),
         _judged(build, "qat", "quantized"),
-        narrow,
+        best,
         rival("light", light),
         sparsity,
         bits,
