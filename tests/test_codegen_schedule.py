@@ -119,7 +119,9 @@ def test_descriptors_respect_the_buffers_and_agree_with_the_strips() -> None:
             v = layer.values
             strips = list(layer.blocking.strips())
             assert v["sub_rows"] * v["keep"] == layer.blocking.steps
-            assert v["part_steps"] == min(layer.blocking.steps, engine.w_words)
+            steps, num_parts = layer.blocking.steps, len(layer.blocking.parts)
+            assert (num_parts - 1) * engine.w_words < steps <= num_parts * engine.w_words
+            assert (num_parts - 1) * v["part_steps"] < steps <= num_parts * v["part_steps"]
             assert v["part_steps"] == layer.blocking.steps or v["groups_full"] == 1
             assert v["one_tile"] == (engine.pt == 2 and v["sub_rows"] > engine.v_words)
             held = engine.v_words * engine.pt // tiles_of(engine, v)

@@ -231,11 +231,11 @@ def test_padding_belongs_to_the_first_and_the_last_strip() -> None:
 
 
 def test_deep_blocks_come_in_parts() -> None:
-    """13 sub-rows x keep 4 = 52 W words in halves of 20: strips of one group, three parts."""
+    """13 sub-rows x keep 4 = 52 W words in halves of 20: strips of one group, three equal parts."""
     engine = EngineConfig(w_words=20)
     blocking = best_blocking(engine, LAYER, "conv")
     assert (blocking.strip_rows, blocking.strip_groups) == (1, 1)
-    assert blocking.parts == (20, 20, 12)
+    assert blocking.parts == (18, 18, 16)
     assert best_blocking(EngineConfig(w_words=52), LAYER, "conv").parts == (52,)
 
 

@@ -144,8 +144,11 @@ class Blocking:
 
     @property
     def part_steps(self) -> int:
-        """W words of a part of a block but the last."""
-        return min(self.steps, self.w_words)
+        """W words of a part of a block but the last, which has no more: about equal parts.
+
+        Lanes and weights wait for each other least then.
+        """
+        return -(-self.steps // -(-self.steps // self.w_words))
 
     @property
     def parts(self) -> tuple[int, ...]:
