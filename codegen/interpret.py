@@ -36,6 +36,7 @@ from codegen.ir import (
 )
 from winnow.errors import GraphError
 from winnow.fixed_point import IntArray, int_range, requantize
+from winnow.progress import Progress
 from winnow.winograd import winograd
 
 _CHUNK_IMAGES = 32  # bounds the memory of the tile arrays; every image is independent
@@ -49,10 +50,12 @@ def interpret(graph: Graph, images: ArrayLike) -> NodeMaps:
     """
     check_graph(graph)
     checked = _check_images(graph.input, np.asarray(images))
-    parts = [
-        _interpret_chunk(graph, checked[start : start + _CHUNK_IMAGES])
-        for start in range(0, max(1, len(checked)), _CHUNK_IMAGES)
-    ]
+    starts = range(0, max(1, len(checked)), _CHUNK_IMAGES)
+    with Progress("interpreter", len(starts) * len(graph.nodes)) as progress:
+        parts = [
+            _interpret_chunk(graph, checked[start : start + _CHUNK_IMAGES], progress)
+            for start in starts
+        ]
     return {node.name: np.concatenate([part[node.name] for part in parts]) for node in graph.nodes}
 
 
@@ -82,11 +85,12 @@ class _Map:
     exponent: int
 
 
-def _interpret_chunk(graph: Graph, images: IntArray) -> NodeMaps:
+def _interpret_chunk(graph: Graph, images: IntArray, progress: Progress) -> NodeMaps:
     maps = {INPUT: _Map(images, graph.input.exponent)}
     for node in graph.nodes:
         values = RUNS[type(node)](node, *(maps[name] for name in node.inputs))
         maps[node.name] = _Map(values, node.output.exponent)
+        progress.add()
     return {name: found.values for name, found in maps.items()}
 
 

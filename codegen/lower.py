@@ -56,6 +56,7 @@ from winnow import flow
 from winnow.config import Config
 from winnow.errors import LoweringError
 from winnow.fixed_point import IntArray, int_range
+from winnow.progress import steps
 from winnow.srbs import max_keep
 
 
@@ -182,7 +183,7 @@ def lower_network(net: Network, entry: TensorType) -> Graph:
     nodes: list[Node] = []
     # By record: the node that holds its result, and its type.
     results = {network.INPUT: (INPUT, entry)}
-    for record in graph.nodes:
+    for record in steps("lowering", graph.nodes):
         sources = tuple(results[name] for name in record.inputs)
         made = _lower_record(net, record, names.get(record.name, ""), sources)
         if made is None:

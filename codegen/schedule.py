@@ -42,6 +42,7 @@ from winnow.cycles import LayerCycles, best_blocking, blocking_cycles
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
 from winnow.fixed_point import IntArray, int_range, signed_bits
+from winnow.progress import steps
 from winnow.window import Axis, Window
 from winnow.winograd import KERNEL
 
@@ -158,7 +159,7 @@ def schedule_layers(
     images = InputRegion(0, entry, unrolled)
     regions, weight_base = _place(images, layers, side_by_side), 0
     plans = []
-    for layer in layers:
+    for layer in steps("scheduling and packing", layers):
         result = regions[layer.last.name]
         read = _Read(regions[layer.source], regions.get(layer.shortcut_source or ""))
         plan = _plan_layer(engine, layer, read, result, weight_base)

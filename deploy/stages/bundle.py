@@ -20,6 +20,7 @@ from deploy.virtual_board import virtual_board
 from sim import rtl
 from winnow.fixed_point import IntArray
 from winnow.flow import Build, Result
+from winnow.progress import waiting
 
 SIMULATED_SECONDS = 3600.0  # for an image: the simulator's speed says nothing about the engine's
 
@@ -54,6 +55,7 @@ def drive(
         engine.load(bundle, timeout_s=SIMULATED_SECONDS) as network,
     ):
         started = time.monotonic()
-        maps = network.maps(images)
+        with waiting("driver on a virtual board"):
+            maps = network.maps(images)
         seconds = time.monotonic() - started
     return {name: found.astype(np.int64) for name, found in maps.items()}, seconds

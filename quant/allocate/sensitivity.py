@@ -22,8 +22,10 @@ from quant.network.calibrate import best_exponents, quantize, quantize_weight
 from quant.network.rewrite import tap_layers
 from quant.train.objective import hard_loss
 from winnow.fixed_point import int_range
+from winnow.progress import steps
 
 Table = NDArray[np.float64]
+MEASURING = "measuring sensitivities"
 
 
 @torch.no_grad()
@@ -37,7 +39,7 @@ def weight_divergence(
     reference = outputs(net.eval(), x, values=values)
     layers = tap_layers(net)
     table = np.zeros((len(layers), len(widths)))
-    for row, layer in enumerate(layers.values()):
+    for row, layer in enumerate(steps(MEASURING, layers.values())):
         exact = layer.u
         for column, bits in enumerate(widths):
             layer.set_u(quantize_weight(exact, bits))
@@ -54,7 +56,7 @@ def operand_divergence(
     reference = outputs(net.eval(), x, values=values)
     layers = tap_layers(net)
     table = np.zeros((len(layers), len(widths)))
-    for row, layer in enumerate(layers.values()):
+    for row, layer in enumerate(steps(MEASURING, layers.values())):
         for column, bits in enumerate(widths):
             handle = layer.register_forward_hook(_rounding(bits))
             table[row, column] = divergence(net, x, reference, values=values)
@@ -123,7 +125,7 @@ def hessian_traces(
     generator = torch.Generator().manual_seed(seed)
     totals = [0.0] * len(parameters)
     gradients = torch.autograd.grad(loss(), parameters, create_graph=True)
-    for _ in range(probes):
+    for _ in steps(MEASURING, range(probes)):
         signs = [
             (2.0 * torch.randint(0, 2, p.shape, generator=generator) - 1).to(p) for p in parameters
         ]

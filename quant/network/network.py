@@ -30,6 +30,7 @@ from quant.network.graph import (
 from quant.network.layer_modules import layer_node
 from quant.network.operations import compute
 from quant.network.quantization import Quantization
+from winnow.progress import steps
 
 AVERAGING = (AdaptiveAvgPool, AvgPool, Mean, QuantAverage, Dropout, Identity)  # behind the last map
 Visit = Callable[[Node, Sequence[Tensor]], None]
@@ -93,7 +94,7 @@ class Network(nn.Module):
         nodes = self.graph.needed(wanted)
         reads = _num_reads(nodes, wanted)
         values = {INPUT: x}
-        for node in nodes:
+        for node in nodes if self.training else steps("running the network", nodes):
             inputs = [values[name] for name in node.inputs]
             if isinstance(node, WITH_WEIGHTS):
                 if before is not None:

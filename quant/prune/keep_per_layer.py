@@ -29,6 +29,7 @@ from quant.prune.kernel import nearest_kernel
 from quant.prune.target import best_mask
 from winnow.config import KERNELS, Config
 from winnow.cycles import layer_cycles
+from winnow.progress import steps
 from winnow.srbs import SUB_ROW
 
 KEEPS = range(1, SUB_ROW + 1)
@@ -99,7 +100,7 @@ def layer_losses(
     layers = tap_layers(net)
     reference = outputs(net, x, values=values)
     lost = []
-    for layer in (layers[name] for name in names):
+    for layer in steps("measuring pruned layers", [layers[name] for name in names]):
         exact, row = layer.u, []
         for u in pruned(layer):
             layer.set_u(u)

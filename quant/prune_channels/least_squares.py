@@ -33,6 +33,7 @@ from quant.prune_channels.task import Narrowed, Task
 from quant.train.training import fit
 from winnow.config import LEAST_SQUARES
 from winnow.errors import ConfigError
+from winnow.progress import steps
 
 OUTPUTS = 4  # of a reader, that the calibration images shall give for each unknown
 SINGULAR = 1e-10  # share of a value that the ones before it do not explain, below which none is new
@@ -255,7 +256,7 @@ def narrow_all(task: Task, student: Network, counts: Mapping[str, int]) -> dict[
     """
     stay: dict[str, list[int]] = {}
     errors: Errors = {}
-    for group in channel_groups(student.graph):
+    for group in steps("narrowing groups", channel_groups(student.graph)):
         if counts[group.name] < group.channels(student):
             kept, found = narrow(task, student, group, counts[group.name])
             stay[group.name] = kept.tolist()

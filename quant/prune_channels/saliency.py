@@ -20,6 +20,7 @@ from quant.network.channels import ChannelGroup, remove_channels
 from quant.network.network import Network
 from quant.network.structure import channel_groups
 from quant.train.objective import Loss
+from winnow.progress import steps
 
 
 def gates(net: nn.Module, group: ChannelGroup) -> list[nn.Module]:
@@ -45,7 +46,7 @@ def saliencies(
     net.eval()
     groups = channel_groups(net.graph)
     sums = {group.name: torch.zeros(group.channels(net), dtype=torch.float64) for group in groups}
-    for x, labels in batches:
+    for x, labels in steps("saliency, batches", batches):
         net.zero_grad(set_to_none=True)
         loss(x, labels).backward()
         for group in groups:
