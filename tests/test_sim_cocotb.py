@@ -40,6 +40,7 @@ from sim.contract import CHANNELS, LITE_PINS, require_top
 from sim.verilator import content_hash
 from tests.engines import CACHE, chain_case, expected_maps
 from tests.ladder import random_images
+from tests.test_sim_rtl import losing_a_beat
 from winnow.cache import lock
 from winnow.code_hash import code_hash, files_hash
 from winnow.config import TargetConfig
@@ -333,15 +334,11 @@ def test_mismatch_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_hang_names_who_waits_for_whom(tmp_path: Path) -> None:
-    """A layer that is told to read a beat too few of its weights."""
+    """A beat of weights gets lost on its way."""
     job = replace(make_job(tmp_path, 0), tests=("network_equals_the_model",))
-    plan = schedule(chain_case(3, 3), EngineConfig())
-    layers = list(plan.layers)
-    beats = layers[1].values["strip_beats"]
-    layers[1] = replace(layers[1], values=layers[1].values | {"strip_beats": beats - 1})
-    emit_data(tmp_path, replace(plan, layers=tuple(layers)))
+    broken = losing_a_beat(rtl_folder(), tmp_path / "rtl")
     with pytest.raises(MismatchError) as caught:
-        rtl.run_cocotb(rtl_folder(), job, CACHE, tmp_path)
+        rtl.run_cocotb(broken, job, CACHE, tmp_path)
     assert re.fullmatch(
         r"cocotb: network_equals_the_model failed: "
         r"the engine hangs \(no AXI beat for 50000 cycles\): cyclic wait: "
