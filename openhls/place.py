@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clocks of modules that were really placed and routed, on a Lattice ECP5 FPGA, each module alone.
 
-A module and registers at all its ports -> Yosys `synth_ecp5` -> nextpnr-ecp5 (an optional pip
-package) -> MHz after routing, the registers at the ends of the slowest path. An ECP5 is not a
-7-series part: its LUTs have four inputs, its wires another speed. The number says what a router
-makes of a module, and whether openhls/timing.py ranks modules rightly; not what a Zynq runs at.
+A module, or a whole design, and registers at all its ports -> Yosys `synth_ecp5` -> nextpnr-ecp5
+(an optional pip package) -> MHz after routing, the registers at the ends of the slowest path. An
+ECP5 is not a 7-series part: its LUTs have four inputs, its wires another speed. The number says
+what a router makes of a module, and whether openhls/timing.py ranks modules rightly; not what a
+Zynq runs at.
 
     python -m openhls.place IN OUT      maps one module, in a process of its own
 """
@@ -18,7 +19,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +37,7 @@ REQUIREMENTS = Path(__file__).resolve().parent / "requirements" / "place.txt"
 DEVICE = "LFE5U-85F, speed grade 6"
 _PART = ("--85k", "--package", "CABGA756", "--speed", "6")
 _MAP = "synth_ecp5 -top harness"
+CLOCKS = ("clk", "ap_clk")  # of a module, of the engine
 ASKED_MHZ = 150  # what the placer tries to reach
 _START = f"import sys; from {PACKAGE} import run_nextpnr_ecp5 as go; sys.exit(go(sys.argv[1:]))"
 _PORT = re.compile(r"^  wire (?:width (\d+) )?(input|output) \d+ \\(\S+)$", re.MULTILINE)
@@ -79,9 +81,10 @@ def harness(ports: Sequence[tuple[str, str, int]]) -> str:
     `ports` are (direction, name, bits). Inputs come from a shift register; outputs are taken into
     registers, which are folded into one bit a cycle later. So no path of `placed` is longer here.
     """
-    inputs = [(name, bits) for way, name, bits in ports if way == "input" and name != "clk"]
+    clocks = [name for _, name, _ in ports if name in CLOCKS]
+    inputs = [(name, bits) for way, name, bits in ports if way == "input" and name not in CLOCKS]
     outputs = [(name, bits) for way, name, bits in ports if way == "output"]
-    pins = ["    .clk(clk)"]
+    pins = [f"    .{name}(clk)" for name in clocks]
     for source, group in (("given", inputs), ("made", outputs)):
         low = 0
         for name, bits in group:
@@ -111,6 +114,12 @@ def _ports(module: Elaborated) -> list[tuple[str, str, int]]:
     return [(way, name, int(bits or 1)) for bits, way, name in _PORT.findall(module.stub)]
 
 
+def whole(design: Mapping[str, Elaborated], top: str) -> Elaborated:
+    """Return a design as one module to place: the top with the text of all below it."""
+    module = design[f"\\{top}"]
+    return replace(module, text="".join(m.text for m in design.values()), children={})
+
+
 def _map(source: str, out: str) -> None:
     """Map the module of a folder for ECP5; write nextpnr's netlist."""
     # Deferred: loading Yosys takes a second and only the child process needs it.
@@ -129,7 +138,7 @@ def place(
     cache: Path | None = None,
     seconds: float | None = None,
 ) -> Placed:
-    """Place and route a module without children alone; results are cached by content.
+    """Place and route a module without children, or a whole design; results are cached by content.
 
     Raises ToolError that names the log when Yosys or nextpnr fails, LateError when one of them
     takes more than `seconds`.

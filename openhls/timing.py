@@ -5,8 +5,9 @@ A module of a Yosys JSON netlist -> the longest path between every two of its bo
 boundary pin is a port, a pin of an instance of another module, or state (flip-flop, shift register,
 RAM, DSP): named "port", "instance.port" and "". `openhls/inter_module.py` joins the modules.
 
-Nothing is placed: cells have delays of the slowest speed grade (-1), a net has a guess that grows
-with its fan-out. So the result compares variants of a design; it is not a clock speed.
+Nothing is placed: cells have delays of the slowest speed grade (-1), a net has what critical nets
+had on average after routing, and more for many sinks. So the result compares variants of a design
+and says what to ask a router for; it is not a clock that one has reached.
 
 A level is a LUT, inverter or MUXF; carry cells linked by CO -> CI are one chain. The slowest
 path need not be the one of the most levels, so these are counted besides.
@@ -22,24 +23,28 @@ from typing import Any, NamedTuple
 from openhls.errors import HlsError
 
 # Nanoseconds of a -1 part of the Artix-7 fabric (XC7Z010, XC7Z020), as vendor reports print them
-# for -1 (cells) and DS187 tabulates them (RAM, DSP, clock to output, setup).
+# for -1 (cells) and DS187 tabulates them (RAM, DSP, clock to output, setup), compared with the slow
+# corner of the public SDF files of prjxray-db; of two that differ the larger one.
 LUT = 0.124
-MUXF = 0.21
-CARRY_IN = 0.53  # from S, DI or CYINIT to CO or O
+MUXF, MUXF_SELECT = 0.22, 0.3
+CARRY_IN = {"CO": 0.53, "O": 0.62}  # from S or DI
+CARRY_INIT = {"CO": 0.6, "O": 0.66}  # from CYINIT
 CARRY_HOP = 0.117  # from CI to CO[3]
 CARRY_OUT = 0.33  # from CI to O
-CLOCK_TO_Q = {"FD": 0.456, "SRL": 1.63, "RAMB": 2.46, "RAM": 1.31}
+CLOCK_TO_Q = {"FD": 0.456, "SRL": 1.63, "RAMB": 2.46, "RAM": 1.31}  # SDF: 0.34 for a flip-flop
 RAMB_REGISTERED = 0.88  # clock to output of a block RAM with its output register
 SETUP = {"FD": 0.08, "SRL": 0.17, "RAMB": 0.6, "RAM": 0.3}
 SETUP_PIN = {"CE": 0.2, "R": 0.43, "S": 0.43, "CLR": 0.43, "PRE": 0.43}  # of flip-flops
+RAMB_DATA = 0.74  # setup of what is written to a block RAM
 DSP_SETUP = 0.4  # to an input register, or a control input
 DSP_TO_M, DSP_TO_P = 3.3, 5.4  # from A, B or D to the register of the product, of the sum
 DSP_ADD = 1.8  # from C or a cascade to the register of the sum
 DSP_OUT = {"P": 0.44, "M": 1.96, "A": 5.4}  # clock to P, from the last register on the way
 
-# A guess, not a data sheet's: what one sink adds, and what twice the fan-out adds. Estimates of
-# unplaced nets are about 0.65 ns for a fan-out of 2.
-NET, NET_DOUBLING = 0.55, 0.1
+# Not a data sheet's: what one sink takes, and what twice the fan-out adds, the double over MANY
+# sinks, which lie further apart. One hop to a neighbour takes 0.45 ns before any wire; critical
+# nets averaged 1.01 ns after routing on an ECP5.
+NET, NET_DOUBLING, MANY = 0.85, 0.1, 64
 
 STATE = ""  # the boundary pin that stands for all state inside a module
 Bit = int | str
@@ -106,8 +111,9 @@ class _Step:
 
 
 def net_delay(fan_out: int) -> float:
-    """Return the guess for a net of general routing, in ns."""
-    return NET + NET_DOUBLING * math.log2(max(fan_out, 1))
+    """Return what a net of general routing is taken for, in ns."""
+    doublings = math.log2(max(fan_out, 1)) + math.log2(max(fan_out / MANY, 1))
+    return NET + NET_DOUBLING * doublings
 
 
 def _family(kind: str) -> str:
@@ -329,9 +335,12 @@ def _setup(cell: Netlist, port: str) -> float | None:
         return None
     if kind.startswith("DSP48"):
         return _dsp_setup(cell, port)
-    if kind.startswith("FD"):
+    family = _family(kind)
+    if family == "FD":
         return SETUP_PIN.get(port, SETUP["FD"])
-    return SETUP[_family(kind)]
+    if family == "RAMB" and port.startswith("DI"):
+        return RAMB_DATA
+    return SETUP[family]
 
 
 def _dsp_setup(cell: Netlist, port: str) -> float:
@@ -354,7 +363,7 @@ def _cost(
     if kind.startswith("LUT") or kind == "INV":
         return LUT, 1, 0
     if kind.startswith("MUXF"):
-        return MUXF, 1, 0
+        return (MUXF_SELECT if port == "S" else MUXF), 1, 0
     if kind.startswith("DSP48"):
         combinational = output == "P" and not _dsp_last(cell) and port in ("A", "B", "C", "D")
         return (DSP_TO_P, 0, 0) if combinational else None
@@ -378,9 +387,9 @@ def _carry_cost(port: str, index: int, output: str, place: int) -> tuple[float, 
     if port == "CI":
         return (CARRY_HOP if output == "CO" else CARRY_OUT), 0, 0
     if port == "CYINIT":
-        return CARRY_IN, 0, 1
+        return CARRY_INIT[output], 0, 1
     reaches = index <= place if port == "S" or output == "CO" else index < place
-    return (CARRY_IN, 0, 1) if reaches else None
+    return (CARRY_IN[output], 0, 1) if reaches else None
 
 
 def module_paths(name: str, netlist: Netlist) -> ModulePaths:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from openhls.errors import HlsError
-from openhls.timing import NET, NET_DOUBLING, module_paths
+from openhls.timing import module_paths
 from winnow.artefact import sha256_bytes, write_text
 from winnow.errors import ToolError
 from winnow.process import run
@@ -34,14 +34,16 @@ LIBRARIES = (
     "read_verilog -lib -specify +/xilinx/cells_sim.v",
     "read_verilog -lib +/xilinx/cells_xtra.v",
 )
-# synth_xilinx, whose step map_luts is written out: there ABC takes a net for 300 ps, half of what
-# openhls/timing.py and a -1 part do, and so saves area where delay is needed.
+# synth_xilinx, whose step map_luts is written out: there ABC takes a net for 300 ps, and so saves
+# area where delay is needed. Its net is not that of openhls/timing.py, so that a change of the
+# estimate changes no LUT count.
+MAPPER_NET_PS = 600
 _SYNTH = "synth_xilinx -family xc7 -noiopad -noclkbuf -run"
 MAP = (
     f"{_SYNTH} prepare:map_luts",
     "opt_expr -mux_undef -noclkinv",
     "read_verilog -icells -lib -specify +/xilinx/abc9_model.v",
-    f"abc9 -W {round(1000 * (NET + NET_DOUBLING / 2))}",
+    f"abc9 -W {MAPPER_NET_PS}",
     "clean",
     "xilinx_srl -fixed -minlen 3",
     "techmap -map +/xilinx/lut_map.v -map +/xilinx/cells_map.v -D LUT_WIDTH=6",

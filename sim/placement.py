@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from openhls.place import DEVICE, PlacedRow, place_rows, rank_correlation, require_nextpnr, variable
+from openhls.place import (
+    DEVICE,
+    PlacedRow,
+    place_rows,
+    rank_correlation,
+    require_nextpnr,
+    variable,
+    whole,
+)
 from openhls.synth import synthesise
 from openhls.yosys import Elaborated, elaborate
 from sim import rtl
@@ -31,7 +39,7 @@ NOTE = (
 
 
 def place(build: Build, names: Sequence[str], seeds: int, minutes: int = MINUTES) -> None:
-    """Print the table for modules of a build, all without `names`.
+    """Print the table for modules of a build; without `names` all, not the whole engine.
 
     A module that takes more than `minutes` with a seed is left, and said. Raises ToolError if
     nextpnr is missing, ConfigError for another module, too many seeds or no minute,
@@ -64,18 +72,23 @@ def choose_modules(
 ) -> list[tuple[Elaborated, float]]:
     """Return modules without others inside, and their estimated ns, the slowest first.
 
-    Of a module with several parameters it is the slowest. ConfigError for a name that is none.
+    Of a module with several parameters it is the slowest. The whole engine, which takes longer than
+    all of them, is there if `names` has it. ConfigError for a name that is none.
     """
-    estimates = {row.name: row.path.ns for row in synthesise(sources, rtl.TOP, log, cache).rows}
+    found = synthesise(sources, rtl.TOP, log, cache)
+    estimates = {row.name: row.path.ns for row in found.rows}
     with tempfile.TemporaryDirectory() as work:
-        design = elaborate(sources, rtl.TOP, Path(work), log).values()
-    leaves = [(m, estimates[m.label]) for m in design if m.label in estimates and not m.children]
+        design = elaborate(sources, rtl.TOP, Path(work), log)
+    leaves = [(m, estimates[m.label]) for m in design.values() if m.label in estimates]
+    leaves = [(module, ns) for module, ns in leaves if not module.children]
+    if rtl.TOP in names:
+        leaves.append((whole(design, rtl.TOP), found.inter_module_path.ns))
     slowest: dict[str, tuple[Elaborated, float]] = {}
     for module, ns in sorted(leaves, key=lambda leaf: -leaf[1]):
         slowest.setdefault(module.label.split()[0].removesuffix("_process"), (module, ns))
     for name in names:
         if name not in slowest:
-            known = ", ".join(slowest)
+            known = ", ".join(dict.fromkeys([*slowest, rtl.TOP]))
             raise ConfigError(f"--module must be one of {known}; got {shown(name)}")
     return [leaf for name, leaf in slowest.items() if not names or name in names]
 

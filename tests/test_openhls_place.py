@@ -45,9 +45,9 @@ module quick (input logic clk, input logic x, output logic y);
   always_ff @(posedge clk) y <= x;
 endmodule
 module winnow_engine (input logic clk, input logic [15:0] x, output logic [15:0] y,
-                      output logic [7:0] z, output logic q);
+                      output logic [3:0] z, output logic q);
   sums #(.W(16)) wide (.clk, .rst(1'b0), .x, .y);
-  sums #(.W(8)) narrow (.clk, .rst(1'b0), .x(x[7:0]), .y(z));
+  sums #(.W(4)) narrow (.clk, .rst(1'b0), .x(x[3:0]), .y(z));
   quick one (.clk, .x(x[0]), .y(q));
 endmodule
 """
@@ -71,14 +71,24 @@ def chosen(source: Path) -> dict[str, tuple[Elaborated, float]]:
 def test_slowest_of_every_kind_without_the_top(chosen: dict[str, tuple[Elaborated, float]]) -> None:
     assert list(chosen) == ["sums", "quick"]  # the slowest estimate first
     assert chosen["sums"][0].label == "sums W=16"
-    assert chosen["sums"][1] > 3 * chosen["quick"][1]
+    assert chosen["sums"][1] > 2 * chosen["quick"][1]
 
 
 def test_module_that_is_none_is_refused(source: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--module must be one of sums, quick; got 'sum'"):
+    known = "--module must be one of sums, quick, winnow_engine; got 'sum'"
+    with pytest.raises(ConfigError, match=known):
         choose_modules([source], source.parent / "log", source.parent / "cache", ["sum"])
     (only,) = choose_modules([source], source.parent / "log", source.parent / "cache", ["quick"])
     assert only[0].label == "quick"
+
+
+def test_whole_engine_is_placed_when_it_is_named(source: Path) -> None:
+    folder = source.parent
+    (found,) = choose_modules([source], folder / "log", folder / "cache", ["winnow_engine"])
+    engine, ns = found
+    assert engine.text.count("\nmodule ") == 4  # the top, sums twice, quick
+    assert not engine.children
+    assert ns > 3
 
 
 def test_every_port_of_a_harness_ends_at_a_register(
@@ -89,6 +99,8 @@ def test_every_port_of_a_harness_ends_at_a_register(
     assert ports == [("input", "clk", 1), ("input", "rst", 1), ("input", "x", 16)] + [
         ("output", "y", 16)
     ]
+    assert ".clk(clk)" in harness(ports)
+    assert ".ap_clk(clk)" in harness([("input", "ap_clk", 1), ("output", "q", 1)])
     text = harness(ports)
     (tmp_path / "harness.sv").write_text(
         text + "module placed(input clk, input rst, input [15:0] x, output reg [15:0] y);\n"
@@ -234,6 +246,15 @@ def test_a_longer_path_has_a_lower_clock(
     assert sums.cells["TRELLIS_FF"] >= 17 + 2 * 16
     assert set(sums.ends) <= {"in", "out", "a_q", "b_q", "total_q", "y"}  # y is total_q
     assert place(chosen["sums"][0], 1, tmp_path / "no" / "log", cache) == sums  # kept
+
+
+@needs_nextpnr
+def test_engine_has_all_that_is_in_it(source: Path, tmp_path: Path) -> None:
+    log = tmp_path / "place.log"
+    ((engine, _),) = choose_modules([source], log, source.parent / "cache", ["winnow_engine"])
+    cells = place(engine, 1, log).cells
+    assert cells["MULT18X18D"] >= 1
+    assert cells["TRELLIS_FF"] >= 3 * 16 + 3 * 4 + 1  # registers of all three, those at ports aside
 
 
 @needs_nextpnr
