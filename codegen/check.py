@@ -21,6 +21,7 @@ from codegen.ir import (
     RAW_BITS,
     Add,
     Concat,
+    Convolution,
     Dense,
     Direct,
     GlobalAverage,
@@ -35,7 +36,7 @@ from codegen.ir import (
 )
 from winnow.errors import GraphError
 from winnow.fixed_point import int_range, signed_bits
-from winnow.srbs import SUB_ROW, max_keep
+from winnow.srbs import SUB_ROW, max_keep, without_groups
 from winnow.winograd import KERNEL, TILE_SIZES
 
 FEATURE_BITS = (2, 8)
@@ -197,7 +198,7 @@ def _check_winograd(node: Winograd, sources: tuple[TensorType, ...]) -> None:
     choices = " or ".join(str(m) for m in TILE_SIZES)
     _require(node.m in TILE_SIZES, node, f"m must be {choices}", node.m)
     taps = (node.m + KERNEL - 1) ** 2
-    weight = (node.output.channels, source.channels, taps)
+    weight = (node.output.channels, _channels_read(node, source), taps)
     _check_multiply(node, source, _Shape(weight, taps, source.shape[1:]))
 
 
@@ -206,8 +207,20 @@ def _check_direct(node: Direct, sources: tuple[TensorType, ...]) -> None:
     rule = "weight must be [oc, ic, kernel rows, kernel columns]"
     _require(node.weight.ndim == 4, node, rule, _text(node.weight.shape))
     _check_window(node, source, "kernel")
-    weight = (node.output.channels, source.channels, *node.weight.shape[2:])
+    if isinstance(node, Unrolled):
+        _require(node.groups == 1, node, "an unrolled convolution must have 1 group", node.groups)
+    weight = (node.output.channels, _channels_read(node, source), *node.weight.shape[2:])
     _check_multiply(node, source, _Shape(weight, 1, node.window.outputs(*source.shape[1:])))
+
+
+def _channels_read(node: Convolution, source: TensorType) -> int:
+    """Return how many channels an output channel reads: those of its group."""
+    _check_ints(node, "groups")
+    counts = source.channels, node.output.channels
+    fits = node.groups >= 1 and not any(count % node.groups for count in counts)
+    rule = f"groups must divide its {counts[0]} input and {counts[1]} output channels"
+    _require(fits, node, rule, node.groups)
+    return source.channels // node.groups
 
 
 def _check_dense(node: Dense, sources: tuple[TensorType, ...]) -> None:
@@ -267,7 +280,10 @@ def _check_weights(node: Multiply, source: TensorType) -> None:
         _require(low <= value <= high, node, f"bias must be in {low}..{high}", value)
     in_one_row = isinstance(node, Unrolled)
     length, what = (-1, "weights") if in_one_row else (source.channels, "channels")
-    most = max_keep(node.weight.reshape(len(node.weight), length, *(() if in_one_row else (-1,))))
+    used = node.weight != 0
+    if isinstance(node, Convolution):
+        used = without_groups(used, node.groups)
+    most = max_keep(used.reshape(len(used), length, *(() if in_one_row else (-1,))))
     rule = f"a sub-row of {SUB_ROW} {what} must hold at most keep = {node.keep} non-zeros"
     _require(most <= node.keep, node, rule, most)
 

@@ -43,6 +43,22 @@ from winnow.window import Window
 LayerMaps: TypeAlias = dict[str, IntArray]  # what layers write, [n, c, h, w], by the layer's name
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of a layer: some of the groups of its convolution (`codegen/split.py`).
+
+    Members:
+        number: of the part, from 0.
+        first_read, first_written: channels of the whole maps that its own begin with.
+        map: type of the whole map that it writes.
+    """
+
+    number: int
+    first_read: int
+    first_written: int
+    map: TensorType
+
+
 @dataclass(frozen=True, eq=False)
 class EngineLayer:
     """What one descriptor does: multiply, requantize, and perhaps add a map or pool.
@@ -62,6 +78,7 @@ class EngineLayer:
             that map.
         unrolled: the window that the host lays the graph's input out by, if it does: `input` is
             then what it writes, and `multiply` a 1x1 convolution over that.
+        part: which part of the channels it does, if not all; all types are those of the part.
 
     Only the map of the last of these nodes is ever in memory.
     """
@@ -75,6 +92,7 @@ class EngineLayer:
     maximum: MaxPool | None = None
     average: GlobalAverage | None = None
     unrolled: Window | None = None
+    part: Part | None = None
 
     @property
     def has_weights(self) -> bool:
@@ -83,7 +101,8 @@ class EngineLayer:
 
     @property
     def name(self) -> str:
-        return self.multiply.name
+        number = "" if self.part is None else f".{self.part.number}"
+        return f"{self.multiply.name}{number}"
 
     @property
     def source(self) -> str:

@@ -25,7 +25,7 @@ from winnow.errors import ArtefactError
 from winnow.fixed_point import IntArray
 
 TEXT_FILE, ARRAY_FILE = "graph.txt", "graph.npz"
-FORMAT = 3  # of the text; format 1 had no line that names it
+FORMAT = 4  # of the text; format 1 had no line that names it
 MADE_BY = "python -m codegen lower --config ... --out ..."
 _TEXT_HASH = "text_sha256"  # no array of a node has this name: those contain a dot
 

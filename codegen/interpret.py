@@ -158,15 +158,16 @@ def _output(node: Multiply, y: IntArray) -> IntArray:
 def _direct_sums(node: Direct, d: _Map) -> IntArray:
     """Return Y [n, oc, h, w] of a convolution over `d`, one place of the kernel after another."""
     n, c, _, _ = d.values.shape
+    kernels = node.weight.reshape(node.groups, -1, *node.weight.shape[1:])  # [groups, oc, ic, ...]
     _, height, width = node.output.shape
     edges = ((0, 0), (0, 0), (node.top, node.bottom), (node.left, node.right))
     v = np.pad(_operand(node, d.values, d.exponent), edges)
-    sums = np.zeros((n, len(node.weight), height * width), dtype=np.int64)
+    sums = np.zeros((n, *kernels.shape[:2], height * width), dtype=np.int64)
     for row, column in np.ndindex(*node.weight.shape[2:]):
         down = slice(row, row + (height - 1) * node.stride_rows + 1, node.stride_rows)
         across = slice(column, column + (width - 1) * node.stride_columns + 1, node.stride_columns)
-        seen = v[:, :, down, across].reshape(n, c, height * width)
-        sums += _exact_matmul(node.weight[:, :, row, column], seen)
+        seen = v[:, :, down, across].reshape(n, node.groups, c // node.groups, height * width)
+        sums += _exact_matmul(kernels[..., row, column], seen)
     shifted = sums.reshape(n, *node.output.shape) << _shift(node)
     biased: IntArray = shifted + node.bias[:, None, None]
     return biased
@@ -191,8 +192,11 @@ def _winograd_sums(node: Winograd, d: _Map) -> IntArray:
     tiles = sliding_window_view(padded, (alpha, alpha), axis=(2, 3))[:, :, ::m, ::m]
     transformed = _sandwich(matrices.b_t, tiles)  # [n, c, rows, columns, alpha, alpha]
     v = _operand(node, transformed.reshape(n, c, rows * columns, alpha**2), d.exponent)
-    # One matrix product per tap: [taps, oc, ic] @ [n, taps, ic, tiles] -> [n, taps, oc, tiles].
-    sums = _exact_matmul(node.weight.transpose(2, 0, 1), v.transpose(0, 3, 1, 2))
+    # One matrix product per tap and group, here of a single one:
+    # [taps, oc, ic] @ [n, taps, ic, tiles] -> [n, taps, oc, tiles].
+    kernels = node.weight.reshape(node.groups, -1, *node.weight.shape[1:]).transpose(3, 0, 1, 2)
+    seen = v.reshape(n, node.groups, c // node.groups, rows * columns, -1).transpose(0, 4, 1, 2, 3)
+    sums = _exact_matmul(kernels, seen).reshape(n, -1, len(node.weight), rows * columns)
     shifted = sums.transpose(0, 2, 3, 1) << _shift(node)
     y = _sandwich(matrices.a_t, shifted.reshape(n, len(node.weight), rows, columns, alpha, alpha))
     joined = y.transpose(0, 1, 2, 4, 3, 5).reshape(n, len(node.weight), rows * m, columns * m)

@@ -79,7 +79,8 @@ class Multiply(Node):
     Members:
         v_bits: width of the lane operand V, signed narrow range, 2..8.
         weight_bits: 2..8.
-        keep: declared upper bound of non-zeros in a sub-row of 8 input channels, 1..8.
+        keep: declared upper bound of non-zeros in a sub-row of 8 input channels, 1..8; between
+            an output channel and the input channels of other groups than its own lie zeros.
         acc_exponent: grid of the accumulator Y; at most min(v_exponent + weight_exponent) and at
             most the output's exponent.
         weight: [oc, ...], see the records below. Signed narrow range of `weight_bits`.
@@ -99,24 +100,31 @@ class Multiply(Node):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Winograd(Multiply):
-    """A 3x3 convolution, stride 1, zero padding 1, by F(m, 3); weight [oc, ic, alpha^2].
+    """A 3x3 convolution, stride 1, zero padding 1, by F(m, 3); weight [oc, ic / groups, alpha^2].
 
     Members:
         m: edge of the output tile, 2 or 4.
+        groups: as of `Direct`.
     """
 
     m: int
+    groups: int = 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Direct(Multiply):
-    """A convolution pixel by pixel, without a transform; weight [oc, ic, kernel rows, columns].
+    """A convolution pixel by pixel, without a transform.
+
+    Its weight is [oc, ic / groups, kernel rows, columns].
 
     Members:
+        groups: of neighbouring channels: an output channel reads the input channels of its own
+            group only. In a depthwise convolution a group is a channel.
         stride_rows, stride_columns: pixels from one output to the next.
         top, left, bottom, right: pixels of zero padding, fewer than the kernel has.
     """
 
+    groups: int = 1
     stride_rows: int = 1
     stride_columns: int = 1
     top: int = 0
@@ -138,9 +146,13 @@ class Direct(Multiply):
 class Unrolled(Direct):
     """A convolution whose sub-rows are 8 consecutive values of its kernels laid out in one row.
 
-    It computes what `Direct` does. `keep` counts the non-zeros of a sub-row of the weight as
-    [oc, ic * kernel rows * columns], in that order, so that few channels fill sub-rows, too.
+    It computes what `Direct` does, without groups. `keep` counts the non-zeros of a sub-row of the
+    weight as [oc, ic * kernel rows * columns], in that order, so that few channels fill sub-rows,
+    too.
     """
+
+
+Convolution: TypeAlias = Winograd | Direct
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -57,7 +57,7 @@ from winnow.config import Config
 from winnow.errors import LoweringError
 from winnow.fixed_point import IntArray, int_range
 from winnow.progress import steps
-from winnow.srbs import max_keep
+from winnow.srbs import max_keep, without_groups
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,19 @@ class Place:
 def lower_winograd(layer: QuantWinogradConv2d, place: Place) -> Winograd:
     """Return the node of a calibrated Winograd convolution."""
     channels, height, width = place.input.shape
-    if layer.weight.shape[1] != channels:
+    if layer.in_channels != channels:
         raise LoweringError(
-            f"layer '{place.name}': it takes {layer.weight.shape[1]} channels, "
+            f"layer '{place.name}': it takes {layer.in_channels} channels, "
             f"'{place.source}' has {channels}"
         )
     weight, fields = _lower(layer, place, (height, width))
-    return Winograd(m=layer.m, weight=_frozen(weight), keep=max_keep(weight), **fields)
+    return Winograd(
+        m=layer.m,
+        groups=layer.groups,
+        weight=_frozen(weight),
+        keep=max_keep(without_groups(weight != 0, layer.groups)),
+        **fields,
+    )
 
 
 def lower_direct(layer: QuantDirectConv2d, place: Place) -> Direct:
@@ -91,10 +97,12 @@ def lower_direct(layer: QuantDirectConv2d, place: Place) -> Direct:
         )
     rows, columns = layer.window.axes
     weight, fields = _lower(layer, place, (rows.outputs(height), columns.outputs(width)))
-    by_place = weight[..., 0].reshape(len(weight), channels, rows.kernel, columns.kernel)
+    by_place = weight[..., 0].reshape(len(weight), -1, rows.kernel, columns.kernel)
+    in_rows = by_place.reshape(len(weight), layer.row_length, -1)
     return (Unrolled if isinstance(layer, UnrolledConv2d) else Direct)(
         weight=_frozen(by_place),
-        keep=max_keep(by_place.reshape(len(weight), layer.row_length, -1)),
+        groups=layer.groups,
+        keep=max_keep(without_groups(in_rows != 0, layer.groups)),
         stride_rows=rows.stride,
         stride_columns=columns.stride,
         top=rows.before,
@@ -279,11 +287,6 @@ def _lower_concat(name: str, sources: Sources) -> Concat:
 def _refused(layer: nn.Module) -> str:
     """Return the kind of a layer with what of a convolution the engine lacks, and a remedy."""
     kind = type(layer).__name__
-    if isinstance(layer, nn.Conv2d) and layer.groups != 1:
-        return (
-            f"{kind} in {layer.groups} groups; every output of the engine reads all channels: set "
-            "groups=1"
-        )
     if isinstance(layer, nn.Conv2d) and layer.dilation != (1, 1):
         return (
             f"{kind} with dilation {layer.dilation}; the engine's kernels have no gaps: set "

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codegen.fuse import EngineLayer
-from codegen.ir import Direct, MaxPool
+from codegen.ir import Convolution, Direct, MaxPool
 from winnow.blocking import (
     AVERAGE_WINDOW,
     LayerShape,
@@ -30,7 +30,7 @@ from winnow.blocking import (
 )
 from winnow.engine import EngineConfig
 from winnow.fixed_point import IntArray
-from winnow.srbs import SUB_ROW, max_keep, to_sub_rows
+from winnow.srbs import SUB_ROW, max_keep, to_sub_rows, without_groups
 from winnow.window import Window
 
 Bytes = NDArray[np.uint8]
@@ -46,11 +46,15 @@ def linear_lanes(engine: EngineConfig) -> IntArray:
 def lane_weights(engine: EngineConfig, layer: EngineLayer) -> LaneWeights:
     """Arrange a layer's weights as [oc padded to 8, lane channels, lanes].
 
+    The engine knows no groups: all that an output channel does not read has weights of 0.
     Winograd: lanes are taps. Direct: one lane, shared; 8 channels at every place of the kernel,
     then the next 8. Dense: the input's 8-channel words in memory order are dealt to the lanes,
     `num_lanes` words per sub-row.
     """
-    source, weight = layer.input, layer.multiply.weight.astype(np.int8)
+    source, node = layer.input, layer.multiply
+    weight = node.weight.astype(np.int8)
+    if isinstance(node, Convolution):
+        weight = without_groups(weight, node.groups)
     out_channels = weight.shape[0]
     padding = num_channel_groups(out_channels) * SUB_ROW - out_channels
     weight = np.pad(weight, [(0, padding)] + [(0, 0)] * (weight.ndim - 1))
@@ -92,6 +96,7 @@ def layer_shape(layer: EngineLayer, weights: LaneWeights) -> LayerShape:
         window=_window(layer),
         maximum=not layer.has_weights,
         average=layer.average is not None,
+        groups=getattr(layer.multiply, "groups", 1),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +31,7 @@ from codegen.ir import INPUT, Graph, Node, TensorType, average_shift
 from codegen.join import NOTHING, Joined, joined
 from codegen.layout import RAW_BYTES, num_words, pack_input, unrolled_type
 from codegen.pack import Bytes, LaneWeights, lane_weights, layer_shape, pack_weights
+from codegen.split import split
 from winnow.blocking import (
     AVERAGE_WINDOW,
     Blocking,
@@ -43,6 +45,7 @@ from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
 from winnow.fixed_point import IntArray, int_range, signed_bits
 from winnow.progress import steps
+from winnow.srbs import SUB_ROW
 from winnow.window import Axis, Window
 from winnow.winograd import KERNEL
 
@@ -141,7 +144,7 @@ def schedule(graph: Graph, engine: EngineConfig) -> Schedule:
 
     Raises ScheduleError naming the node or layer that the engine cannot do or does not hold.
     """
-    return schedule_layers(graph.input, fuse(graph), engine, joined(graph))
+    return schedule_layers(graph.input, split(fuse(graph), graph), engine, joined(graph))
 
 
 def schedule_layers(
@@ -160,8 +163,8 @@ def schedule_layers(
     regions, weight_base = _place(images, layers, side_by_side), 0
     plans = []
     for layer in steps("scheduling and packing", layers):
-        result = regions[layer.last.name]
-        read = _Read(regions[layer.source], regions.get(layer.shortcut_source or ""))
+        result = _written(layer, regions[layer.last.name])
+        read = _read(layer, regions)
         plan = _plan_layer(engine, layer, read, result, weight_base)
         weight_base += plan.packed.shape[0] * plan.packed.shape[1]
         plans.append(plan)
@@ -172,7 +175,7 @@ def _place(
     images: Region, layers: tuple[EngineLayer, ...], side_by_side: Joined
 ) -> dict[str, Region]:
     """Return where maps lie, by node: one after another as layers run, joined ones together."""
-    types = {layer.last.name: layer.output for layer in layers}
+    types = {x.last.name: x.output if x.part is None else x.part.map for x in layers}
     rows = {name: row for row in side_by_side.rows for name in row}
     regions, words = {INPUT: images}, images.words
     for name in types:
@@ -191,6 +194,28 @@ class _Read:
 
     source: Region
     shortcut: Region | None
+
+
+def _read(layer: EngineLayer, regions: Mapping[str, Region]) -> _Read:
+    source, shortcut = regions[layer.source], regions.get(layer.shortcut_source or "")
+    if layer.part is not None:
+        source = _part_of(source, layer.part.first_read, layer.input)
+    if layer.part is not None and shortcut is not None and layer.shortcut is not None:
+        shortcut = _part_of(shortcut, layer.part.first_written, layer.shortcut)
+    return _Read(source, shortcut)
+
+
+def _written(layer: EngineLayer, region: Region) -> Region:
+    """Return where a layer writes: all of a map, or its part of it."""
+    if layer.part is None:
+        return region
+    return _part_of(region, layer.part.first_written, layer.output)
+
+
+def _part_of(region: Region, first: int, tensor: TensorType) -> Region:
+    """Return some channels of a map, from `first` on, a multiple of 8."""
+    words = first // SUB_ROW * tensor.height * tensor.width
+    return Region(region.base + words, tensor)
 
 
 def _plan_layer(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from codegen.emit import sealed_json
 from codegen.golden import Golden
+from codegen.split import part_maps
 from winnow.artefact import sha256_bytes, write_bytes
 from winnow.errors import ArtefactError
 
@@ -58,7 +59,9 @@ def write_bundle(
 def _arrays(golden: Golden, memory: Mapping[str, Any]) -> bytes:
     """Return a .npz of the images and of every layer's maps, in the types of the driver."""
     arrays: dict[str, NDArray[Any]] = {"images": _narrow(golden.images)}
-    arrays |= {name: _narrow(golden.layers[name]) for name in memory["layers"]}
+    channels = {name: region["shape"][0] for name, region in memory["layers"].items()}
+    maps = part_maps(golden.layers, channels)
+    arrays |= {name: _narrow(values) for name, values in maps.items()}
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     return file.getvalue()

@@ -13,6 +13,7 @@ import numpy as np
 from codegen.fuse import fuse, written_maps
 from codegen.golden import Golden
 from codegen.interpret import interpret
+from codegen.split import join_maps
 from deploy.bundle import write_bundle
 from deploy.driver.winnow_pynq import Engine, Network
 from deploy.stages.bundle import SIMULATED_SECONDS
@@ -68,6 +69,6 @@ def compare_early(network: Network, made: Exits, count: int) -> int:
     ends = [part.result.tensor.exponent for part in made.programs.parts]
     expected = left.results[:count] * 2.0 ** np.array(ends)[exits][:, None]
     require_equal({"results": expected[:, :, None, None]}, {"results": scores[:, :, None, None]})
-    found = {n: maps.astype(np.int64) for n, maps in network.maps(images).items()}
+    found = join_maps({n: maps.astype(np.int64) for n, maps in network.maps(images).items()})
     require_equal(written_maps(fuse(made.graph), interpret(made.graph, images)), found)
     return scores.size + sum(maps.size for maps in found.values())

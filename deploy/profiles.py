@@ -17,6 +17,7 @@ import numpy as np
 
 from codegen.emit import sealed_json
 from codegen.golden import load_golden
+from codegen.split import join_maps
 from deploy.bundle import FILES, IMAGES, MEMORY
 from deploy.driver.winnow_pynq import Engine
 from deploy.driver.winnow_pynq.profiles import FILE, FORMAT
@@ -172,6 +173,7 @@ def check_profiles(builds: Mapping[str, Build], folder: Path) -> int:
             for name, network in networks.items():
                 found = network.maps(golden[name].images[i : i + 1])
                 expected = {n: maps[i : i + 1] for n, maps in golden[name].layers.items()}
-                require_equal(expected, {n: m.astype(np.int64) for n, m in found.items()})
+                maps = {n: m.astype(np.int64) for n, m in found.items()}
+                require_equal(expected, join_maps(maps))
                 values += sum(maps.size for maps in found.values())
     return values

@@ -27,6 +27,7 @@ from codegen.fuse import LayerMaps
 from codegen.layout import unpack_features
 from codegen.pack import Bytes
 from codegen.schedule import LayerPlan, Region, Schedule
+from codegen.split import join_maps
 from winnow.artefact import sha256_bytes, write_text
 from winnow.cache import is_sealed, lock, seal
 from winnow.errors import MismatchError, ToolError
@@ -296,7 +297,7 @@ def require_ok(plans: Sequence[LayerPlan], outcome: Outcome) -> None:
 
 def layer_maps(schedule: Schedule, memory: Bytes) -> LayerMaps:
     """Cut feature memory [n, bytes] into the maps of all layers."""
-    return {plan.name: read_map(plan.result, memory) for plan in schedule.layers}
+    return join_maps({plan.name: read_map(plan.result, memory) for plan in schedule.layers})
 
 
 def read_map(region: Region, memory: Bytes) -> IntArray:

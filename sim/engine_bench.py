@@ -43,6 +43,7 @@ from codegen.emit import input_region
 from codegen.ir import TensorType
 from codegen.layout import unpack_features
 from codegen.ports import OFFSETS, PORTS, Control, Direction, Port
+from codegen.split import join_maps, layer_of
 from sim.axi import OKAY, SLVERR, AddressRange, Memory, ReadSlave, Registers, Stall, WriteSlave
 from sim.contract import axi_error_ports
 from sim.probe import explain_hang
@@ -94,7 +95,7 @@ class Setup:
 
     def expected(self, index: int) -> dict[str, IntArray]:
         """Return every layer's golden map of an image, [1, c, h, w]."""
-        names = self.memory_map["layers"]
+        names = dict.fromkeys(map(layer_of, self.memory_map["layers"]))
         return {n: self.arrays[f"layer.{n}"][index : index + 1].astype(np.int64) for n in names}
 
 
@@ -226,6 +227,7 @@ class Bench:
             first = region["base"] * 8
             part = memory[:, first : first + region["words"] * 8]
             actual[name] = unpack_features(self.setup.tensor(region), part)
+        actual = join_maps(actual)
         try:
             require_equal(self.setup.expected(index), actual)
         except MismatchError as error:  # it was shown one image and calls it 0

@@ -60,6 +60,7 @@ NARROW = (
     "resnet18:0.125:72",
     "resnet34:0.125:72",
     "resnet50:0.125:72",
+    "mobilenet_v2_relu:0.25:32",
 )
 
 

@@ -53,7 +53,8 @@ def direct_macs(layer: LayerPlan) -> int:
         Op.DIRECT: shape.window.positions,
         Op.DENSE: shape.height * shape.width,
     }
-    return shape.in_channels * shape.out_channels * height * width * taps[shape.op]
+    read = shape.in_channels // shape.groups
+    return read * shape.out_channels * height * width * taps[shape.op]
 
 
 def _accuracies(records: Records) -> list[str]:

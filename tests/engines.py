@@ -33,6 +33,7 @@ from tests.ladder import (
     random_residual_graph,
     random_unrolled_graph,
 )
+from tests.ladder_grouped import random_grouped_graph
 from winnow.config import TargetConfig
 from winnow.engine import EngineConfig
 from winnow.errors import ScheduleError
@@ -164,6 +165,11 @@ def concat_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule
 def unrolled_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule]]:
     """Return `count` graphs of an unrolled first layer that fit an engine, and their schedules."""
     return _fitting_cases(random_unrolled_graph, engine, count)
+
+
+def grouped_cases(engine: EngineConfig, count: int) -> list[tuple[Graph, Schedule]]:
+    """Return `count` graphs of a convolution in groups that fit an engine, and their schedules."""
+    return _fitting_cases(random_grouped_graph, engine, count)
 
 
 def _fitting_cases(

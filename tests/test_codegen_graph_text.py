@@ -35,6 +35,7 @@ from tests.ladder import (
     random_residual_graph,
     random_unrolled_graph,
 )
+from tests.ladder_grouped import random_grouped_graph
 from winnow.artefact import save_arrays, write_text
 from winnow.errors import ArtefactError, GraphError, WinnowError
 
@@ -64,7 +65,8 @@ def test_parse_undoes_format(seed: int, m: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [random_residual_graph, random_average_graph, random_unrolled_graph]
+    "make",
+    [random_residual_graph, random_average_graph, random_unrolled_graph, random_grouped_graph],
 )
 def test_parse_undoes_format_of_sums_and_averages(make: Callable[[int, int], Graph]) -> None:
     for seed in range(10):
@@ -75,7 +77,7 @@ def test_parse_undoes_format_of_sums_and_averages(make: Callable[[int, int], Gra
 def test_node_line_is_a_line_of_the_text() -> None:
     graph = random_chain_graph(0, 2)
     lines = format_graph(graph).splitlines()
-    assert lines == ["format: 3", f"input: {graph.input}", *map(format_node, graph.nodes)]
+    assert lines == ["format: 4", f"input: {graph.input}", *map(format_node, graph.nodes)]
 
 
 def test_every_field_of_a_record_is_in_its_line() -> None:
@@ -226,14 +228,16 @@ def test_pickled_arrays_are_refused(saved: Path) -> None:
 
 
 MUST_BE = f"must be 'NAME = {'|'.join(KINDS)}(INPUTS) KEY=VALUE... -> TYPE'"
-VALUES = "v_bits, weight_bits, keep, acc_exponent, m, weight, bias, v_exponent, weight_exponent"
+VALUES = (
+    "v_bits, weight_bits, keep, acc_exponent, m, groups, weight, bias, v_exponent, weight_exponent"
+)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("format: 3", "format: 2", "line 1: must be 'format: 3', got 'format: 2'"),
-        ("format: 3\n", "", "line 1: must be 'format: 3', got 'input: "),
+        ("format: 4", "format: 2", "line 1: must be 'format: 4', got 'format: 2'"),
+        ("format: 4\n", "", "line 1: must be 'format: 4', got 'input: "),
         ("input: ", "", "line 2: must be 'input: TYPE', got '"),
         ("input: ", "input: f", "line 2: a type must look like u8[1x2x3]*2^-4, got 'f"),
         ("-> ", "-> x", "line 3: a type must look like u8[1x2x3]*2^-4, got 'x"),
@@ -264,10 +268,10 @@ def test_bad_text_is_explained(old: str, new: str, message: str) -> None:
 
 
 def test_empty_text_is_explained() -> None:
-    with pytest.raises(ArtefactError, match=r"^line 1: must be 'format: 3', got ''$"):
+    with pytest.raises(ArtefactError, match=r"^line 1: must be 'format: 4', got ''$"):
         parse_graph("", {})
     with pytest.raises(ArtefactError, match=r"^line 2: must be 'input: TYPE', got ''$"):
-        parse_graph("format: 3\n", {})
+        parse_graph("format: 4\n", {})
 
 
 def test_values_a_record_does_not_have_are_explained() -> None:
@@ -290,7 +294,7 @@ def test_values_a_record_does_not_have_are_explained() -> None:
 def test_graph_of_another_format_is_refused_by_name(saved: Path, found: str, text: str) -> None:
     plant(saved, text, random_layer_graph(0, 2))
     assert rejected(saved) == (
-        f"'graph.txt' is a graph of format {found}, this version reads format 3; "
+        f"'graph.txt' is a graph of format {found}, this version reads format 4; "
         "make it again with: "
     )
 

@@ -41,6 +41,7 @@ from tests.ladder import (
     random_residual_graph,
     random_unrolled_graph,
 )
+from tests.ladder_grouped import random_grouped_graph
 from winnow.compare import require_equal
 from winnow.errors import GraphError, MismatchError
 from winnow.fixed_point import IntArray
@@ -72,6 +73,8 @@ def brute_winograd(layer: Winograd, d: Any, ex: int) -> dict[tuple[int, int, int
     b_t, a_t, alpha = matrices.b_t.tolist(), matrices.a_t.tolist(), matrices.alpha
     height, width = len(d[0]), len(d[0][0])
     result = {}
+    reads = layer.weight.shape[1]  # channels of a group
+    each = len(layer.weight) // layer.groups
 
     def pixel(c: int, y: int, x: int) -> int:
         return d[c][y][x] if 0 <= y < height and 0 <= x < width else 0
@@ -90,7 +93,10 @@ def brute_winograd(layer: Winograd, d: Any, ex: int) -> dict[tuple[int, int, int
                     v[c, t] = operand(layer, x, t, ex)
             for oc in range(len(layer.weight)):
                 grown = [
-                    sum(int(layer.weight[oc, c, t]) * v[c, t] for c in range(len(d)))
+                    sum(
+                        int(layer.weight[oc, c, t]) * v[oc // each * reads + c, t]
+                        for c in range(reads)
+                    )
                     * 2 ** tap_shift(layer, t)
                     for t in range(alpha**2)
                 ]
@@ -121,13 +127,15 @@ def brute_direct(layer: Direct, d: Any, ex: int) -> dict[tuple[int, int, int], i
     """Return Y by (oc, y, x) of a direct convolution."""
     height, width = len(d[0]), len(d[0][0])
     result = {}
+    reads, each = layer.weight.shape[1], len(layer.weight) // layer.groups
     for oc, row, column in np.ndindex(*layer.output.shape):
         total = 0
         for c, i, j in np.ndindex(*layer.weight.shape[1:]):
             y = row * layer.stride_rows - layer.top + i
             x = column * layer.stride_columns - layer.left + j
             if 0 <= y < height and 0 <= x < width:
-                total += int(layer.weight[oc, c, i, j]) * operand(layer, d[c][y][x], 0, ex)
+                value = d[oc // each * reads + c][y][x]
+                total += int(layer.weight[oc, c, i, j]) * operand(layer, value, 0, ex)
         result[oc, row, column] = total * 2 ** tap_shift(layer, 0) + int(layer.bias[oc])
     return result
 
@@ -220,7 +228,7 @@ def work(graph: Graph) -> int:
 @pytest.mark.parametrize(
     "make",
     [random_layer_graph, random_chain_graph, random_residual_graph, random_average_graph]
-    + [random_concat_graph, random_unrolled_graph],
+    + [random_concat_graph, random_unrolled_graph, random_grouped_graph],
 )
 def test_agrees_with_pure_python(make: Any, m: int) -> None:
     limit = 100_000 if make in (random_chain_graph, random_concat_graph) else 20_000

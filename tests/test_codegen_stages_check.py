@@ -78,9 +78,9 @@ def test_narrowed_networks_are_lowered_but_not_sized() -> None:
 
 
 REFUSED = {
-    "depthwise": (
+    "ReLU6": (
         replace(TINY, data=COLOUR, model=ModelConfig(name="mobilenet_v2", width=0.25)),
-        "layer '",
+        "'features.0.2' is a ReLU with the limit 6; use one without: its quantized output has a",
     ),
     "V banks": (
         replace(

@@ -134,7 +134,7 @@ REFUSED = {
     "transposed": "'1' is a ConvTranspose2d, which the flow does not know",
     "OwnCall": "it has a __call__ of its own, which the flow does not see; write what it does in",
     "Alternating": "itself gives other results when it sees the same images again; its forward",
-    "Ending": "network 'Ending' ends Python at bad.py:307: 3; its forward must only compute",
+    "Ending": "network 'Ending' ends Python at bad.py:304: 3; its forward must only compute",
     "ReturnsTable": "network 'ReturnsTable' returns a tensor and a table of others; return the",
     "negative_variance": "'Sequential' itself gives NaN or infinity for random images; look for",
     "huge_weights": "'0' has weights or reads values of 1.09951e+12 or more; scale the weights",
@@ -146,11 +146,9 @@ REFUSED = {
     "no_module": "must give an nn.Module, got int",
     "dilated": "layer 'layer_0': cannot lower Conv2d with dilation (2, 2); the engine's kernels "
     "have no gaps: set dilation=1, in a larger kernel with zeros in the gaps to compute the same",
-    "grouped": "layer 'layer_2': cannot lower Conv2d in 2 groups; every output of the engine reads "
-    "all channels: set groups=1",
+    "dilated_depthwise": "layer 'layer_2': cannot lower Conv2d with dilation (2, 2); the engine's",
     "JoinedImages": "node 'cat': the engine joins maps that its layers write, 'input' is none; let",
     "relu_behind_a_pool": "'2' is a ReLU behind the max pool '1'; put it before the pool, which",
-    "depthwise": "layer 'layer_2': cannot lower Conv2d in 4 groups; every output of the engine",
 }
 REMEDIES = {
     "gelu": "; use nn.ReLU",

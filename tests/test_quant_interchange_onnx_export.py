@@ -223,9 +223,16 @@ def test_winograd_qonnx_equals_brevitas_exactly(
     assert np.array_equal(run_onnx(proto, x.numpy()), expected)
 
 
-@pytest.mark.parametrize("window", [STRIDED, POINTWISE])
-def test_direct_qonnx_equals_brevitas_exactly(window: Window, tmp_path: Path) -> None:
-    net = QuantDirectConv2d(3, 5, window, BitWidths(4, 8, 8, False))
+@pytest.mark.parametrize("layer", ["strided", "pointwise", "depthwise", "winograd in groups"])
+def test_quantized_layer_as_qonnx_equals_brevitas_exactly(layer: str, tmp_path: Path) -> None:
+    widths = BitWidths(4, 8, 8, False)
+    net: QuantTapLayer = QuantDirectConv2d(3, 5, POINTWISE, widths)
+    if layer == "strided":
+        net = QuantDirectConv2d(3, 5, STRIDED, widths)
+    elif layer == "depthwise":
+        net = QuantDirectConv2d(3, 6, STRIDED, widths, groups=3)
+    elif layer == "winograd in groups":
+        net = QuantWinogradConv2d(3, 3, 2, widths, groups=3)
     nn.init.normal_(net.weight, std=0.3)
     nn.init.normal_(net.bias, std=0.3)
     scale(net, torch.randn(2, 3, 7, 7))

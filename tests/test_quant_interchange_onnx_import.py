@@ -21,7 +21,7 @@ from codegen.stages import check
 from quant.models.own import read_file
 from quant.network.graph import Linear
 from quant.network.network import Network
-from tests.own import bad, either, good
+from tests.own import either, good
 from tests.test_own_networks import CONFIG
 from winnow.config import ModelConfig
 from winnow.errors import ArtefactError, NetworkError
@@ -46,7 +46,7 @@ def read(path: Path) -> Network:
     [good.sequential, good.nested, good.Functional, good.Sized, good.norms_after_dense]
     + [good.no_affine, good.ends_with_softmax, good.LogSoftmax, good.fully_convolutional]
     + [either.Residual, either.Joined, good.global_mean, either.average_pool, either.strided]
-    + [bad.depthwise, either.overlapping_pool, good.Projected],
+    + [good.depthwise_separable, good.grouped, either.overlapping_pool, good.Projected],
 )
 def test_exported_networks_are_read(make: Callable[[], nn.Module], tmp_path: Path) -> None:
     net = read(exported(make(), tmp_path / "net.onnx"))

@@ -101,6 +101,7 @@ NUM_RELUS = {
     "resnet34": 1 + 2 * 16,
     "resnet50": 1 + 3 * 16,
     "mobilenet_v2": 1 + 1 + 2 * 16 + 1,
+    "mobilenet_v2_relu": 1 + 1 + 2 * 16 + 1,
 }
 
 NUM_GROUPS = {
@@ -114,6 +115,7 @@ NUM_GROUPS = {
     "resnet34": 16,
     "resnet50": 32,
     "mobilenet_v2": 18,
+    "mobilenet_v2_relu": 18,
 }
 
 
@@ -134,7 +136,7 @@ def small(name: str, edge: int = 32, width: float | None = None) -> Network:
 
     BatchNorm has the statistics of a batch, so that no map fades away, and uneven gains.
     """
-    width = width or (0.5 if name == "mobilenet_v2" else 0.25)
+    width = width or (0.5 if name.startswith("mobilenet_v2") else 0.25)
     net = make_model(name, CLASSES, edge=edge, width=width).double()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -429,7 +431,8 @@ def test_unknown_model_is_told_the_known_ones() -> None:
         make_model("resnet19", 10)
     assert str(error.value) == (
         "model 'resnet19' is unknown; choose one of: vgg16, vgg16_bn, vgg_nagadomi, "
-        "vgg_nagadomi_bn, resnet8, resnet20, resnet18, resnet34, resnet50, mobilenet_v2"
+        "vgg_nagadomi_bn, resnet8, resnet20, resnet18, resnet34, resnet50, mobilenet_v2, "
+        "mobilenet_v2_relu"
     )
 
 

@@ -148,6 +148,7 @@ ENDS = {
         "features.1.conv.2", "add", "add_2", "add_5", "add_7", "add_9", "features.17.conv.3",
     ],
 }  # fmt: skip
+ENDS["mobilenet_v2_relu"] = ENDS["mobilenet_v2"]
 
 
 @pytest.mark.parametrize("edge", [32, 224])

@@ -222,7 +222,9 @@ def test_resumed_run_ends_with_the_same_bits(
 
 def test_nothing_to_prune_is_said_before_training(tmp_path: Path) -> None:
     config = replace(TINY, prune=replace(PATTERN, skip=2))
-    match = r"^prune\.method 'pattern' needs a 3x3 convolution after .* prune\.skip, now 2$"
+    match = (
+        r"^prune\.method 'pattern' needs a 3x3 convolution without groups .* prune\.skip, now 2$"
+    )
     with pytest.raises(ConfigError, match=match):
         run_stage(STAGES["train"], build_at(tmp_path, config))
     assert not list(tmp_path.glob("train*"))

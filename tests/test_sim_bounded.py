@@ -23,6 +23,7 @@ from tests.engines import (
     direct_cases,
     expected_maps,
     fitting,
+    grouped_cases,
     layer_cases,
     pool_cases,
     projection_cases,
@@ -132,6 +133,7 @@ def test_small_cases_end_with_the_declared_depths(hold: int) -> None:
     small = ENGINES[SMALL]
     cases = [*strip_cases(small), *layer_cases(SMALL, 12), *direct_cases(small, 6)]
     cases += [*residual_cases(small, 2), *average_cases(small, 2), *unrolled_cases(small, 6)]
+    cases += grouped_cases(small, 4)
     results = [plan.layers[-1].result.tensor for _, plan in cases]
     assert any(x.height > 8 and x.width <= 3 for x in results)
     for seed, case in enumerate(cases):
@@ -156,7 +158,7 @@ def test_all_cases_end_with_the_declared_depths(name: str, hold: int) -> None:
     if name in ("default", "strips"):
         cases += [*residual_cases(variant, 12), *projection_cases(variant, 6)]
         cases += [*average_cases(variant, 12), *concat_cases(variant, 6), *pool_cases(variant, 12)]
-        cases += unrolled_cases(variant, 12)
+        cases += [*unrolled_cases(variant, 12), *grouped_cases(variant, 12)]
     for seed, case in enumerate(cases):
         require_end(name, case, seed, bounded.settings(hold))
 

@@ -11,8 +11,9 @@ row. A dense layer has a single group and spreads its input words over the lanes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from winnow.engine import INDEX_BITS, EngineConfig
@@ -21,6 +22,7 @@ from winnow.srbs import SUB_ROW, num_sub_rows
 from winnow.window import MAX_KERNEL, MAX_STRIDE, Axis, Window
 
 BIAS_BITS = 32
+PART_CHANNELS = 32  # of a layer that does some groups of a convolution: measured in docs/engine.md
 NIBBLE = 4
 
 
@@ -52,6 +54,7 @@ class LayerShape:
             standing alone, or an average. Its lanes add zeros.
         average: the maxima of each channel are averaged: they are the pixels of the map, since the
             window is AVERAGE_WINDOW. A group of 8 channels is a row of pixels then.
+        groups: of a convolution, whose weights between different ones are 0.
     """
 
     op: Op
@@ -65,6 +68,7 @@ class LayerShape:
     window: Window = Window()
     maximum: bool = False
     average: bool = False
+    groups: int = 1
 
     @property
     def gathers(self) -> bool:
@@ -85,6 +89,16 @@ class LayerShape:
         if self.average:
             return num_channel_groups(self.in_channels), self.height * self.width
         return self.window.outputs(self.height, self.width)
+
+    @property
+    def parts(self) -> tuple[LayerShape, ...]:
+        """The layers that the engine runs a convolution in groups as; others are one."""
+        reads, writes = self.in_channels // self.groups, self.out_channels // self.groups
+        each = groups_of_parts(self.groups, reads, writes)
+        counts = [min(each, self.groups - first) for first in range(0, self.groups, each)]
+        return tuple(
+            replace(self, in_channels=n * reads, out_channels=n * writes, groups=n) for n in counts
+        )
 
     @property
     def wide_weights(self) -> bool:
@@ -172,6 +186,16 @@ class Blocking:
 def num_channel_groups(channels: int) -> int:
     """Return the groups of 8 channels that hold `channels`."""
     return -(-channels // SUB_ROW)
+
+
+def groups_of_parts(groups: int, reads: int, writes: int, channels: int = PART_CHANNELS) -> int:
+    """Return how many groups of a convolution a layer of the engine does.
+
+    A group reads and writes so many channels; a layer about `channels`, and a multiple of 8, if
+    other groups follow.
+    """
+    least = math.lcm(SUB_ROW // math.gcd(SUB_ROW, reads), SUB_ROW // math.gcd(SUB_ROW, writes))
+    return min(groups, least * max(1, channels // (least * max(reads, writes))))
 
 
 def lane_sub_rows(engine: EngineConfig, shape: LayerShape) -> int:

@@ -58,6 +58,7 @@ FILL_CYCLES = 118  # descriptor, first memory latency and pipeline fill of one l
 POOL_AHEAD = 18  # of these, in a max pool, are over when the first window is
 SUMS_PERIOD = 2  # cycles between two sums of a lane: the stream behind it is one register
 W_QUEUE = 4  # W words of a lane that wait in front of its bank: the depth of stream `w_words`
+PATHS = ("compute", "weights", "features", "results")
 MAX_SIMULATED = 200_000  # blocks, over all strips compared: the search ends behind them
 
 
@@ -82,8 +83,7 @@ class LayerCycles:
     @property
     def bound(self) -> str:
         """Name the busiest part: what limits the layer."""
-        parts = ("compute", "weights", "features", "results")
-        return max(parts, key=lambda part: int(getattr(self, part)))
+        return max(PATHS, key=lambda path: int(getattr(self, path)))
 
 
 def _feature_cycles(
@@ -385,5 +385,13 @@ def best_blocking(
 
 
 def layer_cycles(engine: EngineConfig, shape: LayerShape, name: str = "layer") -> LayerCycles:
-    """Return the modelled cycles of a layer with its best strips."""
-    return blocking_cycles(engine, shape, best_blocking(engine, shape, name))
+    """Return the modelled cycles of a layer with its best strips; of all parts if it has some."""
+    parts = [blocking_cycles(engine, x, best_blocking(engine, x, name)) for x in shape.parts]
+    if len(parts) == 1:
+        return parts[0]
+    total = sum(part.total for part in parts)
+    return LayerCycles(
+        total=total,
+        **{path: sum(int(getattr(x, path)) for x in parts) for path in PATHS},
+        utilisation=sum(x.utilisation * x.total for x in parts) / total,
+    )

@@ -23,6 +23,7 @@ MODELS = (
     "resnet34",
     "resnet50",
     "mobilenet_v2",
+    "mobilenet_v2_relu",
 )
 AUTO = (0,)  # positions in a chain: the usual ones, as far as they fit
 HEADS = ("pool", "average", CONVOLUTIONS := "convolutions")  # of exits

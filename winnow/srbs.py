@@ -12,6 +12,8 @@ a layer with the largest number that any of its sub-rows of `SUB_ROW` holds (`ma
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,6 +51,22 @@ def srbs_mask(
     order = np.argsort(-rows, axis=2, kind="stable")
     rank = np.argsort(order, axis=2, kind="stable")
     return (rank < keep).reshape(oc, -1, taps)[:, :ic]
+
+
+def without_groups(weight: NDArray[Any], groups: int) -> NDArray[Any]:
+    """Return weights [oc, ic, ...] that compute what [oc, ic / groups, ...] do in groups.
+
+    Those between an output channel and another group's input channels are 0. Two groups:
+    [[1], [2]] -> [[1, 0], [0, 2]]
+    """
+    if groups == 1:
+        return weight
+    apart = weight.reshape(groups, -1, *weight.shape[1:])
+    _, outputs, inputs = apart.shape[:3]
+    whole = np.zeros((groups, outputs, groups, inputs, *weight.shape[2:]), dtype=weight.dtype)
+    each = np.arange(groups)
+    whole[each, :, each] = apart
+    return whole.reshape(groups * outputs, groups * inputs, *weight.shape[2:])
 
 
 def max_keep(weight: NDArray[np.generic]) -> int:

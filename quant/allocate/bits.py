@@ -80,7 +80,9 @@ def multiplications(net: Network, keeps: Mapping[str, int]) -> list[int]:
         columns = layer.input_transform(
             torch.zeros(size, dtype=like.dtype, device=like.device)
         ).shape[2]
-        counts.append(layer.weight.numel() * columns * keeps[name] // SUB_ROW)
+        # Of a group of fewer channels all weights are there, though no sub-row has 8 of them.
+        each = SUB_ROW if layer.groups == 1 else min(SUB_ROW, layer.row_length)
+        counts.append(layer.weight.numel() * columns * keeps[name] // each)
     return counts
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from quant.allocate.flops import layer_flops
 from quant.allocate.sizes import layer_keeps, layer_shapes, pool_shapes
+from quant.layers.winograd_layer import TapLayer
 from quant.network.channels import ChannelGroup
 from quant.network.graph import NetworkGraph
 from quant.network.network import Network
@@ -134,9 +135,14 @@ def _cycles(net: Network, config: Config) -> dict[str, Price]:
     layers = tap_layers(tapped)
     shapes = layer_shapes(tapped, layer_keeps(config, tapped), dict.fromkeys(layers, WEIGHT_BITS))
     return {
-        name: _cycle_price(config, name, found, layers[name].row_length // layers[name].in_channels)
+        name: _cycle_price(config, name, found, _values_per_channel(layers[name]))
         for name, found in shapes.items()
     }
+
+
+def _values_per_channel(layer: TapLayer) -> int:
+    """Return how many values of every channel a layer reads at a pixel."""
+    return layer.row_length * layer.groups // layer.in_channels
 
 
 def _cycle_price(config: Config, name: str, shape: LayerShape, per_channel: int) -> Price:
@@ -146,8 +152,10 @@ def _cycle_price(config: Config, name: str, shape: LayerShape, per_channel: int)
     def price(read: int, written: int) -> int:
         # The classifier has operands for channels; a layer without groups keeps its own.
         values = read * per_channel
+        is_depthwise = shape.groups == shape.in_channels
         narrowed = replace(
             shape,
+            groups=read if is_depthwise else shape.groups,
             in_channels=min(values, shape.in_channels),
             out_channels=written,
             keep=min(shape.keep, values),

@@ -71,7 +71,8 @@ def _rounding(bits: int) -> Callable[[TapLayer, tuple[Tensor, ...], Tensor], Ten
     def hook(layer: TapLayer, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
         v = layer.input_transform(inputs[0])
         rounded = quantize(v, best_exponents(v.flatten(1), bounds)[:, None, None], bounds)
-        return add_bias(layer.output_transform(tap_sums(layer.u, rounded), inputs[0]), layer.bias)
+        sums = tap_sums(layer.u, rounded, layer.groups)
+        return add_bias(layer.output_transform(sums, inputs[0]), layer.bias)
 
     return hook
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from quant.layers.winograd_layer import (
     Dense,
@@ -23,21 +23,22 @@ from winnow.blocking import AVERAGE_WINDOW, LayerShape, Op
 from winnow.config import PATTERN, Config, PruneConfig
 from winnow.cycles import layer_cycles
 from winnow.engine import EngineConfig
-from winnow.srbs import SUB_ROW, max_keep
+from winnow.srbs import SUB_ROW, max_keep, without_groups
 from winnow.window import Axis, Window
 
 
 def sparse_layers(net: Network, skip: int) -> dict[str, TapLayer]:
     """Return the tap layers that pruning touches: all but the first `skip`, as they run.
 
-    An unrolled first layer is one of them.
+    An unrolled first layer is one of them, a convolution in groups is not: most of its sub-rows are
+    empty as it is.
     """
     layers = tap_layers(net)
     ordered = [name for name in layer_graph(net.graph) if name in layers]
     return {
         name: layers[name]
         for number, name in enumerate(ordered)
-        if number >= skip or isinstance(layers[name], UnrolledConv2d)
+        if (number >= skip and layers[name].groups == 1) or isinstance(layers[name], UnrolledConv2d)
     }
 
 
@@ -61,17 +62,18 @@ def layer_keeps(config: Config, net: Network) -> dict[str, int]:
             pruned_keep = asked_keep(config.prune, layer) * config.prune.sub_row // SUB_ROW
         expected = min(pruned_keep, SUB_ROW, layer.row_length)
         is_dense = bool((layer.mask != 0).all())
-        mask = layer.by_channel(layer.mask).cpu().numpy()
-        keeps[name] = expected if is_dense else max_keep(mask)
+        keeps[name] = expected if is_dense else _most_kept(layer, layer.mask)
     return keeps
 
 
 def measured_keeps(net: nn.Module) -> dict[str, int]:
     """Return the most non-zeros that any sub-row of each tap layer holds."""
-    return {
-        name: max_keep(layer.by_channel(layer.u.detach()).cpu().numpy())
-        for name, layer in tap_layers(net).items()
-    }
+    return {name: _most_kept(layer, layer.u.detach()) for name, layer in tap_layers(net).items()}
+
+
+def _most_kept(layer: TapLayer, u: Tensor) -> int:
+    """Return the most non-zeros of [oc, k, taps] that a sub-row of all input channels holds."""
+    return max_keep(without_groups(layer.by_channel(u).cpu().numpy(), layer.groups))
 
 
 def layer_shapes(
@@ -94,6 +96,7 @@ def layer_shapes(
                 bits[name],
                 place.pool is not None,
                 window,
+                groups=layer.groups,
             )
     return shapes
 

@@ -150,7 +150,8 @@ class QuantTapLayer(QuantWeightBiasInputOutputLayer, TapLayer):
     def accumulate(self, v: IntQuantTensor, u: IntQuantTensor, like: Tensor) -> Tensor:
         """Return the accumulators Y [n, oc, ...] of quantized operands and weights."""
         bias = value_of(self.bias_quant(self.bias, v, u))
-        return add_bias(self.output_transform(tap_sums(u.value, v.value), like), bias)
+        sums = tap_sums(u.value, v.value, self.groups)
+        return add_bias(self.output_transform(sums, like), bias)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
@@ -168,7 +169,7 @@ class QuantTapLayer(QuantWeightBiasInputOutputLayer, TapLayer):
         v = g.operand.integers(self.input_transform(x, g.to_operand))
         u = g.weight.integers(self.u * g.to_weight) * g.to_sums
         bias = g.bias.integers(self.bias * g.to_bias) * g.from_bias
-        y = add_bias(self.output_transform(tap_sums(u, v), x), bias)
+        y = add_bias(self.output_transform(tap_sums(u, v, self.groups), x), bias)
         return y if g.output is None else g.output.integers(y) * g.output.scale
 
     def _grids(self) -> LayerGrids:
@@ -187,8 +188,10 @@ class QuantTapLayer(QuantWeightBiasInputOutputLayer, TapLayer):
 class QuantWinogradConv2d(QuantTapLayer, WinogradConv2d):
     """Quantized 3x3 convolution in the Winograd domain."""
 
-    def __init__(self, in_channels: int, out_channels: int, m: int, widths: BitWidths) -> None:
-        WinogradConv2d.__init__(self, in_channels, out_channels, m)
+    def __init__(
+        self, in_channels: int, out_channels: int, m: int, widths: BitWidths, groups: int = 1
+    ) -> None:
+        WinogradConv2d.__init__(self, in_channels, out_channels, m, groups)
         self.add_quantizers(widths)
 
 
@@ -196,9 +199,14 @@ class QuantDirectConv2d(QuantTapLayer, DirectConv2d):
     """Quantized convolution without a transform; V is the feature map, rounded to its width."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, window: Window, widths: BitWidths
+        self,
+        in_channels: int,
+        out_channels: int,
+        window: Window,
+        widths: BitWidths,
+        groups: int = 1,
     ) -> None:
-        DirectConv2d.__init__(self, in_channels, out_channels, window)
+        DirectConv2d.__init__(self, in_channels, out_channels, window, groups)
         self.add_quantizers(widths)
 
 

@@ -10,7 +10,8 @@ Direct convolutions and dense layers have one tap and the identity for both tran
 `k` are the operands summed over, `p` the tiles of all images. Lavin & Gray 2016, eq. 12. In memory
 the channels are innermost (`channels_last`), so that every copy moves whole pixels. Where a weight
 sits within its input channel is its *position*: the tap of a Winograd convolution, the place
-in the kernel of a direct one, the pixel of a dense layer.
+in the kernel of a direct one, the pixel of a dense layer. In a convolution in groups an output sums
+over the operands of its own group, and U holds those alone: V has groups * k of them.
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ class TapLayer(nn.Module):
     bias: nn.Parameter
     tap_gain: Tensor
     mask: Tensor
+    groups: int = 1
 
     def __init__(
         self, in_channels: int, out_channels: int, operands: int, tap_gain: Tensor
     ) -> None:
+        """Make a layer whose outputs sum over `operands` values each."""
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
         shape = (out_channels, operands, len(tap_gain))
@@ -68,8 +71,8 @@ class TapLayer(nn.Module):
 
     @property
     def row_length(self) -> int:
-        """Length of the rows that are cut into sub-rows: the input channels."""
-        return self.in_channels
+        """Length of the rows that are cut into sub-rows: the input channels of a group."""
+        return self.in_channels // self.groups
 
     def by_channel(self, u: Tensor) -> Tensor:
         """Return weights [oc, k, taps] as rows that are cut into sub-rows, [oc, c, positions]."""
@@ -85,7 +88,8 @@ class TapLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return add_bias(
-            self.output_transform(tap_sums(self.u, self.input_transform(x)), x), self.bias
+            self.output_transform(tap_sums(self.u, self.input_transform(x), self.groups), x),
+            self.bias,
         )
 
 
@@ -94,9 +98,17 @@ def add_bias(y: Tensor, bias: Tensor) -> Tensor:
     return y + bias.view(-1, *(1,) * (y.dim() - 2))
 
 
-def tap_sums(u: Tensor, v: Tensor) -> Tensor:
-    """Return M [taps, oc, p] = sum over k of U [oc, k, taps] * V [taps, k, p]."""
-    return torch.bmm(v.transpose(1, 2), u.permute(2, 1, 0)).transpose(1, 2)
+def tap_sums(u: Tensor, v: Tensor, groups: int = 1) -> Tensor:
+    """Return M [taps, oc, p] = sum over k of U [oc, k, taps] * V [taps, groups * k, p].
+
+    The outputs, and the operands, of a group are neighbours.
+    """
+    if groups == 1:
+        return torch.bmm(v.transpose(1, 2), u.permute(2, 1, 0)).transpose(1, 2)
+    taps, operands, _ = v.shape
+    apart = v.transpose(1, 2).reshape(taps, -1, groups, operands // groups).transpose(1, 2)
+    weights = u.permute(2, 1, 0).reshape(taps, -1, groups, len(u) // groups).transpose(1, 2)
+    return torch.matmul(apart, weights).transpose(2, 3).flatten(1, 2)
 
 
 class WinogradConv2d(TapLayer):
@@ -105,16 +117,16 @@ class WinogradConv2d(TapLayer):
     input_kron: Tensor
     output_kron: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int, m: int) -> None:
-        super().__init__(in_channels, out_channels, in_channels, _tap_gain(m))
-        self.m = m
+    def __init__(self, in_channels: int, out_channels: int, m: int, groups: int = 1) -> None:
+        super().__init__(in_channels, out_channels, in_channels // groups, _tap_gain(m))
+        self.m, self.groups = m, groups
         matrices = winograd(m)
         self.register_buffer("input_kron", torch.tensor(matrices.input_kron).float())
         self.register_buffer("output_kron", torch.tensor(matrices.output_kron).float())
 
     @torch.no_grad()
     def load_spatial(self, kernel: Tensor) -> None:
-        """Set U = G g G^T from a kernel g [oc, ic, 3, 3]."""
+        """Set U = G g G^T from a kernel g [oc, ic / groups, 3, 3]."""
         g = torch.tensor(winograd(self.m).g, device=kernel.device)
         u = torch.einsum("ij,ocjk,lk->ocil", g, kernel.double(), g).flatten(2)
         self.set_u(u.to(self.weight.dtype))
@@ -154,16 +166,18 @@ class Window:
 
 
 class DirectConv2d(TapLayer):
-    """Any other convolution without groups; k = (input channel, place in the kernel)."""
+    """Any other convolution; k = (input channel, place in the kernel)."""
 
-    def __init__(self, in_channels: int, out_channels: int, window: Window) -> None:
-        operands = in_channels * window.kernel[0] * window.kernel[1]
+    def __init__(
+        self, in_channels: int, out_channels: int, window: Window, groups: int = 1
+    ) -> None:
+        operands = in_channels // groups * window.kernel[0] * window.kernel[1]
         super().__init__(in_channels, out_channels, operands, torch.ones(1))
-        self.window = window
+        self.window, self.groups = window, groups
 
     @torch.no_grad()
     def load_spatial(self, kernel: Tensor) -> None:
-        """Take over a kernel [oc, ic, rows, columns]."""
+        """Take over a kernel [oc, ic / groups, rows, columns]."""
         self.set_u(kernel.flatten(1)[:, :, None])
 
     @property
@@ -189,7 +203,10 @@ class DirectConv2d(TapLayer):
 
 
 class UnrolledConv2d(DirectConv2d):
-    """A direct convolution whose rows are all of k: a sub-row is 8 of it, at one position."""
+    """A direct convolution whose rows are all of k: a sub-row is 8 of it, at one position.
+
+    It has no groups.
+    """
 
     @property
     def row_length(self) -> int:

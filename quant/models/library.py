@@ -14,7 +14,7 @@ from quant.data import InputShape
 from quant.interchange.torch_import import load_checkpoint
 from quant.models.chain import ChainNet, chain_spec
 from quant.models.heads import with_heads
-from quant.models.mobilenet import mobilenet_v2
+from quant.models.mobilenet import mobilenet_v2, mobilenet_v2_relu
 from quant.models.model_spec import ModelSpec
 from quant.models.own import own_module, read_file, read_module
 from quant.models.resnet import resnet8, resnet18, resnet20, resnet34, resnet50
@@ -46,6 +46,7 @@ _LIBRARY = {
     "resnet34": Entry(resnet34, 8),
     "resnet50": Entry(resnet50, 8),
     "mobilenet_v2": Entry(mobilenet_v2, 8),
+    "mobilenet_v2_relu": Entry(mobilenet_v2_relu, 8),
 }
 NAMES = tuple(_LIBRARY)
 

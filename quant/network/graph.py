@@ -113,6 +113,7 @@ class Winograd(TapNode):
 
     m: int
     widths: BitWidths | None = None
+    groups: int = 1
 
     def result_shape(self, shapes: Sequence[Shape]) -> Shape:
         _expect_map(self, shapes[0], self.in_channels)
@@ -121,12 +122,13 @@ class Winograd(TapNode):
 
 @dataclass(frozen=True)
 class Direct(TapNode):
-    """`DirectConv2d`: any other convolution without groups and dilation."""
+    """`DirectConv2d`: any other convolution without dilation."""
 
     kernel: Pair
     stride: Pair
     padding: Pair
     widths: BitWidths | None = None
+    groups: int = 1
 
     def result_shape(self, shapes: Sequence[Shape]) -> Shape:
         _expect_map(self, shapes[0], self.in_channels)

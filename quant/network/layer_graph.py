@@ -174,7 +174,7 @@ def _with(
 def is_winograd(node: Node) -> bool:
     """Whether a record is a convolution of the Winograd domain: 3x3, stride 1, padding 1."""
     if isinstance(node, Conv):
-        plain = node.stride == node.dilation == node.padding == (1, 1) and node.groups == 1
+        plain = node.stride == node.dilation == node.padding == (1, 1)
         return plain and node.kernel == (3, 3)
     return isinstance(node, Winograd)
 

@@ -150,12 +150,13 @@ def _make_norm(kind: type[nn.Module], n: BatchNorm) -> nn.Module:
 
 
 def _winograd(module: WinogradConv2d) -> dict[str, Any]:
-    return {**_channels(module), "m": module.m}
+    return {**_channels(module), "m": module.m, "groups": module.groups}
 
 
 def _direct(module: DirectConv2d) -> dict[str, Any]:
     w = module.window
-    return {**_channels(module), "kernel": w.kernel, "stride": w.stride, "padding": w.padding}
+    fields = {"kernel": w.kernel, "stride": w.stride, "padding": w.padding}
+    return {**_channels(module), **fields, "groups": module.groups}
 
 
 def _window(n: Direct) -> Window:
@@ -183,10 +184,12 @@ KINDS: Mapping[type[nn.Module], Kind] = {
     nn.BatchNorm2d: Kind(BatchNorm, _norm, partial(_make_norm, nn.BatchNorm2d)),
     nn.BatchNorm1d: Kind(BatchNorm, _norm, partial(_make_norm, nn.BatchNorm1d)),
     WinogradConv2d: Kind(
-        Winograd, _winograd, lambda n: WinogradConv2d(n.in_channels, n.out_channels, n.m)
+        Winograd, _winograd, lambda n: WinogradConv2d(n.in_channels, n.out_channels, n.m, n.groups)
     ),
     DirectConv2d: Kind(
-        Direct, _direct, lambda n: DirectConv2d(n.in_channels, n.out_channels, _window(n))
+        Direct,
+        _direct,
+        lambda n: DirectConv2d(n.in_channels, n.out_channels, _window(n), n.groups),
     ),
     UnrolledConv2d: Kind(
         Unrolled, _direct, lambda n: UnrolledConv2d(n.in_channels, n.out_channels, _window(n))
@@ -195,12 +198,12 @@ KINDS: Mapping[type[nn.Module], Kind] = {
     QuantWinogradConv2d: Kind(
         Winograd,
         _winograd,
-        lambda n: QuantWinogradConv2d(n.in_channels, n.out_channels, n.m, n.widths),
+        lambda n: QuantWinogradConv2d(n.in_channels, n.out_channels, n.m, n.widths, n.groups),
     ),
     QuantDirectConv2d: Kind(
         Direct,
         _direct,
-        lambda n: QuantDirectConv2d(n.in_channels, n.out_channels, _window(n), n.widths),
+        lambda n: QuantDirectConv2d(n.in_channels, n.out_channels, _window(n), n.widths, n.groups),
     ),
     QuantUnrolledConv2d: Kind(
         Unrolled,

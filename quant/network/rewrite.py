@@ -64,7 +64,7 @@ def to_winograd(net: Network, m: int, *, unroll: bool = False) -> Network:
 
         Conv 3x3, stride 1, padding 1 -> Winograd     other Conv -> Direct     Linear -> Dense
 
-    Convolutions in groups (depthwise ones) or with dilation stay as they are. With `unroll` the one
+    Convolutions with dilation stay as they are; those in groups keep them. With `unroll` the one
     that reads the images, whatever its kernel, becomes Unrolled; ConfigError if none can.
     """
     nodes = net.graph.by_name
@@ -126,14 +126,12 @@ def _tap_layer(node: Node, m: int, channels: int) -> WinogradConv2d | DirectConv
     """
     if isinstance(node, Linear):
         return Dense(node.in_features, node.out_features, channels)
-    if not isinstance(node, Conv) or node.groups != 1:
+    if not isinstance(node, Conv) or node.dilation != (1, 1):
         return None
     if is_winograd(node):
-        return WinogradConv2d(node.in_channels, node.out_channels, m)
-    if node.dilation != (1, 1):
-        return None
+        return WinogradConv2d(node.in_channels, node.out_channels, m, node.groups)
     window = Window(node.kernel, node.stride, node.padding)
-    return DirectConv2d(node.in_channels, node.out_channels, window)
+    return DirectConv2d(node.in_channels, node.out_channels, window, node.groups)
 
 
 def _unrolled_layer(node: Node) -> UnrolledConv2d | None:
@@ -269,10 +267,11 @@ def _fold_pixels(net: Network, average: Node) -> None:
 
 
 def _quantized(layer: TapLayer, widths: BitWidths) -> QuantTapLayer:
+    channels = layer.in_channels, layer.out_channels
     if isinstance(layer, WinogradConv2d):
-        return QuantWinogradConv2d(layer.in_channels, layer.out_channels, layer.m, widths)
+        return QuantWinogradConv2d(*channels, layer.m, widths, layer.groups)
     if isinstance(layer, DirectConv2d):
         kind = QuantUnrolledConv2d if isinstance(layer, UnrolledConv2d) else QuantDirectConv2d
-        return kind(layer.in_channels, layer.out_channels, layer.window, widths)
+        return kind(*channels, layer.window, widths, layer.groups)
     operands = layer.weight.shape[1]
     return QuantDense(operands, layer.out_channels, layer.in_channels, widths)

@@ -42,9 +42,9 @@ def check_pruning(config: PruneConfig, layers: Mapping[str, TapLayer]) -> None:
     """Raise ConfigError if the method has nothing to prune among `layers`."""
     if config.method == PATTERN and not kernels_in(layers):
         raise ConfigError(
-            "prune.method 'pattern' needs a 3x3 convolution after the first prune.skip layers, "
-            f"of which there is none among the other {len(layers)}; lower prune.skip, now "
-            f"{config.skip}"
+            "prune.method 'pattern' needs a 3x3 convolution without groups after the first "
+            f"prune.skip layers, of which there is none among the other {len(layers)}; lower "
+            f"prune.skip, now {config.skip}"
         )
 
 

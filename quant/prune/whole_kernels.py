@@ -29,6 +29,7 @@ class MaskedConv2d(nn.Module):
 
     def __init__(self, layer: WinogradConv2d) -> None:
         super().__init__()
+        self.groups = layer.groups
         self.weight = nn.Parameter(nearest_kernel(layer))
         self.bias = nn.Parameter(layer.bias.detach().clone())
         self.register_buffer("mask", torch.ones_like(self.weight[:, :, 0, 0]))
@@ -39,7 +40,7 @@ class MaskedConv2d(nn.Module):
         return self.weight * self.mask[:, :, None, None]
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.kernel, self.bias, padding=1)
+        return F.conv2d(x, self.kernel, self.bias, padding=1, groups=self.groups)
 
 
 class WholeKernels(Gradual):

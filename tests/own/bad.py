@@ -280,12 +280,9 @@ def dilated() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=2, dilation=2), nn.ReLU(), *tail(edge=8))
 
 
-def grouped() -> nn.Module:
-    return nn.Sequential(conv(1, 4), nn.ReLU(), conv(4, 4, groups=2), nn.ReLU(), *tail(edge=8))
-
-
-def depthwise() -> nn.Module:
-    return nn.Sequential(conv(1, 4), nn.ReLU(), conv(4, 4, groups=4), nn.ReLU(), *tail(edge=8))
+def dilated_depthwise() -> nn.Module:
+    gaps = nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4)
+    return nn.Sequential(conv(1, 4), nn.ReLU(), gaps, nn.ReLU(), *tail(edge=8))
 
 
 class OwnCall(Functional):

@@ -327,3 +327,36 @@ class Dense(nn.Module):
         x = torch.cat([x, F.relu(self.a(x))], 1)
         x = torch.cat([x, F.relu(self.b(x))], 1)
         return self.fc(F.relu(self.mix(x) + x).mean((2, 3)))
+
+
+def grouped() -> nn.Module:
+    first = [conv(1, 4), nn.ReLU(), conv(4, 6, groups=2), nn.ReLU()]
+    strided = nn.Conv2d(6, 9, (5, 3), stride=2, padding=1, groups=3)
+    return nn.Sequential(*first, strided, nn.ReLU(), nn.Flatten(), nn.Linear(9 * 7 * 8, 10))
+
+
+def depthwise_separable() -> nn.Module:
+    """Two blocks as in MobileNet, one of them of stride 2; the first convolution is depthwise."""
+
+    def block(i: int, o: int, **more: Any) -> list[nn.Module]:
+        across = conv(i, i, groups=i, bias=False, **more)
+        norms = nn.BatchNorm2d(i), nn.BatchNorm2d(o)
+        return [across, norms[0], nn.ReLU(), nn.Conv2d(i, o, 1, bias=False), norms[1], nn.ReLU()]
+
+    blocks = [*block(1, 44), *block(44, 12, stride=2)]
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10))
+
+
+class Inverted(nn.Module):
+    """A block of MobileNetV2 with its sum; its depthwise convolution has two outputs a channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.widen = conv(1, 8), nn.Conv2d(8, 40, 1)
+        self.across, self.narrow = conv(40, 80, groups=40), nn.Conv2d(80, 8, 1)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        y = F.max_pool2d(F.relu(self.across(F.relu(self.widen(x)))), 2)
+        return self.fc((F.max_pool2d(x, 2) + self.narrow(y)).mean((2, 3)))
