@@ -127,3 +127,10 @@ def test_a_failure_ends_the_watcher_and_passes_on(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KeyError), waiting("rtl"):
         raise KeyError
     assert progress.threading.active_count() == before
+
+
+def test_work_goes_on_where_stderr_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python makes it None then; `command 2>&-` does that."""
+    monkeypatch.setattr("sys.stderr", None)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    assert list(steps("lower", [1, 2])) == [1, 2]

@@ -36,8 +36,11 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.what, self.total, self.done = what, total, 0
-        self._stream, self._clock = stream or sys.stderr, clock
-        self._is_terminal = self._stream.isatty()
+        self._stream: TextIO | None = (
+            stream or sys.stderr
+        )  # None where it was closed from the start
+        self._clock = clock
+        self._is_terminal = self._stream is not None and self._stream.isatty()
         self._drawn = 0  # characters of the line on the terminal
         self._started = clock()
         self._next = self._started + (QUIET_SECONDS if self._is_terminal else LINE_SECONDS)
@@ -79,6 +82,8 @@ class Progress:
         return f"{text}, about {duration(left)} left"
 
     def _write(self, text: str) -> None:
+        if self._stream is None:
+            return
         with contextlib.suppress(OSError, ValueError):  # nobody reads: the work goes on
             self._stream.write(text)
             self._stream.flush()
