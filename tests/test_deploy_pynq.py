@@ -192,7 +192,11 @@ def test_a_second_board_on_one_address_is_refused_in_a_line(tmp_path: Path) -> N
     [
         (("bin", "00", "--board", "PYNQ-Z2", "a.py"), 1, "error: .*; run this with .venv-pynq-3"),
         (("bin", "00", "--board", "Zybo", "a.py"), 1, "error: board must be one of PYNQ-Z1, "),
-        (("bin", "no", "--board", "KV260", "a.py"), 2, ".* argument digest: invalid fromhex val"),
+        (
+            ("bin", "no", "--board", "KV260", "a.py"),
+            1,
+            "error: argument digest: invalid fromhex val",
+        ),
     ],
 )
 def test_a_script_that_cannot_be_run_in_one_process_is_told_why(
