@@ -245,7 +245,7 @@ def engine_of(settings: Sequence[str]) -> EngineConfig:
 
 def main() -> None:
     """Run the networks of the command line and print the table."""
-    parser = Parser("sim.networks", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m sim.networks", description=__doc__.split("\n")[0])
     parser.add_argument("networks", nargs="*", help="NAME:WIDTH:EDGE (default: narrow ones of all)")
     parser.add_argument("--out", type=Path, default=Path("build/networks"))
     parser.add_argument("--keep", type=int, default=2, help="non-zeros of 8 weights, 1..8 (2)")

@@ -187,6 +187,35 @@ def test_stage_that_ends_is_told_once(
     assert error.count("error: ") == lines
 
 
+@pytest.mark.parametrize(
+    ("closed", "lines"),
+    [(">&-", ["error: no such thing"]), ("2>&-", ["printed"]), (">&- 2>&-", [])],
+)
+@pytest.mark.parametrize("inner", ["", "subprocess.run(['echo']); "])
+def test_closed_streams_take_nothing_and_are_no_error_of_their_own(
+    closed: str, lines: list[str], inner: str
+) -> None:
+    """What a command opens or starts does not get into their places either."""
+    code = (
+        "import subprocess, sys\nfrom winnow.cli import guard\n"
+        "from winnow.errors import ConfigError\n"
+        "def main():\n"
+        f"    {inner}print('printed'); sys.stderr.write('')\n"
+        "    raise ConfigError('no such thing')\n"
+        "sys.exit(guard(main))\n"
+    )
+    command = f'exec "$0" -c "$1" {closed}'
+    found = subprocess.run(
+        ["sh", "-c", command, sys.executable, code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 1
+    assert [line for line in (found.stdout + found.stderr).splitlines() if line] == lines
+
+
 WRONG = [
     (("winnow",), "the following arguments are required: VERB; see: python -m winnow --help"),
     (
@@ -199,7 +228,7 @@ WRONG = [
     (("quant.bench", "--jobs", "many"), "argument --jobs: invalid int value: 'many'; see: "),
     (("codegen", "lower", "--x"), "the following arguments are required: --config, --out; see: "),
     (("sim", "place", "--config", "x", "--out", "y", "--seeds", "1.5"), "argument --seeds: inv"),
-    (("sim.networks", "--keep", "two"), "argument --keep: invalid int value: 'two'; see: sim"),
+    (("sim.networks", "--keep", "two"), "argument --keep: invalid int value: 'two'; see: py"),
     (("deploy", "exits", "--config", "x", "--threshold", "x"), "argument --threshold: invalid fl"),
     (("winnow", "run", "--config", "x", "\n" + "long" * 9999), "unrecognized arguments: \\nlong"),
 ]

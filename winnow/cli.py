@@ -54,6 +54,7 @@ def guard(main: Callable[[], None]) -> int:
     our bugs and keep their traceback. Where another command of ours waits for this one, TOLD stands
     for 1, so that an end without a word, by a user's code, is known from one with it.
     """
+    _open_closed()
     is_started = os.environ.pop(STARTED, None) is not None
     try:
         code = _guarded(main)
@@ -63,6 +64,18 @@ def guard(main: Callable[[], None]) -> int:
         traceback.print_exc()
         code = 1
     return TOLD if is_started and code == 1 else code
+
+
+def _open_closed() -> None:
+    """Let stdout and stderr that were closed before we began lead nowhere: Python has none then."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            os.set_inheritable(number, True)  # for programs that we start
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8"))
 
 
 def _guarded(main: Callable[[], None]) -> int:
