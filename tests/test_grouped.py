@@ -42,7 +42,7 @@ from tests.ladder_grouped import random_grouped_graph
 from tests.test_deploy_virtual_board import HOSTS
 from tests.test_sim_cocotb import make_job, rtl_folder
 from tests.test_sim_rtl import ENGINES as RTL_ENGINES
-from tests.test_sim_rtl import SLACK, STALLS, UNCOUNTED, VARIANTS, harness
+from tests.test_sim_rtl import SLACK, STALLS, UNCOUNTED, VARIANTS, equal_run
 from winnow.blocking import LayerShape, Op, groups_of_parts
 from winnow.compare import require_equal
 from winnow.config import Config, PruneConfig
@@ -410,10 +410,8 @@ def test_parts_of_joined_maps_lie_where_those_are() -> None:
 def test_random_layers_equal_the_interpreter_on_the_rtl(name: str) -> None:
     """And they take the modelled cycles."""
     for seed, (graph, plan) in enumerate(grouped_cases(RTL_ENGINES[name], RTL_CASES)):
-        images = random_images(graph, seed, 1)
         for stall in STALLS:
-            run = rtl.run(harness(name), plan, images, stall=stall, seed=seed)
-            require_equal(expected_maps(graph, images), run.maps)
+            run = equal_run(name, graph, plan, stall=stall, seed=seed)
             for layer, cycles in zip(plan.layers, run.layer_cycles[0], strict=True):
                 planes = len(list(layer.blocking.strips())) * layer.values["planes"]
                 slack = SLACK + UNCOUNTED + 4 * planes

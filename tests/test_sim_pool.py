@@ -29,7 +29,7 @@ from tests.ladder import max_pool_of, random_images
 from tests.test_codegen_lower import random_net
 from tests.test_sim_csim import climb
 from tests.test_sim_rtl import ENGINES as RTL_ENGINES
-from tests.test_sim_rtl import SLACK, STALLS, UNCOUNTED, VARIANTS, harness
+from tests.test_sim_rtl import SLACK, STALLS, UNCOUNTED, VARIANTS, equal_run, harness
 from tests.test_sim_safety import BAD_ENDS, field_bits, make_network, place, random_fields
 from winnow.compare import require_equal
 from winnow.config import QuantizeConfig
@@ -107,9 +107,7 @@ def test_pool_of_the_least_values_is_the_least_value() -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_random_pools_equal_the_interpreter_on_the_rtl(name: str, stall: int) -> None:
     for seed, (graph, plan) in enumerate(pool_cases(RTL_ENGINES[name], POOLS)):
-        images = random_images(graph, seed, 1)
-        run = rtl.run(harness(name), plan, images, stall=stall, seed=seed)
-        require_equal(expected_maps(graph, images), run.maps)
+        run = equal_run(name, graph, plan, stall=stall, seed=seed)
         for layer, cycles in zip(plan.layers, run.layer_cycles[0], strict=True):
             slack = SLACK + UNCOUNTED
             assert stall or abs(cycles - layer.cycles.total) <= max(0.05 * cycles, slack)

@@ -22,7 +22,6 @@ from tests.engines import (
     ENGINES,
     average_cases,
     concat_cases,
-    expected_maps,
     projection_cases,
     residual_cases,
     residual_strip_cases,
@@ -31,7 +30,7 @@ from tests.ladder import random_images
 from tests.test_codegen_lower import random_net, residual_net
 from tests.test_sim_csim import climb
 from tests.test_sim_rtl import ENGINES as RTL_ENGINES
-from tests.test_sim_rtl import SLACK, STALLS, UNCOUNTED, VARIANTS, harness
+from tests.test_sim_rtl import SLACK, STALLS, UNCOUNTED, VARIANTS, equal_run, harness
 from winnow.blocking import Op
 from winnow.compare import require_equal
 from winnow.config import QuantizeConfig
@@ -127,9 +126,7 @@ def test_random_graphs_equal_the_interpreter_on_the_rtl(
 ) -> None:
     """And what adds a map, or averages one, takes the modelled cycles."""
     for seed, (graph, plan) in enumerate(cases(RTL_ENGINES[name], count)):
-        images = random_images(graph, seed, 1)
-        run = rtl.run(harness(name), plan, images, stall=stall, seed=seed)
-        require_equal(expected_maps(graph, images), run.maps)
+        run = equal_run(name, graph, plan, stall=stall, seed=seed)
         for layer, cycles in zip(plan.layers, run.layer_cycles[0], strict=True):
             slack = SLACK + UNCOUNTED * (layer.shape.op is Op.DIRECT)
             assert stall or abs(cycles - layer.cycles.total) <= max(0.05 * cycles, slack)
@@ -138,9 +135,7 @@ def test_random_graphs_equal_the_interpreter_on_the_rtl(
 @pytest.mark.parametrize("stall", STALLS)
 def test_sums_in_strips_of_every_place_equal_the_interpreter_on_the_rtl(stall: int) -> None:
     for seed, (graph, plan) in enumerate(residual_strip_cases(RTL_ENGINES["small"])):
-        images = random_images(graph, seed, 1)
-        run = rtl.run(harness("small"), plan, images, stall=stall, seed=seed)
-        require_equal(expected_maps(graph, images), run.maps)
+        equal_run("small", graph, plan, stall=stall, seed=seed)
 
 
 @pytest.mark.parametrize("stall", STALLS)

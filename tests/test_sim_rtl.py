@@ -97,6 +97,16 @@ def harness(name: str) -> rtl.Harness:
     return rtl.build(rtl_folder(name), ENGINES[name], CACHE)
 
 
+def equal_run(
+    name: str, graph: Graph, plan: Schedule, *, stall: int, seed: int, count: int = 1
+) -> rtl.Run:
+    """Run `count` random images on the RTL of a variant; every map must equal the interpreter's."""
+    images = random_images(graph, seed, count)
+    run = rtl.run(harness(name), plan, images, stall=stall, seed=seed)
+    require_equal(expected_maps(graph, images), run.maps)
+    return run
+
+
 @dataclass(frozen=True, eq=False)
 class Climb:
     """A layer that ran on the RTL and equals the interpreter."""
@@ -116,9 +126,7 @@ def climb_layers(name: str, stall: int, seeds: range = range(SEEDS)) -> tuple[Cl
         plan = fitting(graph, ENGINES[name])
         if plan is None:
             continue
-        images = random_images(graph, seed, 1)
-        run = rtl.run(harness(name), plan, images, stall=stall, seed=seed)
-        require_equal(expected_maps(graph, images), run.maps)
+        run = equal_run(name, graph, plan, stall=stall, seed=seed)
         ((cycles,),) = run.layer_cycles
         climbed.append(Climb(seed, plan.layers[0], run.cycles[0], cycles))
     return tuple(climbed)
@@ -147,9 +155,7 @@ def test_random_chains_equal_the_interpreter(name: str, stall: int) -> None:
         graph = random_chain_graph(seed, ENGINES[name].m)
         plan = fitting(graph, ENGINES[name])
         if plan is not None:
-            images = random_images(graph, seed, 2)
-            run = rtl.run(harness(name), plan, images, stall=stall, seed=seed)
-            require_equal(expected_maps(graph, images), run.maps)
+            run = equal_run(name, graph, plan, stall=stall, seed=seed, count=2)
             assert [len(cycles) for cycles in run.layer_cycles] == [len(plan.layers)] * 2
             assert all(sum(run.layer_cycles[i]) <= run.cycles[i] for i in range(2))
             climbed += 1
@@ -159,9 +165,7 @@ def test_random_chains_equal_the_interpreter(name: str, stall: int) -> None:
 @pytest.mark.parametrize("stall", STALLS)
 def test_maps_in_strips_of_every_place_equal_the_interpreter(stall: int) -> None:
     for seed, (graph, plan) in enumerate(strip_cases(ENGINES["small"])):
-        images = random_images(graph, seed, 1)
-        run = rtl.run(harness("small"), plan, images, stall=stall, seed=seed)
-        require_equal(expected_maps(graph, images), run.maps)
+        equal_run("small", graph, plan, stall=stall, seed=seed)
 
 
 def test_cycles_repeat_and_stalls_cost_cycles() -> None:
