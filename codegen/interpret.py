@@ -195,8 +195,8 @@ def _winograd_sums(node: Winograd, d: _Map) -> IntArray:
     # One matrix product per tap and group, here of a single one:
     # [taps, oc, ic] @ [n, taps, ic, tiles] -> [n, taps, oc, tiles].
     kernels = node.weight.reshape(node.groups, -1, *node.weight.shape[1:]).transpose(3, 0, 1, 2)
-    seen = v.reshape(n, node.groups, c // node.groups, rows * columns, -1).transpose(0, 4, 1, 2, 3)
-    sums = _exact_matmul(kernels, seen).reshape(n, -1, len(node.weight), rows * columns)
+    seen = v.reshape(n, node.groups, c // node.groups, *v.shape[2:]).transpose(0, 4, 1, 2, 3)
+    sums = _exact_matmul(kernels, seen).reshape(n, alpha**2, len(node.weight), rows * columns)
     shifted = sums.transpose(0, 2, 3, 1) << _shift(node)
     y = _sandwich(matrices.a_t, shifted.reshape(n, len(node.weight), rows, columns, alpha, alpha))
     joined = y.transpose(0, 1, 2, 4, 3, 5).reshape(n, len(node.weight), rows * m, columns * m)

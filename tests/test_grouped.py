@@ -321,6 +321,20 @@ def test_cycles_in_the_docs(
             assert (whole, layer_cycles(engine, found).total) == wanted
 
 
+@pytest.mark.parametrize("edge", [3, 1])
+def test_no_images_give_empty_maps(edge: int) -> None:
+    """In the Winograd domain and without it, in PyTorch and in the interpreter."""
+    conv = nn.Conv2d(12, 24, edge, padding=edge // 2, groups=3)
+    net = to_winograd(Network.of(nn.Sequential(conv), (12, 5, 6)), 2)
+    assert net(torch.zeros(0, 12, 5, 6)).shape == (0, 24, 5, 6)
+    for seed in range(4):
+        graph = random_grouped_graph(seed, 2)
+        maps = interpret(graph, random_images(graph, seed, 0))
+        assert {name: values.shape for name, values in maps.items()} == {
+            node.name: (0, *node.output.shape) for node in graph.nodes
+        }
+
+
 # --- interpreter = C++ = RTL --------------------------------------------------------------------
 
 

@@ -105,8 +105,8 @@ def tap_sums(u: Tensor, v: Tensor, groups: int = 1) -> Tensor:
     """
     if groups == 1:
         return torch.bmm(v.transpose(1, 2), u.permute(2, 1, 0)).transpose(1, 2)
-    taps, operands, _ = v.shape
-    apart = v.transpose(1, 2).reshape(taps, -1, groups, operands // groups).transpose(1, 2)
+    taps, operands, tiles = v.shape
+    apart = v.transpose(1, 2).reshape(taps, tiles, groups, operands // groups).transpose(1, 2)
     weights = u.permute(2, 1, 0).reshape(taps, -1, groups, len(u) // groups).transpose(1, 2)
     return torch.matmul(apart, weights).transpose(2, 3).flatten(1, 2)
 
